@@ -1,0 +1,51 @@
+//! Chores of the repository, run as `cargo xtask CHORE`. Nothing here ships.
+//!
+//! Knows the source tree. Refuses to know what the programs do.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod codegen;
+mod tidy;
+
+/// Chores of the orch repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Chore {
+    /// Write proto/src/gen from proto/orch; needs no protoc.
+    Codegen {
+        /// Change nothing; fail if something would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the house rules that no compiler checks.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Chore::parse() {
+        Chore::Codegen { check } => codegen::run(&root(), check),
+        Chore::Tidy => tidy::run(&root()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository, found from this crate's own place in it.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The one place that prints.
+#[expect(clippy::print_stderr, reason = "a command line tool for developers")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
