@@ -1,0 +1,224 @@
+//! What is known of each agent: what it offers, whether it is there, what it holds.
+//! Slots in use are what it holds; there is no counter that could be wrong. Ranking and queues are in
+//! [`crate::schedule`].
+
+mod clones;
+mod lease;
+
+pub(crate) use clones::Clones;
+pub(crate) use lease::{Lease, Overdue};
+
+use crate::ids::{AgentKey, AttemptKey, ClassId, SessionId, TaskKey, TenantId};
+use crate::query::AgentStateView;
+use crate::schedule::{GroupId, Queue, Rank};
+use crate::time::{Tick, Wall};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The tenant of agents that belong to the whole cluster and serve everybody.
+pub(crate) const EVERYBODY: TenantId = TenantId(0);
+
+/// Whether an agent of `agent` runs tasks of `task`.
+pub(crate) fn serves(agent: TenantId, task: TenantId) -> bool {
+    agent == task || agent == EVERYBODY
+}
+
+/// Whether there is a stream to the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Link {
+    /// None.
+    Away,
+    /// A stream on which the agent was heard lately.
+    Heard(SessionId),
+    /// A stream on which nothing comes any more.
+    Silent(SessionId),
+}
+
+/// An agent that joined at least once.
+#[derive(Debug, Hash)]
+pub(crate) struct Agent {
+    pub(crate) tenant: TenantId,
+    pub(crate) name: Arc<str>,
+    pub(crate) slots: u32,
+    pub(crate) capabilities: Vec<Arc<str>>,
+    pub(crate) link: Link,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) draining: bool,
+    /// When anything came from it last.
+    pub(crate) heard: Tick,
+    pub(crate) last_seen: Wall,
+    pub(crate) load_millis: u32,
+    /// What it holds.
+    pub(crate) leases: BTreeMap<TaskKey, Lease>,
+    /// What it was told to stop and may still hold: it keeps its slot until the agent no longer lists it.
+    pub(crate) stopping: BTreeSet<AttemptKey>,
+    /// Classes it rejected, and until when it is spared them.
+    pub(crate) avoid: BTreeMap<ClassId, Tick>,
+    /// Tasks that wait for this agent because it keeps their conversation.
+    pub(crate) warm: Queue,
+    /// Tasks whose conversation it says it keeps.
+    pub(crate) conversations: BTreeSet<TaskKey>,
+    pub(crate) clones: Clones,
+    /// The agents it is interchangeable with.
+    pub(crate) group: GroupId,
+    /// Its place among them while it takes work.
+    pub(crate) rank: Option<Rank>,
+    /// The state that watchers were told last.
+    pub(crate) shown: AgentStateView,
+    /// Ticks of its timers.
+    pub(crate) armed: Armed,
+}
+
+/// When the timers of an agent go off.
+#[derive(Debug, Default, Hash)]
+pub(crate) struct Armed {
+    pub(crate) silence: Option<Tick>,
+    pub(crate) leases: Option<Tick>,
+    pub(crate) warm: Option<Tick>,
+    pub(crate) avoid: Option<Tick>,
+}
+
+impl Agent {
+    pub(crate) fn new(tenant: TenantId, name: Arc<str>) -> Self {
+        Self {
+            tenant,
+            name,
+            slots: 0,
+            capabilities: Vec::new(),
+            link: Link::Away,
+            incarnation: [0; 16],
+            draining: false,
+            heard: Tick(0),
+            last_seen: Wall(0),
+            load_millis: 0,
+            leases: BTreeMap::new(),
+            stopping: BTreeSet::new(),
+            avoid: BTreeMap::new(),
+            warm: Queue::default(),
+            conversations: BTreeSet::new(),
+            clones: Clones::default(),
+            group: GroupId::NONE,
+            rank: None,
+            shown: AgentStateView::Offline,
+            armed: Armed::default(),
+        }
+    }
+
+    /// Its stream, silent or not.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self.link {
+            Link::Away => None,
+            Link::Heard(session) | Link::Silent(session) => Some(session),
+        }
+    }
+
+    /// Whether it may be given work, slots aside.
+    pub(crate) fn takes_work(&self) -> bool {
+        matches!(self.link, Link::Heard(_)) && !self.draining && self.slots > 0
+    }
+
+    /// Slots in use: what it holds, and what it may not have stopped yet.
+    pub(crate) fn used(&self) -> u32 {
+        u32::try_from(self.leases.len() + self.stopping.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it offers everything in `requires`. Both are sorted.
+    pub(crate) fn offers(&self, requires: &[Arc<str>]) -> bool {
+        let mut offered = self.capabilities.iter();
+        requires.iter().all(|wanted| offered.any(|capability| capability == wanted))
+    }
+
+    pub(crate) fn state(&self) -> AgentStateView {
+        match self.link {
+            Link::Heard(_) if self.draining => AgentStateView::Draining,
+            Link::Heard(_) => AgentStateView::Ready,
+            Link::Away | Link::Silent(_) if self.leases.is_empty() => AgentStateView::Offline,
+            Link::Away | Link::Silent(_) => AgentStateView::Unreachable,
+        }
+    }
+}
+
+/// All agents ever seen by this process, and who is on which stream.
+#[derive(Debug, Default, Hash)]
+pub(crate) struct Agents {
+    all: Vec<Agent>,
+    by_name: BTreeMap<(TenantId, Arc<str>), AgentKey>,
+    sessions: BTreeMap<SessionId, AgentKey>,
+}
+
+impl Agents {
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn get(&self, key: AgentKey) -> &Agent {
+        &self.all[key.0 as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, key: AgentKey) -> &mut Agent {
+        &mut self.all[key.0 as usize]
+    }
+
+    pub(crate) fn find(&self, tenant: TenantId, name: &Arc<str>) -> Option<AgentKey> {
+        self.by_name.get(&(tenant, Arc::clone(name))).copied()
+    }
+
+    /// The agent that tasks of `tenant` mean by that name: their own, else one of the whole cluster.
+    pub(crate) fn find_for(&self, tenant: TenantId, name: &Arc<str>) -> Option<AgentKey> {
+        self.find(tenant, name).or_else(|| self.find(EVERYBODY, name))
+    }
+
+    pub(crate) fn add(&mut self, agent: Agent) -> AgentKey {
+        let key = AgentKey(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        self.by_name.insert((agent.tenant, Arc::clone(&agent.name)), key);
+        self.all.push(agent);
+        key
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AgentKey, &Agent)> {
+        (0u32..).map(AgentKey).zip(&self.all)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Agent> {
+        self.all.iter_mut()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = AgentKey> + use<> {
+        (0..u32::try_from(self.all.len()).unwrap_or(u32::MAX)).map(AgentKey)
+    }
+
+    /// In the order of names, of one tenant.
+    pub(crate) fn by_name(
+        &self,
+        tenant: TenantId,
+        after: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = AgentKey> + '_ {
+        let from = (tenant, after.map_or_else(|| Arc::from(""), Arc::clone));
+        let past = after.is_some();
+        self.by_name
+            .range(from.clone()..)
+            .take_while(move |((owner, _), _)| *owner == tenant)
+            .filter(move |(name, _)| !past || **name != from)
+            .map(|(_, key)| *key)
+    }
+
+    pub(crate) fn on_session(&self, session: SessionId) -> Option<AgentKey> {
+        self.sessions.get(&session).copied()
+    }
+
+    pub(crate) fn connect(&mut self, session: SessionId, key: AgentKey) {
+        self.sessions.insert(session, key);
+        self.get_mut(key).link = Link::Heard(session);
+    }
+
+    /// Takes the stream away from its agent.
+    pub(crate) fn disconnect(&mut self, session: SessionId) -> Option<AgentKey> {
+        let key = self.sessions.remove(&session)?;
+        self.get_mut(key).link = Link::Away;
+        Some(key)
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+}

@@ -1,0 +1,266 @@
+//! Everything that can happen to the coordinator, as data. Past tense: whoever sends one of these has seen it.
+//! Knows no wire format; the engine's conversion is the only place that names both.
+
+use crate::effect::Payload;
+use crate::ids::{AttemptKey, AttemptNo, Epoch, SessionId, TaskIndex, TaskKey, TenantId, Token};
+use crate::outcome::Outcome;
+use crate::query::Query;
+use crate::time::Span;
+use crate::usage::Usage;
+use std::sync::Arc;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The coordinator loaded its state and starts under a new epoch: every lease gets a fresh grace.
+    Started {
+        /// The new epoch, already durable.
+        epoch: Epoch,
+    },
+    /// A client submitted a run.
+    Submitted(Box<Submit>),
+    /// A client asked for the end of a run or a task.
+    CancelRequested {
+        /// Whom to answer.
+        token: Token,
+        /// What to cancel.
+        target: Target,
+        /// Shown to people.
+        reason: Arc<str>,
+    },
+    /// A client asked to try again.
+    RetryRequested {
+        /// Whom to answer.
+        token: Token,
+        /// What to try again: tasks that failed, were cancelled or skipped.
+        target: Target,
+        /// Also take back an attempt from an agent that is unreachable.
+        force: bool,
+    },
+    /// A client asked something about live state. Answered after everything applied before it is durable.
+    Asked {
+        /// Whom to answer.
+        token: Token,
+        /// On whose behalf.
+        tenant: TenantId,
+        /// The question.
+        query: Query,
+    },
+    /// An agent opened a session with a valid Hello.
+    AgentJoined(Box<AgentHello>),
+    /// An agent is alive and holds these attempts.
+    HeartbeatReceived {
+        /// On which stream.
+        session: SessionId,
+        /// Its sequence number, echoed.
+        seq: u64,
+        /// Attempts it holds.
+        held: Vec<HeldAttempt>,
+        /// One-minute load average in thousandths.
+        load_millis: u32,
+    },
+    /// An agent took an assignment over.
+    AttemptAccepted {
+        /// On which stream.
+        session: SessionId,
+        /// Which.
+        attempt: AttemptKey,
+    },
+    /// An agent did not take an assignment over.
+    AttemptRejected {
+        /// On which stream.
+        session: SessionId,
+        /// Which.
+        attempt: AttemptKey,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// An agent says an attempt ended.
+    AttemptReported {
+        /// On which stream.
+        session: SessionId,
+        /// Which, and how.
+        report: Box<Report>,
+    },
+    /// An agent takes no new work.
+    AgentDraining {
+        /// On which stream.
+        session: SessionId,
+    },
+    /// The stream of an agent ended.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+    },
+    /// A finished run that had left the state was read back from the store, because somebody wants to try it again.
+    /// Its tasks must be complete. Harmless when it is live.
+    RunRecalled(Box<crate::state::RestoredRun>),
+    /// Time passed: do what is due.
+    TimePassed,
+    /// The coordinator is shutting down: grant nothing more.
+    DrainStarted,
+}
+
+/// A run, checked and ready to be queued. Payloads stay with the engine.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// Whom to answer.
+    pub token: Token,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Name of the run.
+    pub name: Arc<str>,
+    /// Identity that submitted it, `role/tenant/name`.
+    pub submitted_by: Arc<str>,
+    /// Idempotency key, or empty.
+    pub request_id: Arc<str>,
+    /// SHA-256 of the spec, to tell a repetition from a conflict.
+    pub spec_digest: [u8; 32],
+    /// Labels, for lists.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// The tasks.
+    pub tasks: Vec<NewTask>,
+    /// Only check and report.
+    pub validate_only: bool,
+}
+
+/// A task to be queued. Ids are unique and dependencies exist; cycles are for the core to refuse.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// Name within the run.
+    pub id: Arc<str>,
+    /// Worker name, or `command` or `noop`; for people.
+    pub worker: Arc<str>,
+    /// Indexes of its dependencies, sorted, without repetition.
+    pub dependencies: Vec<TaskIndex>,
+    /// Larger first.
+    pub priority: i32,
+    /// Limit of one attempt; the coordinator only watches that it is not passed by far.
+    pub timeout: Span,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Capabilities, each `key=value`, sorted, without repetition; the runner's included.
+    pub requires: Vec<Arc<str>>,
+    /// The only agent that may run it.
+    pub pinned: Option<Arc<str>>,
+    /// What to do when its agent is lost.
+    pub on_loss: OnLoss,
+    /// How many of its kind an agent may hold beyond its slots; 0 for everything that costs.
+    pub prefetch: u32,
+}
+
+/// What to do about an attempt whose agent is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnLoss {
+    /// Requeue soon.
+    #[default]
+    Fast,
+    /// Requeue when the old child is certainly dead.
+    Wait,
+}
+
+/// A run or a task that somebody named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Run name and number, or the newest run of the caller.
+    pub run: RunTarget,
+    /// Task name within the run; `None` means the whole run.
+    pub task: Option<Arc<str>>,
+}
+
+/// A run that somebody named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunTarget {
+    /// `name/number`.
+    Ref {
+        /// The name.
+        name: Arc<str>,
+        /// The number.
+        number: u64,
+    },
+    /// `@last`: the newest run submitted by this identity.
+    LastOf(Arc<str>),
+}
+
+/// An agent's Hello, checked.
+#[derive(Debug, Clone)]
+pub struct AgentHello {
+    /// Its stream.
+    pub session: SessionId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Random per agent process.
+    pub incarnation: [u8; 16],
+    /// Slots.
+    pub slots: u32,
+    /// Capabilities, each `key=value`, sorted; `runner=…` included.
+    pub capabilities: Vec<Arc<str>>,
+    /// Attempts it holds.
+    pub inventory: Vec<InventoryItem>,
+    /// Tasks whose conversation it keeps.
+    pub conversations: Vec<TaskKey>,
+}
+
+/// An attempt an agent holds when it joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InventoryItem {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// How far it is.
+    pub state: HeldState,
+}
+
+/// How far a held attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldState {
+    /// Taken over; not started.
+    Accepted,
+    /// Running.
+    Running,
+    /// Ended; its report is to come.
+    Finished,
+}
+
+/// An attempt listed in a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldAttempt {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// Turns so far.
+    pub num_turns: u32,
+    /// Spent so far in millionths of a US dollar.
+    pub cost_micro_usd: u64,
+}
+
+/// How an attempt ended, as its agent says.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// How.
+    pub outcome: Outcome,
+    /// In plain English.
+    pub detail: Arc<str>,
+    /// Tokens and money of this attempt.
+    pub usage: Usage,
+    /// Digest of the whole report.
+    pub digest: [u8; 32],
+    /// From acceptance to the end on the agent's clock.
+    pub duration: Span,
+    /// Earliest time another attempt makes sense, from now.
+    pub retry_after: Option<Span>,
+    /// Everything else: stored, never read here.
+    pub payload: Payload,
+}
+
+impl AttemptKey {
+    /// The key of `attempt` of `task`.
+    #[must_use]
+    pub const fn new(task: TaskKey, attempt: u32) -> Self {
+        Self { task, attempt: AttemptNo(attempt) }
+    }
+}

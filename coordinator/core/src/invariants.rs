@@ -1,0 +1,82 @@
+//! Rules that hold after every event, each with a name, checked over all indexes.
+//! Too slow for production: tests call it after every event, and a start once after a restore.
+//!
+//! | Rule | |
+//! |---|---|
+//! | `counts` | sums by state are what the tasks say |
+//! | `dependencies` | open dependencies are counted right, and nothing ran before they succeeded |
+//! | `terminal` | exactly ended tasks have an outcome, exactly runs of ended tasks are ended |
+//! | `recorded_once` | no task has two successes, none is both recorded and not |
+//! | `usage` | a run spent what its tasks spent |
+//! | `leases` | exactly held tasks have one lease, at their agent, at their attempt |
+//! | `queues` | exactly queued tasks stand in one queue, once |
+//! | `classes` | classes, groups and ranks are what the tasks and agents say |
+//! | `work_conserving` | nothing waits that some agent has room for |
+//! | `sessions` | streams and agents name each other |
+//! | `timers` | whatever waits for time has a timer that is not too late, and no timer is forgotten |
+//! | `register` | names, request ids and finished runs are found and will be forgotten |
+
+mod agents;
+mod queues;
+mod runs;
+
+use crate::state::State;
+use std::fmt::Display;
+use std::hash::{Hash, Hasher};
+
+/// A rule that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {detail}")]
+pub struct Violation {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// What broke it.
+    pub detail: String,
+}
+
+/// Checks every rule.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn check_invariants(state: &State) -> Result<(), Violation> {
+    runs::counts(state)?;
+    runs::dependencies(state)?;
+    runs::terminal(state)?;
+    runs::recorded_once(state)?;
+    runs::usage(state)?;
+    agents::leases(state)?;
+    queues::queues(state)?;
+    queues::classes(state)?;
+    queues::work_conserving(state)?;
+    agents::sessions(state)?;
+    agents::timers(state)?;
+    runs::register(state)
+}
+
+/// A digest of the whole state: equal histories give equal digests.
+#[must_use]
+pub fn state_hash(state: &State) -> u64 {
+    let mut digest = Fnv(0xcbf2_9ce4_8422_2325);
+    state.hash(&mut digest);
+    digest.finish()
+}
+
+/// FNV-1a: the same on every machine and in every version, which the standard hasher does not promise.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Fails under the name of a rule unless `holds`.
+fn rule<D: Display>(name: &'static str, holds: bool, detail: impl FnOnce() -> D) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { rule: name, detail: detail().to_string() }) }
+}

@@ -1,0 +1,132 @@
+//! Rules about runs and their tasks.
+
+use super::{Violation, rule};
+use crate::ids::TaskKey;
+use crate::outcome::Outcome;
+use crate::state::{State, TaskCounts, TaskState};
+use crate::task::Task;
+use crate::time::Span;
+
+pub(super) fn counts(state: &State) -> Result<(), Violation> {
+    let mut totals = [0u64; TaskState::ALL.len()];
+    let mut active_runs = 0;
+    for (id, run) in &state.runs {
+        let mut counts = TaskCounts::default();
+        for task in &run.tasks {
+            counts.enter(task.state);
+            totals[task.state as usize] += 1;
+        }
+        rule("counts", counts == run.counts, || format!("run {id}: {counts:?}, kept {:?}", run.counts))?;
+        active_runs += u64::from(!run.state.is_terminal());
+    }
+    rule("counts", totals == state.totals.tasks, || format!("{totals:?}, kept {:?}", state.totals.tasks))?;
+    rule("counts", active_runs == state.totals.active_runs, || format!("{active_runs} runs are active"))
+}
+
+pub(super) fn dependencies(state: &State) -> Result<(), Violation> {
+    for (key, task) in tasks(state) {
+        let Some(run) = state.run(key.run) else { continue };
+        let held = || run.graph.dependencies(key.index).iter().map(|index| run.tasks[index.0 as usize].state);
+        let unmet = held().filter(|state| *state != TaskState::Succeeded).count();
+        rule("dependencies", unmet == task.unmet as usize, || {
+            format!("{key}: {unmet} open, kept {}", task.unmet)
+        })?;
+        let dead = held().any(|state| state.is_terminal() && state != TaskState::Succeeded);
+        let fits = match task.state {
+            TaskState::Blocked => unmet > 0 && !dead,
+            TaskState::Skipped => dead,
+            TaskState::Cancelled => true,
+            TaskState::Queued
+            | TaskState::Leased
+            | TaskState::Running
+            | TaskState::Verifying
+            | TaskState::WaitingRetry
+            | TaskState::Parked
+            | TaskState::Succeeded
+            | TaskState::Failed => unmet == 0,
+        };
+        rule("dependencies", fits, || format!("{key} is {} with {unmet} open, dead: {dead}", task.state))?;
+    }
+    Ok(())
+}
+
+pub(super) fn terminal(state: &State) -> Result<(), Violation> {
+    for (key, task) in tasks(state) {
+        let ended = task.state.is_terminal();
+        let shown = task.outcome.is_some() && task.finished.is_some();
+        let hidden = task.outcome.is_none() && task.finished.is_none();
+        rule("terminal", if ended { shown } else { hidden }, || {
+            format!("{key} is {} with {:?}, {:?}", task.state, task.outcome, task.finished)
+        })?;
+        let ok = task.outcome == Some(Outcome::OK);
+        rule("terminal", ok == (task.state == TaskState::Succeeded), || {
+            format!("{key} is {} with {:?}", task.state, task.outcome)
+        })?;
+    }
+    for (id, run) in &state.runs {
+        let done = run.tasks.iter().all(|task| task.state.is_terminal());
+        rule("terminal", done == run.state.is_terminal(), || format!("run {id} is {}", run.state))?;
+        rule("terminal", run.finished.is_some() == run.state.is_terminal(), || {
+            format!("run {id} is {} and ended {:?}", run.state, run.finished)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn recorded_once(state: &State) -> Result<(), Violation> {
+    for (key, task) in tasks(state) {
+        let attempts = task.attempts();
+        let rising = attempts.iter().zip(attempts.iter().skip(1)).all(|(a, b)| a.number < b.number);
+        rule("recorded_once", rising, || format!("{key}: attempts do not rise"))?;
+        rule("recorded_once", attempts.last().is_none_or(|last| last.number <= task.attempt), || {
+            format!("{key}: an ended attempt is newer than the latest")
+        })?;
+        let successes = attempts.iter().filter(|ended| ended.outcome == Outcome::OK).count();
+        let wanted = usize::from(task.state == TaskState::Succeeded);
+        rule("recorded_once", successes == wanted, || format!("{key} is {} with {successes}", task.state))?;
+    }
+    Ok(())
+}
+
+pub(super) fn usage(state: &State) -> Result<(), Violation> {
+    for (id, run) in &state.runs {
+        let spent: u64 = run.tasks.iter().map(|task| task.usage().cost_micro_usd).sum();
+        rule("usage", spent == run.usage.cost_micro_usd, || {
+            format!("run {id}: tasks spent {spent}, kept {}", run.usage.cost_micro_usd)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn register(state: &State) -> Result<(), Violation> {
+    let register = &state.register;
+    for (id, run) in &state.runs {
+        let found = register.by_number(run.tenant, run.name, run.number);
+        rule("register", found == Some(*id), || format!("run {id} is not found by its number"))?;
+        let ended = register.finished.get(*id);
+        let fits = match ended {
+            Some(held) => held.state == run.state && held.stays_since.is_some(),
+            None => !run.state.is_terminal(),
+        };
+        rule("register", fits, || format!("run {id} is {} and listed as {ended:?}", run.state))?;
+        rule("register", *id <= register.last_run, || format!("run {id} is newer than the newest"))?;
+    }
+    for (id, held) in register.finished.iter() {
+        let live = state.runs.contains_key(&id);
+        rule("register", live == held.stays_since.is_some(), || format!("finished run {id}, live: {live}"))?;
+    }
+    for run in state.schedule.passes.runs() {
+        let active = state.run(run).is_some_and(|run| !run.state.is_terminal());
+        rule("register", active, || format!("run {run} keeps a pass"))?;
+    }
+    rule("register", register.requests.is_consistent(), || "a request id is never forgotten")?;
+    let wrong = register.finished.inconsistency();
+    rule("register", wrong.is_none(), || wrong.clone().unwrap_or_default())?;
+    rule("register", state.config.keep_runs > Span(0), || "runs are kept for no time")
+}
+
+pub(super) fn tasks(state: &State) -> impl Iterator<Item = (TaskKey, &Task)> {
+    state.runs.iter().flat_map(|(id, run)| {
+        run.indexes().zip(run.tasks.iter()).map(|(index, task)| (TaskKey { run: *id, index }, task))
+    })
+}

@@ -1,0 +1,65 @@
+//! The one way in: what happened becomes a changed state and a list of what to do.
+//! Dispatches, nothing else; each arm is one call.
+
+mod agents;
+mod answers;
+mod attempts;
+mod cancel;
+pub(crate) mod explain;
+mod leases;
+pub(crate) mod moves;
+mod nearest;
+mod reports;
+mod retention;
+mod retry;
+mod start;
+mod submit;
+mod targets;
+mod timers;
+pub(crate) mod view;
+
+pub use timers::next_deadline;
+
+use crate::effect::Effects;
+use crate::event::Event;
+use crate::state::State;
+use crate::time::Now;
+
+/// Applies one event. Deterministic: the same state, moment and event give the same state and effects.
+///
+/// `now.tick` never goes back; a smaller one counts as the latest seen.
+pub fn apply(state: &mut State, now: Now, event: Event) -> Effects {
+    let mut effects = Effects::default();
+    state.now = Now { tick: now.tick.max(state.now.tick), wall: now.wall };
+    dispatch(state, &mut effects, event);
+    attempts::grant_waiting(state, &mut effects);
+    effects
+}
+
+fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
+    match event {
+        Event::Started { epoch } => start::started(state, effects, epoch),
+        Event::Submitted(submit) => submit::submitted(state, effects, *submit),
+        Event::CancelRequested { token, target, reason } => {
+            cancel::requested(state, effects, token, &target, &reason);
+        }
+        Event::RetryRequested { token, target, force } => {
+            retry::requested(state, effects, token, &target, force);
+        }
+        Event::Asked { token, tenant, query } => answers::asked(state, effects, token, tenant, query),
+        Event::AgentJoined(hello) => agents::joined(state, effects, *hello),
+        Event::HeartbeatReceived { session, seq, held, load_millis } => {
+            leases::heartbeat(state, effects, session, seq, &held, load_millis);
+        }
+        Event::AttemptAccepted { session, attempt } => attempts::accepted(state, effects, session, attempt),
+        Event::AttemptRejected { session, attempt, reason } => {
+            attempts::rejected(state, effects, session, attempt, &reason);
+        }
+        Event::AttemptReported { session, report } => reports::reported(state, effects, session, *report),
+        Event::AgentDraining { session } => agents::draining(state, effects, session),
+        Event::SessionEnded { session } => agents::session_ended(state, effects, session),
+        Event::RunRecalled(run) => retention::recalled(state, *run),
+        Event::TimePassed => timers::passed(state, effects),
+        Event::DrainStarted => start::drain(state),
+    }
+}

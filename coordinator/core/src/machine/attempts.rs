@@ -1,0 +1,210 @@
+//! The life of an attempt before its report: granted, accepted, rejected, taken back, lost.
+//! Deadlines are in [`super::leases`], endings in [`super::reports`].
+
+use crate::agents::Lease;
+use crate::effect::{Action, Effects, StopReason};
+use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
+use crate::machine::agents::refresh;
+use crate::machine::leases::watch_leases;
+use crate::machine::moves::{self, Told};
+use crate::machine::reports::{Ending, end_attempt, is_poison};
+use crate::outcome::Outcome;
+use crate::schedule::{self, Round};
+use crate::state::record::EndedAttempt;
+use crate::state::{State, TaskState};
+use crate::timers::Timer;
+use crate::usage::Usage;
+use std::sync::Arc;
+
+/// Grants what waits and what some agent has room for.
+pub(super) fn grant_waiting(state: &mut State, effects: &mut Effects) {
+    if state.phase == crate::state::Phase::Serving {
+        if !state.schedule.fresh.is_empty() || !state.schedule.roomy.is_empty() {
+            let mut round = Round::begin(state);
+            while let Some(choice) = round.next(state) {
+                grant(state, effects, choice.task, choice.agent);
+            }
+        }
+    } else {
+        state.schedule.fresh.clear();
+        state.schedule.roomy.clear();
+    }
+    schedule::relist(state);
+}
+
+/// Gives a task to an agent under the next attempt number.
+fn grant(state: &mut State, effects: &mut Effects, key: TaskKey, agent: AgentKey) {
+    schedule::unqueue(state, key);
+    let now = state.now;
+    let Some(tenant) = state.run(key.run).map(|run| run.tenant) else { return };
+    let Some(session) = state.agents.get(agent).session() else { return };
+    let Some(task) = state.task_mut(key) else { return };
+    // Terminal is absorbing, and nothing is held twice: whatever else went wrong, it is not granted.
+    debug_assert!(task.state == TaskState::Queued, "task {key} is {} and was waiting", task.state);
+    if task.state != TaskState::Queued {
+        return;
+    }
+    task.attempt.0 += 1;
+    task.agent = Some(agent);
+    task.granted = now;
+    if let Some(history) = &mut task.history {
+        history.note = None;
+    }
+    let attempt = AttemptKey { task: key, attempt: task.attempt };
+    let (on_loss, timeout) = (task.on_loss, task.timeout);
+    let lease = Lease::granted(attempt.attempt, now.tick, on_loss, timeout, &state.config);
+    state.agents.get_mut(agent).leases.insert(key, lease);
+    state.schedule.passes.charge(tenant, key.run);
+    moves::change(state, effects, key, TaskState::Leased, Told::default());
+    refresh(state, agent);
+    watch_leases(state, agent);
+    effects.actions.push(Action::Grant { session, attempt });
+}
+
+/// The agent on that stream, when it holds that attempt.
+pub(super) fn holder(state: &State, session: SessionId, attempt: AttemptKey) -> Option<AgentKey> {
+    let agent = state.agents.on_session(session)?;
+    holds(state, agent, attempt).then_some(agent)
+}
+
+/// Whether the attempt is current and that agent's.
+pub(super) fn holds(state: &State, agent: AgentKey, attempt: AttemptKey) -> bool {
+    state.agents.get(agent).leases.get(&attempt.task).is_some_and(|lease| lease.attempt == attempt.attempt)
+}
+
+pub(super) fn accepted(state: &mut State, effects: &mut Effects, session: SessionId, attempt: AttemptKey) {
+    match holder(state, session, attempt) {
+        Some(agent) => {
+            super::leases::heard(state, effects, agent);
+            taken_over(state, effects, agent, attempt.task);
+        }
+        None => fence(state, effects, session, attempt),
+    }
+}
+
+/// The agent holds what it was granted: from now on it must list it.
+pub(super) fn taken_over(state: &mut State, effects: &mut Effects, agent: AgentKey, key: TaskKey) {
+    let now = state.now.tick;
+    let Some(lease) = state.agents.get_mut(agent).leases.get_mut(&key) else { return };
+    lease.renew(now);
+    if lease.accepted {
+        return;
+    }
+    lease.accepted = true;
+    lease.begun = now;
+    moves::change(state, effects, key, TaskState::Running, Told::default());
+    watch_leases(state, agent);
+}
+
+/// An agent speaks of an attempt that is not its: it must not go on with it.
+pub(super) fn fence(state: &State, effects: &mut Effects, session: SessionId, attempt: AttemptKey) {
+    if state.agents.on_session(session).is_some() {
+        effects.actions.push(Action::Stop { session, attempt, reason: StopReason::Fenced });
+    }
+}
+
+pub(super) fn rejected(
+    state: &mut State,
+    effects: &mut Effects,
+    session: SessionId,
+    attempt: AttemptKey,
+    reason: &Arc<str>,
+) {
+    let Some(agent) = state.agents.on_session(session) else { return };
+    super::leases::heard(state, effects, agent);
+    state.agents.get_mut(agent).stopping.remove(&attempt);
+    let unaccepted = holds(state, agent, attempt)
+        && state.task(attempt.task).is_some_and(|task| task.state == TaskState::Leased);
+    if unaccepted {
+        let detail = format!("{} did not take it: {reason}", state.agents.get(agent).name);
+        give_back(state, effects, agent, attempt.task, detail.into());
+    }
+    refresh(state, agent);
+}
+
+/// Returns an attempt that never began to the queue, and spares the agent tasks of that class for a while.
+pub(super) fn give_back(
+    state: &mut State,
+    effects: &mut Effects,
+    agent: AgentKey,
+    key: TaskKey,
+    detail: Arc<str>,
+) {
+    let until = state.now.tick + state.config.reject_pause;
+    let Some(class) = state.task(key).map(|task| task.class) else { return };
+    let held = state.agents.get_mut(agent);
+    held.leases.remove(&key);
+    held.avoid.insert(class, until);
+    let first = held.avoid.values().min().copied();
+    state.timers.rearm(&mut held.armed.avoid, Timer::Avoid(agent), first);
+    refresh(state, agent);
+    if let Some(task) = state.task_mut(key) {
+        task.history_mut().note = Some(Arc::clone(&detail));
+    }
+    moves::make_ready(state, effects, key, Told { detail: Some(detail), ..Told::default() });
+}
+
+/// Ends a current attempt whose agent is lost, and queues the task again at once unless it is poison.
+///
+/// It does not count against the retry limit: nothing says that the task was at fault. `counts` is whether it counts
+/// as a crash, which a person's impatience does not.
+pub(super) fn lose(
+    state: &mut State,
+    effects: &mut Effects,
+    agent: AgentKey,
+    key: TaskKey,
+    detail: &Arc<str>,
+    counts: bool,
+) {
+    let Some(lease) = state.agents.get_mut(agent).leases.remove(&key) else { return };
+    refresh(state, agent);
+    let spent = Usage::estimate(lease.cost_micro_usd);
+    let ended = EndedAttempt {
+        number: lease.attempt,
+        agent: Arc::clone(&state.agents.get(agent).name),
+        started: state.task(key).map_or(state.now.wall, |task| task.granted.wall),
+        finished: state.now.wall,
+        outcome: Outcome::LOST_AGENT,
+        detail: Arc::clone(detail),
+        cost_micro_usd: lease.cost_micro_usd,
+        digest: None,
+        duration: Some(state.now.tick - lease.granted),
+    };
+    end_attempt(state, key, ended, &spent, Ending { crash: counts, failure: false });
+    requeue_lost(
+        state,
+        effects,
+        key,
+        Told {
+            outcome: Some(Outcome::LOST_AGENT),
+            detail: Some(Arc::clone(detail)),
+            execution_time: Some(state.now.tick - lease.granted),
+            ..Told::default()
+        },
+    );
+}
+
+/// Queues a task whose agent was lost, unless it is poison.
+pub(super) fn requeue_lost(state: &mut State, effects: &mut Effects, key: TaskKey, told: Told) {
+    if is_poison(state, key) {
+        moves::finish(state, effects, key, TaskState::Failed, Outcome::POISON, told);
+    } else {
+        moves::make_ready(state, effects, key, told);
+    }
+}
+
+/// Tells an agent to stop an attempt that is no longer its own. It keeps its slot until the agent stops listing it.
+pub(super) fn stop(
+    state: &mut State,
+    effects: &mut Effects,
+    agent: AgentKey,
+    attempt: AttemptKey,
+    reason: StopReason,
+) {
+    let held = state.agents.get_mut(agent);
+    if let Some(session) = held.session() {
+        held.stopping.insert(attempt);
+        effects.actions.push(Action::Stop { session, attempt, reason });
+    }
+    refresh(state, agent);
+}

@@ -1,0 +1,222 @@
+//! Why a task is where it is, and what would move it: looked up when asked, never stored.
+//! Knows the same state the scheduler decides by, so it cannot say another thing.
+
+use crate::agents::{Link, serves};
+use crate::ids::{AgentKey, TaskKey};
+use crate::machine::leases::{requeue_at, seconds};
+use crate::machine::view::{impossible_reason, run_view, task_ref, task_view};
+use crate::query::{AgentStateView, Answer, Reason, Refusal};
+use crate::run::Run;
+use crate::schedule::Class;
+use crate::state::{Phase, State, TaskState};
+use crate::task::{Place, Task};
+
+/// Names listed in a sentence before it says "and n more".
+const NAMED: usize = 5;
+const DRAINING: &str = "the coordinator is shutting down and grants nothing";
+
+pub(super) fn explain(state: &State, key: TaskKey) -> Result<Answer, Refusal> {
+    let run = state.run(key.run).ok_or(Refusal::RunNotLive)?;
+    let task = state.task(key).ok_or(Refusal::RunNotLive)?;
+    let class = state.schedule.classes.get(task.class).ok_or(Refusal::RunNotLive)?;
+    let hopeless = impossible_reason(state, &class.key);
+    let mut reasons = Vec::new();
+    let summary = match task.state {
+        TaskState::Blocked => blocked(run, key, task, &mut reasons),
+        TaskState::Queued => queued(state, task, class, hopeless.as_deref(), &mut reasons),
+        TaskState::Leased | TaskState::Running => held(state, key, task, &mut reasons),
+        TaskState::WaitingRetry => waiting(state, key, task, &mut reasons),
+        TaskState::Verifying | TaskState::Parked => task.state.to_string(),
+        TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
+            ended(state, key, task, &mut reasons)
+        }
+    };
+    if !task.state.is_terminal() && state.phase == Phase::Draining {
+        reasons.push(no("drain", DRAINING));
+    }
+    Ok(Answer::Explained {
+        run: run_view(state, key.run).ok_or(Refusal::RunNotLive)?,
+        task: task_view(state, key).ok_or(Refusal::RunNotLive)?,
+        summary,
+        reasons,
+        impossible: hopeless.is_some() && !task.state.is_terminal(),
+    })
+}
+
+fn yes(kind: &'static str, text: impl Into<String>) -> Reason {
+    Reason { kind, satisfied: true, text: text.into() }
+}
+
+fn no(kind: &'static str, text: impl Into<String>) -> Reason {
+    Reason { kind, satisfied: false, text: text.into() }
+}
+
+fn blocked(run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    let dependencies = run.graph.dependencies(key.index).iter().map(|index| &run.tasks[index.0 as usize]);
+    let waiting: Vec<String> = dependencies
+        .filter(|held| held.state != TaskState::Succeeded)
+        .map(|held| format!("{} ({})", held.id, held.state))
+        .collect();
+    let total = run.graph.dependencies(key.index).len();
+    let text = format!("waits for {} of {total}: {}", task.unmet, list(&waiting));
+    reasons.push(no("dependencies", text));
+    match waiting.as_slice() {
+        [only] => format!("waits for {only}"),
+        _ => format!("waits for {} tasks: {}", waiting.len(), list(&waiting)),
+    }
+}
+
+fn queued(
+    state: &State,
+    task: &Task,
+    class: &Class,
+    hopeless: Option<&str>,
+    reasons: &mut Vec<Reason>,
+) -> String {
+    reasons.push(yes("dependencies", "none is open"));
+    if let Some(reason) = hopeless {
+        reasons.push(no("capability", reason));
+        return format!("{reason}: it stays queued until such an agent joins");
+    }
+    let fit: Vec<AgentKey> = state.agents.keys().filter(|agent| is_fit(state, *agent, class)).collect();
+    if fit.is_empty() {
+        reasons.push(no("agent", "no agent has joined yet"));
+        return "no agent has joined yet".to_owned();
+    }
+    reasons.push(yes("capability", format!("{} fit: {}", agents(fit.len()), names(state, &fit))));
+    let there: Vec<AgentKey> =
+        fit.iter().copied().filter(|agent| state.agents.get(*agent).takes_work()).collect();
+    if there.is_empty() {
+        let text = absent(state, &fit);
+        reasons.push(no("agent", text.clone()));
+        return text;
+    }
+    if let Some(text) = spared(state, task, &there, reasons) {
+        return text;
+    }
+    let text = match task.place {
+        Place::Warm(agent) => kept_for(state, task, agent),
+        Place::Class | Place::Nowhere => slots_in_use(state, &there),
+    };
+    reasons.push(no("slot", text.clone()));
+    let ahead = class.queue.len().saturating_sub(1);
+    if state.phase == Phase::Draining {
+        DRAINING.to_owned()
+    } else if ahead > 0 {
+        format!("{text}; {ahead} more of its kind wait")
+    } else {
+        text
+    }
+}
+
+/// Names agents that are not offered the task for a moment, because they did not take one like it. The answer when
+/// there are no others.
+fn spared(state: &State, task: &Task, there: &[AgentKey], reasons: &mut Vec<Reason>) -> Option<String> {
+    let spared = |agent: &AgentKey| state.agents.get(*agent).avoid.contains_key(&task.class);
+    let spared: Vec<AgentKey> = there.iter().copied().filter(spared).collect();
+    if spared.is_empty() {
+        return None;
+    }
+    let note = task.detail().map_or_else(String::new, |detail| format!(" ({detail})"));
+    let text = format!("not offered for a moment to {}{note}", names(state, &spared));
+    reasons.push(no("agent", text.clone()));
+    (spared.len() == there.len()).then_some(text)
+}
+
+fn kept_for(state: &State, task: &Task, agent: AgentKey) -> String {
+    let left = seconds((task.since + state.config.affinity_wait) - state.now.tick);
+    let name = &state.agents.get(agent).name;
+    format!("waits up to {left} for {name}, which keeps its conversation and has no free slot")
+}
+
+fn slots_in_use(state: &State, there: &[AgentKey]) -> String {
+    let used: u32 = there.iter().map(|agent| state.agents.get(*agent).used()).sum();
+    let slots: u32 = there.iter().map(|agent| state.agents.get(*agent).slots).sum();
+    format!("waits for a slot: {used} of {slots} slots of {} are in use", agents(there.len()))
+}
+
+fn is_fit(state: &State, key: AgentKey, class: &Class) -> bool {
+    let agent = state.agents.get(key);
+    serves(agent.tenant, class.key.tenant)
+        && agent.offers(&class.key.requires)
+        && class.key.pinned.as_ref().is_none_or(|name| *name == agent.name)
+}
+
+/// Why none of the agents that fit takes work.
+fn absent(state: &State, fit: &[AgentKey]) -> String {
+    let said: Vec<String> = fit
+        .iter()
+        .map(|key| {
+            let agent = state.agents.get(*key);
+            let why = match agent.state() {
+                AgentStateView::Ready => "has no slots",
+                AgentStateView::Draining => "takes no new work",
+                AgentStateView::Unreachable => "is unreachable",
+                AgentStateView::Offline => "is offline",
+            };
+            format!("{} {why}", agent.name)
+        })
+        .collect();
+    format!("no agent that fits takes work: {}", list(&said))
+}
+
+fn held(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    let Some(agent) = task.agent else { return task.state.to_string() };
+    let name = &state.agents.get(agent).name;
+    let lasts = seconds(state.now.tick - task.granted.tick);
+    reasons.push(yes("running", format!("attempt {} on {name} for {lasts}", task.attempt)));
+    if matches!(state.agents.get(agent).link, Link::Heard(_)) {
+        reasons.push(yes("agent", format!("{name} is connected")));
+        if task.state == TaskState::Leased {
+            return format!("was given to {name} {lasts} ago, which has not begun yet");
+        }
+        return format!("runs on {name} for {lasts} (attempt {})", task.attempt);
+    }
+    let requeue = requeue_at(state, agent)
+        .map_or_else(String::new, |at| format!(", requeue in {}", seconds(at - state.now.tick)));
+    let reference = task_ref(state, key).unwrap_or_default();
+    reasons.push(no("agent", format!("{name} is unreachable{requeue}")));
+    format!("{name} is unreachable{requeue}; now: orchctl retry --force {reference}")
+}
+
+fn waiting(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    let left = seconds(task.retry - state.now.tick);
+    let last = task.attempts().last().map_or_else(String::new, |ended| format!(": {}", ended.detail));
+    let text =
+        format!("attempt {} failed{last}; {} of {} retries used", task.attempt, task.failures, task.retries);
+    reasons.push(no("retry", text));
+    let reference = task_ref(state, key).unwrap_or_default();
+    format!("will be tried again in {left}; now: orchctl retry {reference}")
+}
+
+fn ended(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    let detail = task_view(state, key).map(|view| view.detail).unwrap_or_default();
+    let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    let text = format!("{}{why}", task.state);
+    reasons.push(Reason {
+        kind: "terminal",
+        satisfied: task.state == TaskState::Succeeded,
+        text: text.clone(),
+    });
+    if task.state == TaskState::Succeeded {
+        return text;
+    }
+    let reference = task_ref(state, key).unwrap_or_default();
+    format!("{text}; again: orchctl retry {reference}")
+}
+
+fn agents(count: usize) -> String {
+    if count == 1 { "1 agent".to_owned() } else { format!("{count} agents") }
+}
+
+fn names(state: &State, keys: &[AgentKey]) -> String {
+    let names: Vec<String> = keys.iter().map(|key| state.agents.get(*key).name.to_string()).collect();
+    list(&names)
+}
+
+fn list(items: &[String]) -> String {
+    if items.len() <= NAMED {
+        return items.join(", ");
+    }
+    format!("{} and {} more", items[..NAMED].join(", "), items.len() - NAMED)
+}

@@ -1,0 +1,255 @@
+//! When to try again: after a failure by rule, or because a person asks.
+
+use crate::effect::{Effects, StopReason, Write};
+use crate::event::Target;
+use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey, Token};
+use crate::machine::agents::show;
+use crate::machine::attempts::{lose, stop};
+use crate::machine::moves::{self, Told};
+use crate::machine::submit::reply;
+use crate::machine::targets::named;
+use crate::machine::view::run_view;
+use crate::query::{AgentStateView, Answer, Refusal};
+use crate::state::{RunState, State, TaskState};
+use crate::time::{Span, Tick};
+use crate::timers::Timer;
+use std::sync::Arc;
+
+/// When the next attempt of a task that just failed may start: a doubling delay, between half of it and all of it so
+/// that tasks that failed together do not come back together; later when the report knew a time.
+pub(super) fn retry_at(state: &State, key: TaskKey, crash: bool, retry_after: Option<Span>) -> Tick {
+    let config = &state.config;
+    let Some(task) = state.task(key) else { return state.now.tick };
+    let (base, cap, failures) = if crash {
+        (config.crash_base, config.crash_cap, task.crashes)
+    } else {
+        (config.retry_base, config.retry_cap, task.failures)
+    };
+    let seed = scatter(key, task.attempt.0);
+    let doubled = base.0.saturating_mul(1 << failures.saturating_sub(1).min(32));
+    let full = doubled.min(cap.0);
+    let delay = full - full / 2 + seed % (full / 2 + 1);
+    let asked = retry_after.map_or(0, |after| after.0.min(config.retry_after_cap.0));
+    // A tenth on top, for the same reason; never earlier than asked.
+    let asked = asked + seed % (asked / 10 + 1);
+    state.now.tick + Span(delay.max(asked))
+}
+
+/// A number that looks random and is the same at every replay (splitmix64 over the names of the attempt).
+fn scatter(key: TaskKey, attempt: u32) -> u64 {
+    let mut mixed = key
+        .run
+        .0
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .wrapping_add(u64::from(key.index.0) << 32)
+        .wrapping_add(u64::from(attempt));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// The delay of a task is over.
+pub(super) fn due(state: &mut State, effects: &mut Effects, key: TaskKey) {
+    if state.task(key).is_some_and(|task| task.state == TaskState::WaitingRetry) {
+        moves::make_ready(state, effects, key, Told::default());
+    }
+}
+
+pub(super) fn requested(
+    state: &mut State,
+    effects: &mut Effects,
+    token: Token,
+    target: &Target,
+    force: bool,
+) {
+    let done = named(state, target).and_then(|(run, task)| {
+        let count = match task {
+            None => retry_run(state, effects, run, force),
+            Some(index) => retry_task(state, effects, TaskKey { run, index }, force),
+        }?;
+        Ok((run, count))
+    });
+    let answer = done.and_then(|(run, count)| {
+        let run = run_view(state, run).ok_or(Refusal::RunNotLive)?;
+        Ok(Answer::Retried { run, count })
+    });
+    reply(effects, token, answer.unwrap_or_else(Answer::Refused));
+}
+
+/// Tries everything of a run again that did not succeed.
+fn retry_run(state: &mut State, effects: &mut Effects, id: RunId, force: bool) -> Result<u32, Refusal> {
+    let Some(run) = state.run(id) else { return Err(Refusal::RunNotLive) };
+    let indexes: Vec<TaskIndex> = run.indexes().collect();
+    let mut count = 0;
+    let mut again = Vec::new();
+    for index in &indexes {
+        let key = TaskKey { run: id, index: *index };
+        let Some(task) = state.task(key) else { continue };
+        match task.state {
+            TaskState::Failed | TaskState::Cancelled => again.push(*index),
+            TaskState::WaitingRetry => count += wake(state, effects, key),
+            TaskState::Leased | TaskState::Running if force => {
+                count += u32::from(take_back(state, effects, key).is_ok());
+            }
+            TaskState::Leased
+            | TaskState::Running
+            | TaskState::Blocked
+            | TaskState::Queued
+            | TaskState::Verifying
+            | TaskState::Parked
+            | TaskState::Succeeded
+            | TaskState::Skipped => {}
+        }
+    }
+    count += reopen(state, effects, id, again);
+    if count > 0 {
+        return Ok(count);
+    }
+    let run = state.run(id).ok_or(Refusal::RunNotLive)?;
+    Err(Refusal::WrongState {
+        what: run.run_ref.to_string(),
+        state: run.state.to_string(),
+        hint: "no task of it failed, was cancelled or skipped".to_owned(),
+    })
+}
+
+/// Tries one task again, and what was skipped because of it.
+fn retry_task(state: &mut State, effects: &mut Effects, key: TaskKey, force: bool) -> Result<u32, Refusal> {
+    let Some(task) = state.task(key) else { return Err(Refusal::RunNotLive) };
+    let refused = |hint: String| {
+        let run = state.run(key.run).map_or_else(String::new, |run| run.run_ref.to_string());
+        Refusal::WrongState { what: format!("{run}/{}", task.id), state: task.state.to_string(), hint }
+    };
+    match task.state {
+        TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => match dead_dependency(state, key) {
+            Some(name) => Err(refused(format!("it waits for {name}: retry that first"))),
+            None => Ok(reopen(state, effects, key.run, vec![key.index])),
+        },
+        TaskState::WaitingRetry => Ok(wake(state, effects, key)),
+        TaskState::Leased | TaskState::Running if force => {
+            take_back(state, effects, key).map(|()| 1).map_err(|agent| {
+                let run = state.run(key.run).map_or_else(String::new, |run| run.run_ref.to_string());
+                let task = state.task(key);
+                Refusal::WrongState {
+                    what: format!("{run}/{}", task.map_or("", |task| &*task.id)),
+                    state: task.map_or_else(String::new, |task| task.state.to_string()),
+                    hint: format!("{agent} is connected: cancel it first"),
+                }
+            })
+        }
+        TaskState::Leased | TaskState::Running => {
+            Err(refused("cancel it first; --force takes it from an agent that is unreachable".to_owned()))
+        }
+        TaskState::Blocked | TaskState::Queued | TaskState::Verifying | TaskState::Parked => {
+            Err(refused("it has yet to run".to_owned()))
+        }
+        TaskState::Succeeded => Err(refused("it is done".to_owned())),
+    }
+}
+
+/// A dependency that ended without success.
+fn dead_dependency(state: &State, key: TaskKey) -> Option<Arc<str>> {
+    let run = state.run(key.run)?;
+    let dead = |index: &&TaskIndex| {
+        let held = run.tasks[index.0 as usize].state;
+        held.is_terminal() && held != TaskState::Succeeded
+    };
+    let index = run.graph.dependencies(key.index).iter().find(dead)?;
+    Some(Arc::clone(&run.tasks[index.0 as usize].id))
+}
+
+/// Does not wait for the end of a delay.
+fn wake(state: &mut State, effects: &mut Effects, key: TaskKey) -> u32 {
+    let Some(due) = state.task(key).map(|task| task.retry) else { return 0 };
+    state.timers.clear(due, Timer::Retry(key));
+    moves::make_ready(state, effects, key, Told::default());
+    1
+}
+
+/// Takes an attempt from an agent that is unreachable. `Err` is the name of one that is not.
+fn take_back(state: &mut State, effects: &mut Effects, key: TaskKey) -> Result<(), Arc<str>> {
+    let Some((agent, attempt)) = state.task(key).and_then(|task| Some((task.agent?, task.attempt))) else {
+        return Err(Arc::clone(&state.empty));
+    };
+    let held = state.agents.get(agent);
+    if held.state() != AgentStateView::Unreachable {
+        return Err(Arc::clone(&held.name));
+    }
+    let detail: Arc<str> = format!("taken back from {}, which is unreachable", held.name).into();
+    lose(state, effects, agent, key, &detail, false);
+    stop(state, effects, agent, AttemptKey { task: key, attempt }, StopReason::Fenced);
+    show(state, effects, agent);
+    Ok(())
+}
+
+/// Makes ended tasks wait or run again, and after them what was skipped because of them and of nothing else. Returns
+/// how many that were.
+fn reopen(state: &mut State, effects: &mut Effects, id: RunId, again: Vec<TaskIndex>) -> u32 {
+    if again.is_empty() {
+        return 0;
+    }
+    reopen_run(state, effects, id);
+    let mut count = 0;
+    let mut open: Vec<TaskIndex> = again;
+    // First all of them leave their ended states, so that one that waits for another is not taken for hopeless.
+    for index in &open {
+        reset(state, effects, TaskKey { run: id, index: *index });
+        count += 1;
+    }
+    while let Some(cause) = open.pop() {
+        let Some(run) = state.run(id) else { return count };
+        let hopeful: Vec<TaskIndex> = run
+            .graph
+            .dependents(cause)
+            .iter()
+            .copied()
+            .filter(|index| run.tasks[index.0 as usize].state == TaskState::Skipped)
+            .filter(|index| dead_dependency(state, TaskKey { run: id, index: *index }).is_none())
+            .collect();
+        for index in hopeful {
+            reset(state, effects, TaskKey { run: id, index });
+            count += 1;
+            open.push(index);
+        }
+    }
+    count
+}
+
+/// A run that had ended goes on.
+fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId) {
+    let Some(run) = state.runs.get_mut(&id) else { return };
+    if !run.state.is_terminal() {
+        return;
+    }
+    debug_assert!(run.state.may_become(RunState::Running), "run {id} is {}", run.state);
+    run.state = RunState::Running;
+    run.finished = None;
+    run.outcome = None;
+    state.totals.active_runs += 1;
+    state.register.finished.reopen(id);
+    effects.writes.push(Write::Run(id));
+    moves::tell_run(state, effects, id);
+}
+
+/// Gives an ended task its retries back. Attempt numbers and what was spent stay.
+fn reset(state: &mut State, effects: &mut Effects, key: TaskKey) {
+    let Some(run) = state.runs.get_mut(&key.run) else { return };
+    let succeeded = |index: &&TaskIndex| run.tasks[index.0 as usize].state == TaskState::Succeeded;
+    let dependencies = run.graph.dependencies(key.index);
+    let unmet = dependencies.len() - dependencies.iter().filter(succeeded).count();
+    let task = &mut run.tasks[key.index.0 as usize];
+    task.unmet = u32::try_from(unmet).unwrap_or(u32::MAX);
+    task.outcome = None;
+    task.finished = None;
+    task.crashes = 0;
+    task.failures = 0;
+    if let Some(history) = &mut task.history {
+        history.crashed_on.clear();
+        history.note = None;
+    }
+    if unmet == 0 {
+        moves::make_ready(state, effects, key, Told::default());
+    } else {
+        moves::change(state, effects, key, TaskState::Blocked, Told::default());
+    }
+}

@@ -1,0 +1,34 @@
+//! The start of a coordinator under a new epoch, and the beginning of its end.
+
+use crate::effect::Effects;
+use crate::ids::{AgentKey, ClassId, Epoch};
+use crate::machine::agents::show;
+use crate::machine::leases::watch_leases;
+use crate::state::{Phase, State};
+
+/// Grants from now on. A coordinator that was itself away requeues nobody yet: every lease gets a fresh grace.
+pub(super) fn started(state: &mut State, effects: &mut Effects, epoch: Epoch) {
+    state.epoch = state.epoch.max(epoch);
+    state.phase = Phase::Serving;
+    let now = state.now.tick;
+    let floor = now + state.config.start_grace;
+    let keys: Vec<AgentKey> = state.agents.keys().collect();
+    for key in keys {
+        let agent = state.agents.get_mut(key);
+        agent.heard = agent.heard.max(now);
+        for lease in agent.leases.values_mut() {
+            lease.heard = now;
+            lease.floor = floor;
+        }
+        watch_leases(state, key);
+        show(state, effects, key);
+        state.schedule.roomy.insert(key);
+    }
+    let classes: Vec<ClassId> = state.schedule.classes.iter().map(|(id, _)| id).collect();
+    state.schedule.fresh.extend(classes);
+}
+
+/// Grants nothing more and takes no submits. What runs goes on.
+pub(super) fn drain(state: &mut State) {
+    state.phase = Phase::Draining;
+}

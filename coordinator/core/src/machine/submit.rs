@@ -1,0 +1,187 @@
+//! A run comes in: known already, refused, only checked, or queued.
+
+use crate::effect::{Action, Effects, Write};
+use crate::event::{NewTask, Submit};
+use crate::graph::{Graph, GraphError};
+use crate::ids::{RunId, TaskIndex, TaskKey, Token};
+use crate::machine::moves::{finish_run_when_done, tell_run};
+use crate::machine::view::{finished_run_view, impossible_reason, run_view};
+use crate::query::{Answer, Impossible, Refusal, RunView};
+use crate::register::Request;
+use crate::run::{Run, run_ref};
+use crate::schedule::{self, ClassKey};
+use crate::state::{Phase, RunState, State, TaskCounts, TaskState};
+use crate::task::Task;
+use crate::usage::Usage;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Impossible tasks named in an answer; the rest is more of the same.
+const IMPOSSIBLE_NAMED: usize = 100;
+
+/// Tasks of a circle named from either end.
+const CIRCLE_NAMED: usize = 10;
+
+/// Answers a client.
+pub(super) fn reply(effects: &mut Effects, token: Token, answer: Answer) {
+    effects.actions.push(Action::Reply { token, answer: Box::new(answer) });
+}
+
+pub(super) fn submitted(state: &mut State, effects: &mut Effects, submit: Submit) {
+    let token = submit.token;
+    let answer = match known(state, &submit) {
+        Some(Ok(run)) => Answer::Submitted { run: Some(run), existing: true, impossible: Vec::new() },
+        Some(Err(refusal)) => Answer::Refused(refusal),
+        None => match check(state, &submit) {
+            Err(refusal) => Answer::Refused(refusal),
+            Ok(graph) => {
+                let impossible = impossible(state, &submit);
+                let run = (!submit.validate_only).then(|| enter(state, effects, submit, graph));
+                let run = run.and_then(|id| run_view(state, id));
+                Answer::Submitted { run, existing: false, impossible }
+            }
+        },
+    };
+    reply(effects, token, answer);
+}
+
+/// The run an earlier submit with the same request id made.
+fn known(state: &State, submit: &Submit) -> Option<Result<RunView, Refusal>> {
+    if submit.validate_only {
+        return None;
+    }
+    let request = state.register.requests.get(submit.tenant, &submit.request_id)?;
+    let run = run_view(state, request.run).or_else(|| finished_run_view(state, request.run))?;
+    if request.digest == submit.spec_digest {
+        return Some(Ok(run));
+    }
+    let request_id = submit.request_id.to_string();
+    Some(Err(Refusal::RequestIdConflict { request_id, run_ref: run.run_ref.to_string() }))
+}
+
+/// What only the state can refuse, and the graph.
+fn check(state: &State, submit: &Submit) -> Result<Graph, Refusal> {
+    if state.phase == Phase::Draining {
+        return Err(Refusal::Draining);
+    }
+    let limit = state.config.max_tasks;
+    let active = usize::try_from(state.totals.active_tasks()).unwrap_or(usize::MAX);
+    if active.saturating_add(submit.tasks.len()) > limit {
+        return Err(Refusal::QueueFull { limit });
+    }
+    let limit = state.config.max_classes;
+    let classes = &state.schedule.classes;
+    let new = class_keys(submit).into_keys().filter(|key| classes.find(key).is_none()).count();
+    if new > 0 && classes.len() + new > limit {
+        return Err(Refusal::TooManyClasses { limit });
+    }
+    let name =
+        |index: &TaskIndex| submit.tasks.get(index.0 as usize).map_or("?", |task| &*task.id).to_owned();
+    Graph::build(submit.tasks.iter().map(|task| task.dependencies.as_slice())).map_err(|error| match error {
+        GraphError::Circle(path) => Refusal::Cycle { path: shorten(path.iter().map(name).collect()) },
+        // The edge resolves names to indexes, so an index without a task is its mistake; it is refused all the same.
+        GraphError::Dangling => Refusal::Cycle { path: Vec::new() },
+    })
+}
+
+/// A circle of 100,000 tasks is no help to anybody: the beginning and the end say what it is.
+fn shorten(mut path: Vec<String>) -> Vec<String> {
+    if path.len() > 2 * CIRCLE_NAMED {
+        let skipped = path.len() - 2 * CIRCLE_NAMED;
+        path.splice(CIRCLE_NAMED..CIRCLE_NAMED + skipped, [format!("({skipped} more)")]);
+    }
+    path
+}
+
+/// The classes of the submit, each with its first task.
+fn class_keys(submit: &Submit) -> BTreeMap<ClassKey, usize> {
+    let mut keys: BTreeMap<ClassKey, usize> = BTreeMap::new();
+    let mut last: Option<&NewTask> = None;
+    for (index, task) in submit.tasks.iter().enumerate() {
+        let same = |other: &&NewTask| {
+            (&other.requires, &other.pinned, other.prefetch) == (&task.requires, &task.pinned, task.prefetch)
+        };
+        if last.as_ref().is_none_or(|other| !same(other)) {
+            keys.entry(class_key(submit, task)).or_insert(index);
+        }
+        last = Some(task);
+    }
+    keys
+}
+
+fn class_key(submit: &Submit, task: &NewTask) -> ClassKey {
+    ClassKey {
+        tenant: submit.tenant,
+        requires: task.requires.clone(),
+        pinned: task.pinned.clone(),
+        prefetch: task.prefetch,
+    }
+}
+
+/// Tasks that no known agent could run.
+fn impossible(state: &State, submit: &Submit) -> Vec<Impossible> {
+    let reasons: BTreeMap<ClassKey, String> = class_keys(submit)
+        .into_keys()
+        .filter_map(|key| impossible_reason(state, &key).map(|reason| (key, reason)))
+        .collect();
+    if reasons.is_empty() {
+        return Vec::new();
+    }
+    let named = submit.tasks.iter().filter_map(|task| {
+        let reason = reasons.get(&class_key(submit, task))?;
+        Some(Impossible { task_id: Arc::clone(&task.id), reason: reason.clone() })
+    });
+    named.take(IMPOSSIBLE_NAMED).collect()
+}
+
+/// Queues the run.
+fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph) -> RunId {
+    let now = state.now;
+    let id = state.register.next_run();
+    let name = state.names.intern(&submit.name);
+    let submitted_by = state.names.intern(&submit.submitted_by);
+    let number = state.register.next_number(submit.tenant, name);
+    state.register.enter((submit.tenant, name, number), submitted_by, id);
+    let request = Request { run: id, digest: submit.spec_digest, at: now.tick };
+    state.register.requests.note(submit.tenant, &submit.request_id, request);
+    let mut counts = TaskCounts::default();
+    let mut tasks: Vec<Task> = Vec::with_capacity(submit.tasks.len());
+    for spec in submit.tasks {
+        let first = if spec.dependencies.is_empty() { TaskState::Queued } else { TaskState::Blocked };
+        counts.enter(first);
+        state.totals.tasks[first as usize] += 1;
+        tasks.push(state.new_task(submit.tenant, spec, first));
+    }
+    state.totals.active_runs += 1;
+    let run = Run {
+        tenant: submit.tenant,
+        name,
+        number,
+        run_ref: run_ref(&submit.name, number),
+        submitted_by,
+        created: now,
+        finished: None,
+        state: RunState::Running,
+        outcome: None,
+        labels: submit.labels.into(),
+        request_id: submit.request_id,
+        spec_digest: submit.spec_digest,
+        counts,
+        usage: Usage::default(),
+        by_name: Run::index_names(&tasks),
+        tasks: tasks.into(),
+        graph,
+    };
+    let indexes = run.indexes();
+    state.runs.insert(id, Box::new(run));
+    effects.writes.push(Write::NewRun(id));
+    tell_run(state, effects, id);
+    for index in indexes {
+        let task = TaskKey { run: id, index };
+        if state.task(task).is_some_and(|task| task.state == TaskState::Queued) {
+            schedule::enqueue(state, task);
+        }
+    }
+    finish_run_when_done(state, effects, id, None);
+    id
+}

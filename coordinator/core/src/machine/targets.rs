@@ -1,0 +1,44 @@
+//! From what somebody named to what it is, or to a refusal that helps.
+
+use crate::event::Target;
+use crate::ids::{RunId, TaskIndex, TaskKey};
+use crate::machine::nearest::nearest;
+use crate::query::Refusal;
+use crate::state::State;
+
+/// Names proposed for one that does not exist.
+const PROPOSALS: usize = 3;
+
+/// The live run.
+pub(super) fn run_of(state: &State, target: &Target) -> Result<RunId, Refusal> {
+    match state.resolve(target) {
+        Some((run, true)) => Ok(run),
+        Some((_, false)) | None => Err(Refusal::RunNotLive),
+    }
+}
+
+/// The live run, and the task when one was named.
+pub(super) fn named(state: &State, target: &Target) -> Result<(RunId, Option<TaskIndex>), Refusal> {
+    let id = run_of(state, target)?;
+    let run = state.run(id).ok_or(Refusal::RunNotLive)?;
+    let Some(name) = &target.task else { return Ok((id, None)) };
+    match run.find(name) {
+        Some(index) => Ok((id, Some(index))),
+        None => Err(Refusal::NoSuchTask {
+            run_ref: run.run_ref.to_string(),
+            task: name.to_string(),
+            nearest: nearest(name, run.tasks.iter().map(|task| &*task.id), PROPOSALS),
+        }),
+    }
+}
+
+/// The task: the one named, or the only one.
+pub(super) fn task_of(state: &State, target: &Target) -> Result<TaskKey, Refusal> {
+    let (id, index) = named(state, target)?;
+    let run = state.run(id).ok_or(Refusal::RunNotLive)?;
+    match index {
+        Some(index) => Ok(TaskKey { run: id, index }),
+        None if run.tasks.len() == 1 => Ok(TaskKey { run: id, index: TaskIndex(0) }),
+        None => Err(Refusal::TaskNeeded { run_ref: run.run_ref.to_string(), tasks: run.task_count() }),
+    }
+}

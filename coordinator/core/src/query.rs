@@ -1,0 +1,338 @@
+//! Questions about live state and their answers, as plain data. An answer is a copy: it leaves the core.
+//! Knows what is in the state; payloads (prompts, answers) are the driver's to read from the store.
+
+use crate::event::Target;
+use crate::ids::{RunId, TaskIndex, TenantId};
+use crate::outcome::Outcome;
+use crate::state::{RunState, TaskState};
+use crate::time::{Span, Tick, Wall};
+use crate::usage::Usage;
+use std::sync::Arc;
+
+/// A question.
+#[derive(Debug, Clone)]
+pub enum Query {
+    /// One run.
+    Run(Target),
+    /// Runs of the tenant in state, newest first, below a run id.
+    Runs {
+        /// Only below this id; `None` starts at the newest.
+        below: Option<RunId>,
+        /// At most this many.
+        limit: usize,
+        /// Only these states; empty means all.
+        states: Vec<RunState>,
+        /// Only this name.
+        name: Option<Arc<str>>,
+    },
+    /// Tasks of a run from an index on.
+    Tasks {
+        /// The run.
+        target: Target,
+        /// First index.
+        from: TaskIndex,
+        /// At most this many.
+        limit: usize,
+        /// Only these states; empty means all.
+        states: Vec<TaskState>,
+    },
+    /// One task.
+    Task(Target),
+    /// Why a task is where it is.
+    Explain(Target),
+    /// Agents by name, after a name.
+    Agents {
+        /// Only after this name.
+        after: Option<Arc<str>>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// The coordinator in figures.
+    Status,
+}
+
+/// An answer, to a question or to a request.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A submit went in, or was known.
+    Submitted {
+        /// The run; `None` when only validated. One that is known and no longer live has only its id, ref, state,
+        /// submitter and number of tasks: the rest is in the store.
+        run: Option<RunView>,
+        /// Whether the request id was known.
+        existing: bool,
+        /// Tasks that no known agent could run, at most 100.
+        impossible: Vec<Impossible>,
+    },
+    /// Tasks were cancelled.
+    Cancelled {
+        /// The run afterwards.
+        run: RunView,
+        /// How many.
+        count: u32,
+    },
+    /// Tasks were queued again.
+    Retried {
+        /// The run afterwards.
+        run: RunView,
+        /// How many.
+        count: u32,
+    },
+    /// One run.
+    Run(RunView),
+    /// A page of runs.
+    Runs(Vec<RunView>),
+    /// A page of tasks, and the run.
+    Tasks {
+        /// The run.
+        run: RunView,
+        /// The tasks.
+        tasks: Vec<TaskView>,
+    },
+    /// One task, and its run.
+    Task {
+        /// The run.
+        run: RunView,
+        /// The task.
+        task: TaskView,
+    },
+    /// Why a task is where it is.
+    Explained {
+        /// The run.
+        run: RunView,
+        /// The task.
+        task: TaskView,
+        /// One sentence.
+        summary: String,
+        /// Everything that was looked at.
+        reasons: Vec<Reason>,
+        /// No known agent can ever run it as things stand.
+        impossible: bool,
+    },
+    /// A page of agents.
+    Agents(Vec<AgentView>),
+    /// The coordinator in figures.
+    Status(StatusView),
+    /// Refused.
+    Refused(Refusal),
+}
+
+/// Why a request was refused. Payload sizes and names were checked before; this is what only the state knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The run is not in the state. It may be in the store.
+    #[error("there is no such run here")]
+    RunNotLive,
+    /// The run has no such task.
+    #[error("run {run_ref} has no task `{task}`")]
+    NoSuchTask {
+        /// The run.
+        run_ref: String,
+        /// The name asked for.
+        task: String,
+        /// The nearest names, best first.
+        nearest: Vec<String>,
+    },
+    /// The target is a run of several tasks and a task was needed.
+    #[error("run {run_ref} has {tasks} tasks: name one of them")]
+    TaskNeeded {
+        /// The run.
+        run_ref: String,
+        /// How many it has.
+        tasks: u32,
+    },
+    /// The request id was used with another spec.
+    #[error("request id `{request_id}` was used for run {run_ref} with another content")]
+    RequestIdConflict {
+        /// The id.
+        request_id: String,
+        /// The run it made.
+        run_ref: String,
+    },
+    /// Tasks wait for each other.
+    #[error("tasks wait for each other: {}", .path.join(" -> "))]
+    Cycle {
+        /// The circle, first id repeated at the end.
+        path: Vec<String>,
+    },
+    /// Too many distinct requirement sets.
+    #[error("{limit} different sets of requirements are queued already")]
+    TooManyClasses {
+        /// The limit.
+        limit: usize,
+    },
+    /// The queue is full.
+    #[error("{limit} tasks are queued already")]
+    QueueFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The coordinator is shutting down.
+    #[error("the coordinator is shutting down")]
+    Draining,
+    /// Nothing to do in this state.
+    #[error("{what} is {state}: {hint}")]
+    WrongState {
+        /// Which.
+        what: String,
+        /// In what state.
+        state: String,
+        /// What could be done.
+        hint: String,
+    },
+}
+
+/// A task that no known agent could run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impossible {
+    /// Its name within the run.
+    pub task_id: Arc<str>,
+    /// In plain English: the requirement that nobody offers.
+    pub reason: String,
+}
+
+/// A run, seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunView {
+    /// Its id.
+    pub id: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// `name/number`.
+    pub run_ref: Arc<str>,
+    /// State.
+    pub state: RunState,
+    /// Submitted.
+    pub created: Wall,
+    /// Ended.
+    pub finished: Option<Wall>,
+    /// Number of tasks by state, only those above 0.
+    pub counts: Vec<(TaskState, u32)>,
+    /// Number of tasks.
+    pub task_count: u32,
+    /// Spent so far.
+    pub usage: Usage,
+    /// Labels.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Who submitted it.
+    pub submitted_by: Arc<str>,
+    /// Outcome that decided it, when it did not succeed.
+    pub outcome: Option<Outcome>,
+    /// Tasks that no known agent could run, at most 10.
+    pub impossible: Vec<Impossible>,
+}
+
+/// A task, seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    /// Its index.
+    pub index: TaskIndex,
+    /// Its name within the run.
+    pub id: Arc<str>,
+    /// State.
+    pub state: TaskState,
+    /// Worker name, `command` or `noop`.
+    pub worker: Arc<str>,
+    /// Names of its dependencies.
+    pub dependencies: Vec<Arc<str>>,
+    /// Latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Agent of it, or empty.
+    pub agent: Arc<str>,
+    /// Outcome, once terminal.
+    pub outcome: Option<Outcome>,
+    /// In plain English, or empty.
+    pub detail: Arc<str>,
+    /// Latest grant.
+    pub granted: Option<Wall>,
+    /// Ended.
+    pub finished: Option<Wall>,
+    /// Length of the latest attempt, as far as known.
+    pub execution_time: Option<Span>,
+    /// Spent so far.
+    pub cost_micro_usd: u64,
+    /// When a waiting retry becomes ready: from now.
+    pub retry_in: Option<Span>,
+    /// Priority.
+    pub priority: i32,
+    /// How long it has been in its state.
+    pub since: Span,
+}
+
+/// One line of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable word.
+    pub kind: &'static str,
+    /// Does not hold the task back.
+    pub satisfied: bool,
+    /// In plain English.
+    pub text: String,
+}
+
+/// State of an agent, seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AgentStateView {
+    /// Connected and taking work.
+    Ready,
+    /// Connected and taking no new work.
+    Draining,
+    /// Silent; its work is not yet requeued.
+    Unreachable,
+    /// Away and without work.
+    Offline,
+}
+
+/// An agent, seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// State.
+    pub state: AgentStateView,
+    /// Slots.
+    pub slots: u32,
+    /// Slots in use: leases, never a counter.
+    pub slots_used: u32,
+    /// Capabilities.
+    pub capabilities: Vec<Arc<str>>,
+    /// Refs of the tasks it runs, at most 20.
+    pub running: Vec<String>,
+    /// Last heard.
+    pub last_seen: Wall,
+    /// When its work will be requeued, if it stays silent.
+    pub requeue_in: Option<Span>,
+}
+
+/// The coordinator, seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StatusView {
+    /// Ready and waiting.
+    pub queued: u64,
+    /// Waiting for dependencies.
+    pub blocked: u64,
+    /// Leased or running.
+    pub running: u64,
+    /// Waiting for a retry.
+    pub waiting_retry: u64,
+    /// How long the oldest ready task has waited.
+    pub oldest_wait: Option<Span>,
+    /// Runs that are not terminal.
+    pub active_runs: u64,
+    /// Slots of connected agents.
+    pub slots: u32,
+    /// Slots in use.
+    pub slots_used: u32,
+    /// Agents: ready, draining, unreachable, offline.
+    pub agents: [u32; 4],
+    /// Shutting down.
+    pub draining: bool,
+    /// Newest event.
+    pub event_seq: u64,
+    /// Tasks that no known agent could run.
+    pub impossible: u64,
+    /// Tick of the answer.
+    pub tick: Tick,
+    /// The newest run of all; 0 before the first.
+    pub last_run: RunId,
+}

@@ -1,0 +1,161 @@
+//! The whole state of the coordinator as plain data.
+//! Changed only by [`crate::machine::apply`], and by the restore functions before the first event.
+
+pub mod record;
+mod restore;
+mod views;
+
+pub use crate::run::RunState;
+pub use crate::state::record::{
+    AgentRecordView, EndedAttempt, GrantView, RestoreError, RestoredAgent, RestoredRun, RestoredTask,
+    RunRecordView, TaskProgress, TaskRecordView,
+};
+pub use crate::task::{TaskCounts, TaskState};
+
+use crate::agents::Agents;
+use crate::config::Config;
+use crate::effect::{Change, Effects, Notice};
+use crate::event::{RunTarget, Target};
+use crate::ids::{Epoch, EventSeq, RunId, TaskKey, TenantId};
+use crate::names::Names;
+use crate::register::Register;
+use crate::run::Run;
+use crate::schedule::Schedule;
+use crate::task::Task;
+use crate::time::{Now, Tick};
+use crate::timers::Timers;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Runs, tasks, agents, queues and timers.
+#[derive(Debug, Hash)]
+pub struct State {
+    pub(crate) config: Config,
+    /// The latest moment seen.
+    pub(crate) now: Now,
+    pub(crate) epoch: Epoch,
+    pub(crate) phase: Phase,
+    pub(crate) seq: EventSeq,
+    pub(crate) names: Names,
+    /// Live runs: those that are not terminal, and finished ones for a while.
+    pub(crate) runs: BTreeMap<RunId, Box<Run>>,
+    pub(crate) register: Register,
+    pub(crate) agents: Agents,
+    pub(crate) schedule: Schedule,
+    pub(crate) timers: Timers,
+    pub(crate) totals: Totals,
+    /// Before this nothing more is deleted from the store.
+    pub(crate) forget_after: Tick,
+    /// What was restored and is not checked yet.
+    pub(crate) restoring: Vec<RestoreError>,
+    pub(crate) empty: Arc<str>,
+}
+
+/// Whether tasks are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Not started: leases are not rebuilt, so nothing may be granted.
+    Loading,
+    /// Everything is.
+    Serving,
+    /// Shutting down.
+    Draining,
+}
+
+/// Sums over all live runs, by state of tasks.
+#[derive(Debug, Default, Hash)]
+pub(crate) struct Totals {
+    pub(crate) tasks: [u64; TaskState::ALL.len()],
+    /// Runs that are not terminal.
+    pub(crate) active_runs: u64,
+}
+
+impl Totals {
+    pub(crate) fn active_tasks(&self) -> u64 {
+        TaskState::ALL
+            .iter()
+            .filter(|state| !state.is_terminal())
+            .map(|state| self.tasks[*state as usize])
+            .sum()
+    }
+}
+
+impl State {
+    /// An empty state. Send [`crate::event::Event::Started`] before anything else, after a restore if there is one.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Now::default(),
+            epoch: Epoch(0),
+            phase: Phase::Loading,
+            seq: EventSeq(0),
+            names: Names::default(),
+            runs: BTreeMap::new(),
+            register: Register::default(),
+            agents: Agents::default(),
+            schedule: Schedule::default(),
+            timers: Timers::default(),
+            totals: Totals::default(),
+            forget_after: Tick(0),
+            restoring: Vec::new(),
+            empty: Arc::from(""),
+        }
+    }
+
+    /// Intervals and limits in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Generation of the coordinator, as the latest start said.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Sequence number of the newest notice.
+    #[must_use]
+    pub fn event_seq(&self) -> EventSeq {
+        self.seq
+    }
+
+    /// The newest run id ever given out. Rises only; the driver keeps it where runs are deleted.
+    #[must_use]
+    pub fn last_run(&self) -> RunId {
+        self.register.last_run
+    }
+
+    /// The run somebody named, and whether it is live. A run that is not live is terminal and in the store.
+    #[must_use]
+    pub fn resolve(&self, target: &Target) -> Option<(RunId, bool)> {
+        let run = match &target.run {
+            RunTarget::Ref { name, number } => {
+                self.register.by_number(target.tenant, self.names.find(name)?, *number)?
+            }
+            RunTarget::LastOf(identity) => {
+                self.register.newest_by(target.tenant, self.names.find(identity)?)?
+            }
+        };
+        Some((run, self.runs.contains_key(&run)))
+    }
+
+    pub(crate) fn run(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id).map(Box::as_ref)
+    }
+
+    pub(crate) fn task(&self, key: TaskKey) -> Option<&Task> {
+        self.runs.get(&key.run)?.tasks.get(key.index.0 as usize)
+    }
+
+    pub(crate) fn task_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
+        self.runs.get_mut(&key.run)?.tasks.get_mut(key.index.0 as usize)
+    }
+
+    /// Tells watchers something under the next number.
+    pub(crate) fn tell(&mut self, effects: &mut Effects, tenant: TenantId, change: Change) {
+        self.seq.0 += 1;
+        effects.notices.push(Notice { seq: self.seq, tenant, at: self.now, change });
+    }
+}

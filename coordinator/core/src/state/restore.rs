@@ -1,0 +1,329 @@
+//! From records back to the state: what a start hands in, in any order, and the check that it fits together.
+//! Agents come back as not connected, leases as unheard; [`crate::event::Event::Started`] gives them their grace.
+
+use crate::agents::{Agent, Lease};
+use crate::event::NewTask;
+use crate::graph::Graph;
+use crate::ids::{AgentKey, AttemptNo, EventSeq, RunId, TaskIndex, TaskKey, TenantId};
+use crate::invariants::check_invariants;
+use crate::outcome::Outcome;
+use crate::register::{FinishedRun, Request};
+use crate::run::{Run, run_ref};
+use crate::schedule::{self, ClassKey};
+use crate::state::record::{RestoreError, RestoredAgent, RestoredRun, RestoredTask, TaskProgress};
+use crate::state::{RunState, State, TaskCounts, TaskState};
+use crate::task::{History, Place, Task};
+use crate::time::{Now, Tick, Wall};
+use crate::timers::Timer;
+use crate::usage::Usage;
+use std::sync::Arc;
+
+impl State {
+    /// Restores the newest number of a run name whose runs are gone.
+    pub fn restore_name(&mut self, tenant: TenantId, name: &Arc<str>, last_number: u64) {
+        let name = self.names.intern(name);
+        self.register.note_number(tenant, name, last_number);
+    }
+
+    /// Restores an agent, as not connected.
+    pub fn restore_agent(&mut self, restored: RestoredAgent) {
+        let known = self.agents.find(restored.tenant, &restored.name);
+        let key = known.unwrap_or_else(|| self.agents.add(Agent::new(restored.tenant, restored.name)));
+        let agent = self.agents.get_mut(key);
+        agent.slots = restored.slots;
+        agent.capabilities = restored.capabilities;
+        agent.capabilities.sort_unstable();
+        agent.capabilities.dedup();
+        agent.last_seen = restored.last_seen;
+        self.schedule.place(key, &mut self.agents);
+    }
+
+    /// Restores a run. A terminal run without tasks becomes known for retention, request ids and
+    /// [`State::resolve`] only.
+    pub fn restore_run(&mut self, restored: RestoredRun) {
+        if let Err(error) = self.restore(restored) {
+            self.restoring.push(error);
+        }
+    }
+
+    /// Restores the sequence number of the newest notice ever made.
+    pub fn restore_seq(&mut self, seq: EventSeq) {
+        self.seq = self.seq.max(seq);
+    }
+
+    /// No run made from now on has an id up to this one. Needed where the newest runs are already deleted.
+    pub fn restore_last_run(&mut self, last: RunId) {
+        self.register.last_run = self.register.last_run.max(last);
+    }
+
+    /// Checks what was restored and builds every index.
+    ///
+    /// # Errors
+    /// When the records contradict each other.
+    pub fn finish_restore(&mut self) -> Result<(), RestoreError> {
+        if let Some(error) = self.restoring.drain(..).next() {
+            return Err(error);
+        }
+        self.register.finished.sort();
+        self.register.requests.sort();
+        schedule::relist(self);
+        check_invariants(self).map_err(|violation| RestoreError::Invariant(violation.to_string()))
+    }
+
+    /// The agent of that name, made when it is not known: a task may name an agent whose record is lost.
+    fn known_agent(&mut self, tenant: TenantId, name: &Arc<str>) -> AgentKey {
+        if let Some(key) = self.agents.find_for(tenant, name) {
+            return key;
+        }
+        let key = self.agents.add(Agent::new(tenant, Arc::clone(name)));
+        self.schedule.place(key, &mut self.agents);
+        key
+    }
+
+    pub(crate) fn restore(&mut self, restored: RestoredRun) -> Result<(), RestoreError> {
+        let id = restored.id;
+        if self.runs.contains_key(&id) || self.register.finished.get(id).is_some() {
+            return Err(RestoreError::RunTwice(id));
+        }
+        let gone = restored.state.is_terminal() && restored.tasks.is_empty();
+        if !gone && restored.tasks.len() != restored.task_count as usize {
+            let (found, expected) = (restored.tasks.len(), restored.task_count);
+            return Err(RestoreError::TaskCount { run: id, found, expected });
+        }
+        let name = self.names.intern(&restored.name);
+        let submitted_by = self.names.intern(&restored.submitted_by);
+        let number = (restored.tenant, name, restored.number);
+        if let Some(first) = self.register.enter(number, submitted_by, id) {
+            return Err(RestoreError::NumberTwice { first, second: id });
+        }
+        let request = Request { run: id, digest: restored.spec_digest, at: restored.created.tick };
+        self.register.requests.note(restored.tenant, &restored.request_id, request);
+        if restored.state.is_terminal() {
+            let at = restored.finished.unwrap_or(restored.created).tick;
+            let finished = FinishedRun {
+                tenant: restored.tenant,
+                name,
+                number: restored.number,
+                submitted_by,
+                state: restored.state,
+                tasks: restored.task_count,
+                at,
+                stays_since: (!gone).then_some(at),
+            };
+            self.register.finished.add(id, finished);
+        }
+        if gone { Ok(()) } else { self.revive(restored) }
+    }
+
+    /// Makes a run live again. Its name, number and end are registered already. Changes nothing when it fails.
+    pub(crate) fn revive(&mut self, restored: RestoredRun) -> Result<(), RestoreError> {
+        let id = restored.id;
+        let rows = restored.tasks.iter().map(|task| task.spec.dependencies.as_slice());
+        let graph = Graph::build(rows).map_err(|_| RestoreError::Graph(id))?;
+        for (index, task) in (0u32..).map(TaskIndex).zip(&restored.tasks) {
+            if let Some(progress) = &task.progress {
+                check_progress(TaskKey { run: id, index }, progress)?;
+            }
+        }
+        let (tenant, created) = (restored.tenant, restored.created.tick);
+        let mut tasks: Vec<Task> =
+            restored.tasks.into_iter().map(|task| self.revive_task(tenant, created, task)).collect();
+        settle_dependencies(&graph, &mut tasks);
+        let mut usage = Usage::default();
+        let mut counts = TaskCounts::default();
+        for task in &tasks {
+            usage.add(task.usage());
+            counts.enter(task.state);
+            self.totals.tasks[task.state as usize] += 1;
+        }
+        if !restored.state.is_terminal() {
+            self.totals.active_runs += 1;
+        }
+        let run = Run {
+            tenant,
+            name: self.names.intern(&restored.name),
+            number: restored.number,
+            run_ref: run_ref(&restored.name, restored.number),
+            submitted_by: self.names.intern(&restored.submitted_by),
+            created: restored.created,
+            finished: restored.finished,
+            state: restored.state,
+            outcome: restored.outcome,
+            labels: restored.labels.into(),
+            request_id: restored.request_id,
+            spec_digest: restored.spec_digest,
+            counts,
+            usage,
+            by_name: Run::index_names(&tasks),
+            tasks: tasks.into(),
+            graph,
+        };
+        let waiting = run.state == RunState::Running;
+        self.runs.insert(id, Box::new(run));
+        if waiting {
+            self.revive_queues(id);
+        }
+        Ok(())
+    }
+
+    fn revive_task(&mut self, tenant: TenantId, created: Tick, restored: RestoredTask) -> Task {
+        let progress = restored.progress.unwrap_or_else(|| TaskProgress::unstarted(created));
+        let eventful =
+            !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
+        let history = eventful.then(|| {
+            Box::new(History {
+                attempts: progress.attempts,
+                usage: progress.usage,
+                crashed_on: progress.crashed_on,
+                note: None,
+            })
+        });
+        Task {
+            history,
+            since: progress.since,
+            granted: progress.granted.unwrap_or_default(),
+            retry: progress.retry.unwrap_or_default(),
+            finished: progress.finished,
+            attempt: progress.attempt,
+            agent: progress.agent.as_ref().map(|name| self.known_agent(tenant, name)),
+            crashes: progress.crashes,
+            failures: progress.failures,
+            state: progress.state,
+            outcome: progress.outcome,
+            ..self.new_task(tenant, restored.spec, progress.state)
+        }
+    }
+
+    /// The skeleton of a task in its first state, counted in its class.
+    pub(crate) fn new_task(&mut self, tenant: TenantId, spec: NewTask, state: TaskState) -> Task {
+        let key = ClassKey { tenant, requires: spec.requires, pinned: spec.pinned, prefetch: spec.prefetch };
+        let class = self.schedule.intern(key, &mut self.agents);
+        if let Some(class) = self.schedule.classes.get_mut(class) {
+            class.tasks += 1;
+        }
+        Task {
+            id: spec.id,
+            history: None,
+            timeout: spec.timeout,
+            since: self.now.tick,
+            granted: Now::default(),
+            retry: Tick(0),
+            finished: None,
+            worker: self.names.intern(&spec.worker),
+            class,
+            priority: spec.priority,
+            retries: spec.retries,
+            unmet: u32::try_from(spec.dependencies.len()).unwrap_or(u32::MAX),
+            attempt: AttemptNo(0),
+            agent: None,
+            crashes: 0,
+            failures: 0,
+            level: 0,
+            place: Place::Nowhere,
+            state,
+            on_loss: spec.on_loss,
+            outcome: None,
+        }
+    }
+
+    /// Queues, leases and timers of a run that is not terminal.
+    fn revive_queues(&mut self, id: RunId) {
+        let Some(run) = self.run(id) else { return };
+        for index in run.indexes() {
+            let key = TaskKey { run: id, index };
+            let Some(task) = self.task(key) else { continue };
+            match task.state {
+                TaskState::Queued => schedule::enqueue_cold(self, key),
+                TaskState::WaitingRetry => {
+                    let due = task.retry;
+                    self.timers.set(due, Timer::Retry(key));
+                }
+                TaskState::Leased | TaskState::Running => self.revive_lease(key),
+                TaskState::Blocked
+                | TaskState::Verifying
+                | TaskState::Parked
+                | TaskState::Succeeded
+                | TaskState::Failed
+                | TaskState::Cancelled
+                | TaskState::Skipped => {}
+            }
+        }
+    }
+
+    fn revive_lease(&mut self, key: TaskKey) {
+        let Some(task) = self.task(key) else { return };
+        let Some(agent) = task.agent else { return };
+        let mut lease =
+            Lease::granted(task.attempt, task.granted.tick, task.on_loss, task.timeout, &self.config);
+        lease.accepted = task.state == TaskState::Running;
+        let due = lease.deadline(false, Tick(0), &self.config).0;
+        let held = self.agents.get_mut(agent);
+        held.leases.insert(key, lease);
+        held.shown = held.state();
+        let due = held.armed.leases.map_or(due, |armed| armed.min(due));
+        self.timers.rearm(&mut held.armed.leases, Timer::Leases(agent), Some(due));
+    }
+}
+
+impl TaskProgress {
+    /// A task of which nothing is recorded yet.
+    fn unstarted(since: Tick) -> Self {
+        Self {
+            state: TaskState::Blocked,
+            attempt: AttemptNo(0),
+            agent: None,
+            granted: None,
+            finished: None,
+            outcome: None,
+            crashes: 0,
+            failures: 0,
+            retry: None,
+            attempts: Vec::new(),
+            usage: Usage::default(),
+            since,
+            crashed_on: Vec::new(),
+        }
+    }
+}
+
+/// Counts what every task waits for. That a blocked task became ready is not recorded: it follows from the records of
+/// its dependencies, and so does since when.
+fn settle_dependencies(graph: &Graph, tasks: &mut [Task]) {
+    for index in (0u32..).map(TaskIndex).take(tasks.len()) {
+        let dependencies = graph.dependencies(index);
+        let done = |at: &&TaskIndex| tasks[at.0 as usize].state == TaskState::Succeeded;
+        let met = dependencies.iter().filter(done).count();
+        let latest = dependencies.iter().map(|at| tasks[at.0 as usize].since).max();
+        let task = &mut tasks[index.0 as usize];
+        task.unmet = u32::try_from(dependencies.len() - met).unwrap_or(u32::MAX);
+        if task.state == TaskState::Blocked && task.unmet == 0 {
+            task.state = TaskState::Queued;
+            task.since = latest.unwrap_or(task.since).max(task.since);
+        }
+    }
+}
+
+/// Refuses what no version of this core can have written.
+fn check_progress(task: TaskKey, progress: &TaskProgress) -> Result<(), RestoreError> {
+    let state = progress.state;
+    let needs = |holds: bool, missing: &'static str| {
+        if holds { Ok(()) } else { Err(RestoreError::Task { task, state, missing }) }
+    };
+    if state.is_held() {
+        needs(progress.attempt.0 > 0, "an attempt")?;
+        needs(progress.agent.is_some(), "an agent")?;
+        needs(progress.granted.is_some(), "the moment of its grant")?;
+    }
+    if state == TaskState::WaitingRetry {
+        needs(progress.retry.is_some(), "the moment of its retry")?;
+    }
+    if state.is_terminal() {
+        needs(progress.outcome.is_some(), "an outcome")?;
+        needs(
+            (progress.outcome == Some(Outcome::OK)) == (state == TaskState::Succeeded),
+            "a fitting outcome",
+        )?;
+        needs(progress.finished.unwrap_or(Wall(0)) != Wall(0), "the moment of its end")?;
+    }
+    needs(!matches!(state, TaskState::Verifying | TaskState::Parked), "a version that knows this state")
+}

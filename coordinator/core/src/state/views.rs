@@ -1,0 +1,95 @@
+//! The state as its records: what the driver reads when it encodes a write or an assignment.
+
+use crate::ids::{AgentKey, AttemptKey, RunId, TaskKey};
+use crate::state::record::{AgentRecordView, GrantView, RunRecordView, TaskRecordView};
+use crate::state::{State, TaskState};
+use std::sync::Arc;
+
+impl State {
+    /// What a run's record says now; `None` when it is not live.
+    #[must_use]
+    pub fn run_record(&self, id: RunId) -> Option<RunRecordView<'_>> {
+        let run = self.run(id)?;
+        Some(RunRecordView {
+            id,
+            tenant: run.tenant,
+            name: self.names.word(run.name),
+            number: run.number,
+            submitted_by: self.names.word(run.submitted_by),
+            created: run.created,
+            state: run.state,
+            finished: run.finished,
+            task_count: run.task_count(),
+            labels: &run.labels,
+            request_id: &run.request_id,
+            spec_digest: &run.spec_digest,
+            outcome: run.outcome,
+            usage: &run.usage,
+            counts: run.counts,
+        })
+    }
+
+    /// What a task's record says now; `None` when its run is not live.
+    #[must_use]
+    pub fn task_record(&self, key: TaskKey) -> Option<TaskRecordView<'_>> {
+        let run = self.run(key.run)?;
+        let task = run.tasks.get(key.index.0 as usize)?;
+        let granted = (task.attempt.0 > 0).then_some(task.granted);
+        Some(TaskRecordView {
+            key,
+            tenant: run.tenant,
+            task_count: run.task_count(),
+            task_id: &task.id,
+            state: task.state,
+            attempt: task.attempt,
+            agent: task.agent.map(|agent| &self.agents.get(agent).name),
+            granted,
+            finished: task.finished,
+            outcome: task.outcome,
+            crashes: task.crashes,
+            failures: task.failures,
+            retry: (task.state == TaskState::WaitingRetry).then_some(task.retry),
+            attempts: task.attempts(),
+            usage: task.usage(),
+            since: task.since,
+            crashed_on: task.crashed_on(),
+        })
+    }
+
+    /// What an agent's record says now.
+    #[must_use]
+    pub fn agent_record(&self, key: AgentKey) -> Option<AgentRecordView<'_>> {
+        if key.0 as usize >= self.agents.len() {
+            return None;
+        }
+        let agent = self.agents.get(key);
+        Some(AgentRecordView {
+            tenant: agent.tenant,
+            name: &agent.name,
+            slots: agent.slots,
+            capabilities: &agent.capabilities,
+            last_seen: agent.last_seen,
+        })
+    }
+
+    /// What an assignment says; `None` when the attempt is no longer current.
+    #[must_use]
+    pub fn grant_view(&self, attempt: AttemptKey) -> Option<GrantView> {
+        let run = self.run(attempt.task.run)?;
+        let task = run.tasks.get(attempt.task.index.0 as usize)?;
+        if !task.state.is_held() || task.attempt != attempt.attempt {
+            return None;
+        }
+        Some(GrantView {
+            tenant: run.tenant,
+            run_ref: Arc::clone(&run.run_ref),
+            task_count: run.task_count(),
+            task_id: Arc::clone(&task.id),
+            worker: Arc::clone(self.names.word(task.worker)),
+            agent: Arc::clone(&self.agents.get(task.agent?).name),
+            timeout: task.timeout,
+            on_loss: task.on_loss,
+            epoch: self.epoch,
+        })
+    }
+}

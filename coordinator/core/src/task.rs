@@ -1,0 +1,323 @@
+//! A task: its states, which of them may follow which, and the skeleton that is kept of it in memory.
+//! Knows nothing of queues, agents and graphs; payloads stay with the driver.
+//!
+//! | From | To | When |
+//! |---|---|---|
+//! | blocked | queued | every dependency succeeded |
+//! | blocked | cancelled | somebody cancelled the run or the task |
+//! | blocked | skipped | a dependency, or what it waits for, did not succeed |
+//! | queued | leased | granted to an agent |
+//! | queued | cancelled | somebody cancelled the run or the task |
+//! | leased | running | the agent accepted |
+//! | leased | queued | the agent rejected, did not accept in time, or was lost |
+//! | leased, running | succeeded | a report said `ok` |
+//! | leased, running | waiting_retry | a report gave a retryable outcome and retries are left |
+//! | leased, running | failed | a report gave another outcome, or the task is poison |
+//! | leased, running | cancelled | somebody cancelled the run or the task |
+//! | running | queued | the agent was lost |
+//! | waiting_retry | queued | the delay is over, or somebody did not want to wait |
+//! | waiting_retry | cancelled | somebody cancelled the run or the task |
+//! | failed, cancelled, skipped | queued, blocked | somebody asked for another try |
+//!
+//! `verifying` and `parked` are not entered yet. `succeeded` is never left. [`TaskState::may_become`] is this table;
+//! `docs/states.md` is compared with it by a test.
+
+use crate::event::OnLoss;
+use crate::ids::{AgentKey, AttemptNo, ClassId};
+use crate::names::NameId;
+use crate::outcome::Outcome;
+use crate::state::record::EndedAttempt;
+use crate::time::{Now, Span, Tick, Wall};
+use crate::usage::Usage;
+use std::fmt;
+use std::sync::Arc;
+
+/// Life of a task, as stored. Terminal states are absorbing, but for a person who asks for another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TaskState {
+    /// Waits for its dependencies.
+    Blocked,
+    /// Ready; waits for an agent.
+    Queued,
+    /// Granted to an agent, which has not yet accepted.
+    Leased,
+    /// Accepted and running on an agent.
+    Running,
+    /// The work ended; gates are being checked.
+    Verifying,
+    /// An attempt ended in a retryable outcome; the next starts after a delay.
+    WaitingRetry,
+    /// The conversation was interrupted by a limit and has a wake time.
+    Parked,
+    /// Done.
+    Succeeded,
+    /// No further attempt will be made.
+    Failed,
+    /// Cancelled before or while it ran.
+    Cancelled,
+    /// Never run, because a dependency did not succeed.
+    Skipped,
+}
+
+impl TaskState {
+    /// All states, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Blocked,
+        Self::Queued,
+        Self::Leased,
+        Self::Running,
+        Self::Verifying,
+        Self::WaitingRetry,
+        Self::Parked,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Skipped,
+    ];
+
+    /// Whether nothing but a person's retry leaves it.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => true,
+            Self::Blocked
+            | Self::Queued
+            | Self::Leased
+            | Self::Running
+            | Self::Verifying
+            | Self::WaitingRetry
+            | Self::Parked => false,
+        }
+    }
+
+    /// Whether `next` may follow. A state never follows itself.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Blocked => matches!(next, Self::Queued | Self::Cancelled | Self::Skipped),
+            Self::Queued => matches!(next, Self::Leased | Self::Cancelled),
+            Self::Leased => matches!(
+                next,
+                Self::Running
+                    | Self::Queued
+                    | Self::WaitingRetry
+                    | Self::Succeeded
+                    | Self::Failed
+                    | Self::Cancelled
+            ),
+            Self::Running => matches!(
+                next,
+                Self::Queued | Self::WaitingRetry | Self::Succeeded | Self::Failed | Self::Cancelled
+            ),
+            Self::WaitingRetry => matches!(next, Self::Queued | Self::Cancelled),
+            Self::Failed | Self::Cancelled | Self::Skipped => matches!(next, Self::Queued | Self::Blocked),
+            Self::Verifying | Self::Parked | Self::Succeeded => false,
+        }
+    }
+
+    /// Whether an agent holds it.
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        match self {
+            Self::Leased | Self::Running => true,
+            Self::Blocked
+            | Self::Queued
+            | Self::Verifying
+            | Self::WaitingRetry
+            | Self::Parked
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Skipped => false,
+        }
+    }
+
+    /// The word of the state.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Queued => "queued",
+            Self::Leased => "leased",
+            Self::Running => "running",
+            Self::Verifying => "verifying",
+            Self::WaitingRetry => "waiting_retry",
+            Self::Parked => "parked",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// How many tasks are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TaskCounts([u32; TaskState::ALL.len()]);
+
+impl TaskCounts {
+    /// The number of tasks in `state`.
+    #[must_use]
+    pub const fn get(&self, state: TaskState) -> u32 {
+        self.0[state as usize]
+    }
+
+    /// States that have tasks, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (TaskState, u32)> + '_ {
+        TaskState::ALL.iter().map(|state| (*state, self.get(*state))).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl TaskCounts {
+    pub(crate) fn enter(&mut self, state: TaskState) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(crate) fn leave(&mut self, state: TaskState) {
+        debug_assert!(self.0[state as usize] > 0, "nothing is {state}");
+        self.0[state as usize] = self.0[state as usize].saturating_sub(1);
+    }
+
+    /// Tasks that are not terminal.
+    pub(crate) fn active(&self) -> u32 {
+        self.iter().filter(|(state, _)| !state.is_terminal()).map(|(_, count)| count).sum()
+    }
+}
+
+/// What is kept of a task in memory: 300 bytes at most with its name and queue entries, see the test below.
+#[derive(Debug, Hash)]
+pub(crate) struct Task {
+    /// Name within the run.
+    pub(crate) id: Arc<str>,
+    /// What happened so far; absent until the first attempt ended.
+    pub(crate) history: Option<Box<History>>,
+    pub(crate) timeout: Span,
+    /// Since when it is in its state.
+    pub(crate) since: Tick,
+    /// The latest grant.
+    pub(crate) granted: Now,
+    /// When a waiting retry becomes ready; meaningless in other states.
+    pub(crate) retry: Tick,
+    /// When it became terminal.
+    pub(crate) finished: Option<Wall>,
+    pub(crate) worker: NameId,
+    pub(crate) class: ClassId,
+    pub(crate) priority: i32,
+    pub(crate) retries: u32,
+    /// Dependencies that did not succeed yet.
+    pub(crate) unmet: u32,
+    /// Latest attempt; rises with every grant and never falls.
+    pub(crate) attempt: AttemptNo,
+    /// Agent of the latest attempt.
+    pub(crate) agent: Option<AgentKey>,
+    pub(crate) crashes: u32,
+    pub(crate) failures: u32,
+    /// Levels it was raised by waiting.
+    pub(crate) level: u32,
+    /// Where it waits.
+    pub(crate) place: Place,
+    pub(crate) state: TaskState,
+    pub(crate) on_loss: OnLoss,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// The queue a task waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// None: it is not queued.
+    Nowhere,
+    /// That of its class.
+    Class,
+    /// That of the agent that keeps its conversation.
+    Warm(AgentKey),
+}
+
+/// What happened to a task so far.
+#[derive(Debug, Default, Hash)]
+pub(crate) struct History {
+    /// Ended attempts, oldest first, the latest few.
+    pub(crate) attempts: Vec<EndedAttempt>,
+    /// Sum over all ended attempts.
+    pub(crate) usage: Usage,
+    /// Agents on which an attempt crashed, without repetition.
+    pub(crate) crashed_on: Vec<Arc<str>>,
+    /// Why it is where it is, when no ended attempt says so.
+    pub(crate) note: Option<Arc<str>>,
+}
+
+static NOTHING_SPENT: Usage = Usage { models: Vec::new(), cost_micro_usd: 0, estimated: false };
+
+impl Task {
+    pub(crate) fn usage(&self) -> &Usage {
+        self.history.as_ref().map_or(&NOTHING_SPENT, |history| &history.usage)
+    }
+
+    pub(crate) fn attempts(&self) -> &[EndedAttempt] {
+        self.history.as_ref().map_or(&[], |history| &history.attempts)
+    }
+
+    pub(crate) fn crashed_on(&self) -> &[Arc<str>] {
+        self.history.as_ref().map_or(&[], |history| &history.crashed_on)
+    }
+
+    pub(crate) fn history_mut(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
+    /// The digest of the report recorded for `attempt`.
+    pub(crate) fn recorded(&self, attempt: AttemptNo) -> Option<&[u8; 32]> {
+        self.attempts().iter().rev().find(|ended| ended.number == attempt)?.digest.as_ref()
+    }
+
+    /// Why it is where it is: the note, or what the latest ended attempt said.
+    pub(crate) fn detail(&self) -> Option<&Arc<str>> {
+        let history = self.history.as_ref()?;
+        history.note.as_ref().or_else(|| history.attempts.last().map(|ended| &ended.detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside the skeleton a queued task has its name (the head of an `Arc` and a short text), 4 bytes in the index of
+    /// names, two ends of one dependency, and two queue entries of 24 bytes in trees that are two thirds full.
+    #[test]
+    fn a_queued_task_fits_into_300_bytes() {
+        let name = 16 + 16;
+        let graph = 4 + 2 * 4 + 2 * 4;
+        let queue_entries = 2 * 24 * 3 / 2;
+        let skeleton = size_of::<Task>();
+        assert!(skeleton + name + graph + queue_entries <= 300, "the skeleton has {skeleton} bytes");
+    }
+
+    #[test]
+    fn terminal_states_are_left_only_by_another_try_and_success_never() {
+        for from in TaskState::ALL.into_iter().filter(|state| state.is_terminal()) {
+            for to in TaskState::ALL {
+                let another_try =
+                    from != TaskState::Succeeded && matches!(to, TaskState::Queued | TaskState::Blocked);
+                assert_eq!(from.may_become(to), another_try, "{from} -> {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_state_follows_itself() {
+        assert!(TaskState::ALL.into_iter().all(|state| !state.may_become(state)));
+    }
+
+    #[test]
+    fn only_queued_tasks_are_granted() {
+        for from in TaskState::ALL {
+            assert_eq!(from.may_become(TaskState::Leased), from == TaskState::Queued, "{from}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What must be true of everything that was ever said, restarts included.
+
+use orch_core::effect::{Action, Change, Effects, ReportResult};
+use orch_core::event::Event;
+use orch_core::ids::{AttemptKey, EventSeq, SessionId, TaskKey};
+use orch_core::outcome::Outcome;
+use orch_core::state::{State, TaskState};
+use std::collections::BTreeMap;
+
+/// Facts so far.
+#[derive(Debug, Default)]
+pub struct History {
+    seq: EventSeq,
+    /// Latest grant of each task, and the stream it went out on.
+    granted: BTreeMap<TaskKey, (u32, SessionId)>,
+    /// Latest state watchers were told.
+    told: BTreeMap<TaskKey, TaskState>,
+    /// Digests of recorded reports.
+    recorded: BTreeMap<AttemptKey, [u8; 32]>,
+    /// The attempt that succeeded.
+    succeeded: BTreeMap<TaskKey, AttemptKey>,
+}
+
+impl History {
+    pub fn check(&mut self, state: &State, event: &Event, effects: &Effects) {
+        for notice in &effects.notices {
+            self.seq.0 += 1;
+            assert_eq!(notice.seq, self.seq, "notices are numbered without a gap");
+            if let Change::Task { task, state, .. } = &notice.change {
+                self.check_change(event, *task, *state);
+            }
+        }
+        for action in &effects.actions {
+            match action {
+                Action::Grant { session, attempt } => self.check_grant(state, *session, *attempt),
+                Action::ReportVerdict { attempt, result, .. } => self.check_verdict(event, *attempt, *result),
+                Action::Reply { .. }
+                | Action::Welcome { .. }
+                | Action::Stop { .. }
+                | Action::HeartbeatAck { .. }
+                | Action::Close { .. } => {}
+            }
+        }
+    }
+
+    fn check_change(&mut self, event: &Event, task: TaskKey, to: TaskState) {
+        if let Some(from) = self.told.insert(task, to)
+            && from.is_terminal()
+        {
+            assert!(matches!(event, Event::RetryRequested { .. }), "{task} left {from} by {event:?}");
+            assert!(matches!(to, TaskState::Queued | TaskState::Blocked), "{task}: {from} -> {to}");
+            assert_ne!(from, TaskState::Succeeded, "{task} left success");
+        }
+    }
+
+    fn check_grant(&mut self, state: &State, session: SessionId, attempt: AttemptKey) {
+        let grant = state.grant_view(attempt);
+        assert!(grant.is_some(), "{attempt} is granted and not current");
+        let (latest, _) = self.granted.get(&attempt.task).copied().unwrap_or((0, session));
+        let again = latest == attempt.attempt.0;
+        assert!(attempt.attempt.0 > latest || again, "{attempt} after attempt {latest}");
+        if again {
+            let task = state.task_record(attempt.task).expect("a task");
+            assert_eq!(task.state, TaskState::Leased, "{attempt} is sent again and was accepted");
+        }
+        self.granted.insert(attempt.task, (attempt.attempt.0, session));
+    }
+
+    fn check_verdict(&mut self, event: &Event, attempt: AttemptKey, result: ReportResult) {
+        let Event::AttemptReported { report, .. } = event else { panic!("a verdict on {event:?}") };
+        if result != ReportResult::Recorded {
+            return;
+        }
+        let first = *self.recorded.entry(attempt).or_insert(report.digest);
+        assert_eq!(first, report.digest, "{attempt} is recorded with two digests");
+        if report.outcome == Outcome::OK {
+            let success = *self.succeeded.entry(attempt.task).or_insert(attempt);
+            assert_eq!(success, attempt, "two attempts of a task succeeded");
+        }
+    }
+}

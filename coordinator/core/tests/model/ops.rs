@@ -1,0 +1,214 @@
+//! What can happen, as small random values. Numbers pick among what exists and are taken modulo its size.
+
+use orch_core::event::{NewTask, OnLoss};
+use orch_core::ids::TaskIndex;
+use orch_core::time::Span;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Submit {
+        tasks: Vec<Shape>,
+        request: u8,
+    },
+    /// `twin` is another process with the same identity.
+    Join {
+        agent: u8,
+        slots: u8,
+        capabilities: u8,
+        honest: bool,
+        new_process: bool,
+        twin: bool,
+    },
+    /// The stream ends and nobody notices at the other end: messages on it are lost.
+    Cut {
+        agent: u8,
+    },
+    /// The end of any stream there ever was is noticed.
+    SessionEnded {
+        session: u8,
+    },
+    Drain {
+        agent: u8,
+    },
+    Heartbeat {
+        agent: u8,
+        forgets: bool,
+    },
+    Accept {
+        agent: u8,
+        pick: u8,
+    },
+    Reject {
+        agent: u8,
+        pick: u8,
+    },
+    /// An attempt ends; its report gets through, or not, or its answer does not.
+    Report {
+        agent: u8,
+        pick: u8,
+        outcome: u8,
+        retry_after: Option<u16>,
+        lost: Lost,
+    },
+    /// Something is said of an attempt that was anybody's once, or never.
+    Slander {
+        agent: u8,
+        pick: u8,
+        invented: bool,
+        kind: u8,
+        digest: u8,
+    },
+    Pass {
+        millis: u32,
+    },
+    Cancel {
+        run: u8,
+        task: Option<u8>,
+    },
+    Retry {
+        run: u8,
+        task: Option<u8>,
+        force: bool,
+    },
+    Explain {
+        run: u8,
+        task: u8,
+    },
+    /// The coordinator is killed and loads what it wrote. `live` keeps finished runs with their tasks.
+    Restart {
+        live: bool,
+    },
+    /// A finished run is read back.
+    Recall {
+        run: u8,
+    },
+    DrainStarted,
+}
+
+/// What is lost of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    Nothing,
+    Report,
+    Answer,
+}
+
+/// One task of a submit.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Bits of the tasks before it that it waits for.
+    pub after: u8,
+    pub priority: i32,
+    pub retries: u8,
+    pub kind: u8,
+    pub wait: bool,
+}
+
+pub fn plain(after: u8) -> Shape {
+    Shape { after, priority: 50, retries: 2, kind: 0, wait: false }
+}
+
+/// What tasks may need, and whether they are pinned or may be held ahead.
+const KINDS: [(&str, Option<&str>, u32); 6] = [
+    ("", None, 0),
+    ("runner=noop", None, 2),
+    ("gpu=yes", None, 0),
+    ("runner=claude", None, 0),
+    ("", Some("agent-1"), 0),
+    ("gpu=yes runner=claude", None, 0),
+];
+
+/// What agents may offer.
+pub const OFFERS: [&str; 4] =
+    ["gpu=yes runner=claude runner=noop", "runner=claude runner=noop", "gpu=yes", "disk=big runner=noop"];
+
+impl Shape {
+    pub fn task(&self, index: usize) -> NewTask {
+        let (requires, pinned, prefetch) = KINDS[usize::from(self.kind) % KINDS.len()];
+        let waits_for = |other: &usize| self.after >> other & 1 == 1;
+        NewTask {
+            id: format!("t{index}").into(),
+            worker: "noop".into(),
+            dependencies: (0..index.min(8)).filter(waits_for).map(|other| TaskIndex(other as u32)).collect(),
+            priority: self.priority,
+            timeout: Span::seconds(120),
+            retries: u32::from(self.retries),
+            requires: requires.split_whitespace().map(Into::into).collect(),
+            pinned: pinned.map(Into::into),
+            on_loss: if self.wait { OnLoss::Wait } else { OnLoss::Fast },
+            prefetch,
+        }
+    }
+}
+
+fn any_shape() -> impl Strategy<Value = Shape> {
+    (any::<u8>(), prop::sample::select(vec![10, 50, 50, 60, 100]), 0..4u8, 0..12u8, any::<bool>()).prop_map(
+        |(after, priority, retries, kind, wait)| {
+            // Half of the tasks are of the plain kind, so that queues grow.
+            Shape { after: after & 0b101, priority, retries, kind: kind.saturating_sub(6), wait }
+        },
+    )
+}
+
+fn any_outcome() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => Just(1u8), 2 => Just(14), 4 => Just(15), 1 => Just(16), 1 => Just(11), 1 => Just(17), 1 => 0..30u8]
+}
+
+pub fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![20 => agents(), 35 => attempts(), 24 => clients(), 4 => coordinator()]
+}
+
+fn agents() -> impl Strategy<Value = Op> {
+    let agent = || 0..3u8;
+    let rarely = prop::bool::weighted;
+    prop_oneof![
+        5 => (agent(), 0..4u8, any::<u8>(), rarely(0.8), rarely(0.3), rarely(0.2)).prop_map(
+            |(agent, slots, capabilities, honest, new_process, twin)| {
+                Op::Join { agent, slots, capabilities, honest, new_process, twin }
+            }
+        ),
+        1 => agent().prop_map(|agent| Op::Cut { agent }),
+        2 => any::<u8>().prop_map(|session| Op::SessionEnded { session }),
+        1 => agent().prop_map(|agent| Op::Drain { agent }),
+        6 => (agent(), rarely(0.1)).prop_map(|(agent, forgets)| Op::Heartbeat { agent, forgets }),
+    ]
+}
+
+fn attempts() -> impl Strategy<Value = Op> {
+    let agent = || 0..3u8;
+    let lost = prop_oneof![4 => Just(Lost::Nothing), 1 => Just(Lost::Report), 1 => Just(Lost::Answer)];
+    prop_oneof![
+        8 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Accept { agent, pick }),
+        1 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Reject { agent, pick }),
+        12 => (agent(), any::<u8>(), any_outcome(), proptest::option::weighted(0.2, 0..40_000u16), lost).prop_map(
+            |(agent, pick, outcome, retry_after, lost)| Op::Report { agent, pick, outcome, retry_after, lost }
+        ),
+        5 => (agent(), any::<u8>(), prop::bool::weighted(0.2), 0..5u8, 0..3u8).prop_map(
+            |(agent, pick, invented, kind, digest)| Op::Slander { agent, pick, invented, kind, digest }
+        ),
+    ]
+}
+
+fn clients() -> impl Strategy<Value = Op> {
+    let pick = any::<u8>;
+    let task = || proptest::option::of(0..5u8);
+    prop_oneof![
+        6 => (vec(any_shape(), 1..5), 0..12u8).prop_map(|(tasks, request)| Op::Submit { tasks, request }),
+        6 => prop_oneof![3 => 0..6_000u32, 2 => 0..40_000u32, 1 => 0..1_500_000u32]
+            .prop_map(|millis| Op::Pass { millis }),
+        2 => (pick(), task()).prop_map(|(run, task)| Op::Cancel { run, task }),
+        3 => (pick(), task(), any::<bool>()).prop_map(|(run, task, force)| Op::Retry { run, task, force }),
+        1 => (pick(), 0..5u8).prop_map(|(run, task)| Op::Explain { run, task }),
+    ]
+}
+
+fn coordinator() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => any::<bool>().prop_map(|live| Op::Restart { live }),
+        4 => any::<u8>().prop_map(|run| Op::Recall { run }),
+        1 => Just(Op::DrainStarted),
+    ]
+}
