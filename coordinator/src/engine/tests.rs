@@ -1,0 +1,7 @@
+//! The engine with its committer, on a store in memory that can be made to wait and to fail.
+
+mod commits;
+mod life;
+mod replay;
+mod sessions;
+pub(super) mod support;

@@ -1,0 +1,85 @@
+//! The coordinator of orch: keeps the queue, decides through [`orch_core`], and serves gRPC over mTLS.
+//!
+//! One rule above all: nothing leaves before it is durable. The [`engine`] keeps it; everything else hands events to the
+//! engine and carries out what comes back.
+
+pub mod blobs;
+pub mod check;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod events;
+pub mod http;
+pub mod material;
+pub mod metrics;
+pub mod payloads;
+pub mod persist;
+pub mod presence;
+pub mod prompts;
+pub mod retention;
+pub mod rpc;
+pub mod serve;
+pub mod store;
+pub mod submission;
+pub mod telemetry;
+pub mod transcripts;
+pub mod workers;
+
+use clap::Parser as _;
+use config::{Cli, Command, Config, ConfigCommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// What blocks a thread at the end is waited for this long.
+const READERS_LIMIT: Duration = Duration::from_millis(500);
+
+/// The whole program `orchd`. `args` begins with the program's name.
+pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Where help cannot be written, nothing can.
+            let _ = refusal.print();
+            return ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::resolve(cli.flags)?;
+    match cli.command {
+        Some(Command::Config(ConfigCommand::Check)) => {
+            say(&config.describe());
+            let problems = check::problems(&config, SystemTime::now());
+            anyhow::ensure!(problems.is_empty(), "these settings will not do:\n  {}", problems.join("\n  "));
+            return Ok(());
+        }
+        Some(Command::Healthcheck) => return http::check(config.probe),
+        None => {}
+    }
+    orch_certs::install_ring();
+    let filter = telemetry::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve::serve(config, filter));
+    // Threads that read for somebody who is gone must not keep the process.
+    runtime.shutdown_timeout(READERS_LIMIT);
+    served
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for on the command line")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "logging may not have begun when this is said")]
+fn say_failure(error: &anyhow::Error) {
+    eprintln!("orchd: {error:#}");
+}

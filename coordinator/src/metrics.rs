@@ -1,0 +1,378 @@
+//! Everything the coordinator counts, for Prometheus.
+//! Knows names, help texts and label values, all of them bounded; refuses to know where the figures come from.
+//!
+//! Every series that can be named beforehand exists from the start with value 0, so that a rate over it is right from
+//! the first increment.
+
+mod labels;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use orch_core::outcome::Outcome;
+use orch_core::query::StatusView;
+use orch_core::time::Wall;
+use orch_core::usage::Usage;
+use orch_proto::outcome::OUTCOMES;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use self::labels::{ByModel, ByModelAndType, ByOutcome, ByState, Rpc, RpcMethod};
+use crate::rpc::convert;
+use crate::store::{CommitStats, Health};
+
+/// Models named in series; what comes after them is counted as `other`.
+const MAX_MODELS: usize = 50;
+
+/// Longest model name in a series.
+const MAX_MODEL_BYTES: usize = 64;
+
+const MILLIS_A_DAY: i64 = 86_400_000;
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+type FloatCounter = Counter<f64, AtomicU64>;
+
+/// The registry and everything in it. One for the process; counting is lock-free but for the first sight of a label.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tasks: Family<ByState, Gauge>,
+    oldest_wait: FloatGauge,
+    impossible: Gauge,
+    runs: Gauge,
+    agents: Family<ByState, Gauge>,
+    slots: Family<ByState, Gauge>,
+    grants: Counter,
+    attempts: Family<ByOutcome, Counter>,
+    ended: Family<ByState, Counter>,
+    run_time: Histogram,
+    cost: Family<ByModel, FloatCounter>,
+    tokens: Family<ByModelAndType, Counter>,
+    models: Mutex<BTreeSet<String>>,
+    today: Mutex<Today>,
+    commit_events: Histogram,
+    commit_keys: Histogram,
+    commit_time: Histogram,
+    syncs: Counter,
+    store_bytes: Gauge,
+    store_live_bytes: Gauge,
+    disk_free: FloatGauge,
+    events_seq: Gauge,
+    sessions: Gauge,
+    sessions_dropped: Counter,
+    watchers: Gauge,
+    rpcs: Family<Rpc, Counter>,
+    rpc_time: Family<RpcMethod, Histogram, fn() -> Histogram>,
+}
+
+/// What was spent on one day, UTC.
+#[derive(Debug, Default)]
+struct Today {
+    day: i64,
+    micro_usd: u64,
+}
+
+/// States of tasks that are not at their end, as the core counts them.
+const LIVE: [&str; 4] = ["queued", "blocked", "running", "waiting_retry"];
+const ENDED: [&str; 4] = ["succeeded", "failed", "cancelled", "skipped"];
+const AGENTS: [&str; 4] = ["ready", "draining", "unreachable", "offline"];
+
+impl Metrics {
+    /// Everything registered, everything 0. `version` is that of the build.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
+        let metrics = Self::unregistered();
+        let registry = metrics.register(version);
+        metrics.zero();
+        Self { registry, ..metrics }
+    }
+
+    fn unregistered() -> Self {
+        Self {
+            registry: Registry::default(),
+            tasks: Family::default(),
+            oldest_wait: FloatGauge::default(),
+            impossible: Gauge::default(),
+            runs: Gauge::default(),
+            agents: Family::default(),
+            slots: Family::default(),
+            grants: Counter::default(),
+            attempts: Family::default(),
+            ended: Family::default(),
+            run_time: Histogram::new([0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0]),
+            cost: Family::default(),
+            tokens: Family::default(),
+            models: Mutex::default(),
+            today: Mutex::default(),
+            commit_events: Histogram::new(powers(4.0, 8)),
+            commit_keys: Histogram::new(powers(4.0, 8)),
+            commit_time: Histogram::new(latencies()),
+            syncs: Counter::default(),
+            store_bytes: Gauge::default(),
+            store_live_bytes: Gauge::default(),
+            disk_free: FloatGauge::default(),
+            events_seq: Gauge::default(),
+            sessions: Gauge::default(),
+            sessions_dropped: Counter::default(),
+            watchers: Gauge::default(),
+            rpcs: Family::default(),
+            rpc_time: Family::new_with_constructor(|| Histogram::new(latencies())),
+        }
+    }
+
+    fn register(&self, version: &str) -> Registry {
+        let mut all = Registry::with_prefix("orch");
+        let build = Info::new(vec![("version", version.to_owned())]);
+        all.register("build", "Version of the coordinator", build);
+        all.register("tasks", "Tasks that are not at their end, by state", self.tasks.clone());
+        all.register(
+            "tasks_impossible",
+            "Queued tasks that no known agent could run",
+            self.impossible.clone(),
+        );
+        all.register_with_unit(
+            "task_oldest_wait",
+            "How long the oldest ready task has waited",
+            Unit::Seconds,
+            self.oldest_wait.clone(),
+        );
+        all.register("runs_active", "Runs that are not at their end", self.runs.clone());
+        all.register("agents", "Known agents by state", self.agents.clone());
+        all.register("agent_slots", "Slots of connected agents by state", self.slots.clone());
+        all.register("task_grants", "Attempts granted to agents", self.grants.clone());
+        all.register("task_attempts", "Attempts that ended, by outcome", self.attempts.clone());
+        all.register("task_ends", "Tasks that came to their end, by state", self.ended.clone());
+        let help = "Time of an attempt from its grant to its recorded end";
+        all.register_with_unit("task_run", help, Unit::Seconds, self.run_time.clone());
+        all.register("cost_usd", "List price of recorded attempts, by model", self.cost.clone());
+        all.register("tokens", "Tokens of recorded attempts, by model and type", self.tokens.clone());
+        self.register_store(&mut all);
+        all.register("sessions", "Open agent sessions", self.sessions.clone());
+        let help = "Agent sessions ended because the agent did not read";
+        all.register("sessions_dropped", help, self.sessions_dropped.clone());
+        all.register("stream_clients", "Open watches", self.watchers.clone());
+        all.register("rpc_requests", "Answered calls by method and status code", self.rpcs.clone());
+        let help = "Time to answer a call; for streams, to open it";
+        all.register_with_unit("rpc", help, Unit::Seconds, self.rpc_time.clone());
+        all
+    }
+
+    fn register_store(&self, all: &mut Registry) {
+        all.register("commit_events", "Events that shared a commit", self.commit_events.clone());
+        all.register("commit_keys", "Keys of a commit", self.commit_keys.clone());
+        let help = "Time of a commit: write, flush and sync";
+        all.register_with_unit("store_flush", help, Unit::Seconds, self.commit_time.clone());
+        all.register("store_syncs", "Waits for the disk", self.syncs.clone());
+        all.register_with_unit("store", "Size of the store's files", Unit::Bytes, self.store_bytes.clone());
+        let help = "Upper bound of the live records in the store";
+        all.register_with_unit("store_live", help, Unit::Bytes, self.store_live_bytes.clone());
+        all.register_with_unit(
+            "disk_free",
+            "Free share of the data disk",
+            Unit::Ratios,
+            self.disk_free.clone(),
+        );
+        all.register("events_seq", "Number of the newest durable event", self.events_seq.clone());
+    }
+
+    fn zero(&self) {
+        for state in LIVE {
+            drop(self.tasks.get_or_create(&ByState { state }));
+        }
+        for state in ENDED {
+            drop(self.ended.get_or_create(&ByState { state }));
+        }
+        for state in AGENTS {
+            drop(self.agents.get_or_create(&ByState { state }));
+        }
+        for state in ["used", "free"] {
+            drop(self.slots.get_or_create(&ByState { state }));
+        }
+        for row in &OUTCOMES {
+            drop(self.attempts.get_or_create(&ByOutcome { outcome: row.word }));
+        }
+    }
+
+    /// Takes over what a look at the state showed.
+    pub fn set_status(&self, status: &StatusView) {
+        let tasks = [status.queued, status.blocked, status.running, status.waiting_retry];
+        for (state, count) in LIVE.into_iter().zip(tasks) {
+            self.tasks.get_or_create(&ByState { state }).set(signed(count));
+        }
+        for (state, count) in AGENTS.into_iter().zip(status.agents) {
+            self.agents.get_or_create(&ByState { state }).set(count.into());
+        }
+        let free = status.slots.saturating_sub(status.slots_used);
+        self.slots.get_or_create(&ByState { state: "used" }).set(status.slots_used.into());
+        self.slots.get_or_create(&ByState { state: "free" }).set(free.into());
+        self.oldest_wait.set(status.oldest_wait.map_or(0.0, |wait| seconds(wait.0)));
+        self.impossible.set(signed(status.impossible));
+        self.runs.set(signed(status.active_runs));
+    }
+
+    /// Takes over what the store says of itself.
+    pub fn set_store(&self, health: &Health) {
+        self.store_bytes.set(signed(health.bytes_on_disk));
+        self.store_live_bytes.set(signed(health.live_bytes));
+        self.disk_free.set(f64::from(health.free_disk_percent) / 100.0);
+    }
+
+    /// Counts a commit of `events` events.
+    pub fn committed(&self, events: usize, stats: CommitStats, took: Duration) {
+        self.commit_events.observe(events as f64);
+        self.commit_keys.observe(stats.keys as f64);
+        self.commit_time.observe(took.as_secs_f64());
+        self.syncs.inc_by(stats.syncs);
+    }
+
+    /// Notes the number of the newest durable event.
+    pub fn set_events_seq(&self, newest: u64) {
+        self.events_seq.set(signed(newest));
+    }
+
+    /// Counts a grant that left.
+    pub fn granted(&self) {
+        self.grants.inc();
+    }
+
+    /// Counts an attempt that ended, `millis` after its grant.
+    pub fn attempt_ended(&self, outcome: Outcome, millis: Option<u64>) {
+        let word = convert::outcome_to_wire(outcome).word();
+        self.attempts.get_or_create(&ByOutcome { outcome: word }).inc();
+        if let Some(millis) = millis {
+            self.run_time.observe(seconds(millis));
+        }
+    }
+
+    /// Counts a task that came to its end; other states are not counted.
+    pub fn task_ended(&self, state: &str) {
+        if let Some(state) = ENDED.into_iter().find(|ended| *ended == state) {
+            self.ended.get_or_create(&ByState { state }).inc();
+        }
+    }
+
+    /// Counts what was spent on the day of `at`; nothing when that day is over. A start hands in what it found.
+    pub fn spent_today(&self, micro_usd: u64, at: Wall) {
+        let day = at.0.div_euclid(MILLIS_A_DAY);
+        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
+        if day > today.day {
+            *today = Today { day, micro_usd: 0 };
+        }
+        if day == today.day {
+            today.micro_usd = today.micro_usd.saturating_add(micro_usd);
+        }
+    }
+
+    /// What was spent on the last day that something was counted on, even 0.
+    #[must_use]
+    pub fn cost_today_micro_usd(&self) -> u64 {
+        self.today.lock().unwrap_or_else(PoisonError::into_inner).micro_usd
+    }
+
+    /// Size of the store's files, as of the last look.
+    #[must_use]
+    pub fn store_bytes(&self) -> u64 {
+        u64::try_from(self.store_bytes.get()).unwrap_or(0)
+    }
+
+    /// Counts what a recorded attempt spent.
+    pub fn spent(&self, usage: &Usage, at: Wall) {
+        self.spent_today(usage.cost_micro_usd, at);
+        for row in &usage.models {
+            let model = self.bounded_model(&row.model);
+            let cost = row.cost_micro_usd as f64 / 1e6;
+            self.cost.get_or_create(&ByModel { model: model.clone() }).inc_by(cost);
+            let types = [
+                ("input", row.input),
+                ("output", row.output),
+                ("cache_read", row.cache_read),
+                ("cache_write", row.cache_write),
+            ];
+            for (r#type, tokens) in types {
+                self.tokens.get_or_create(&ByModelAndType { model: model.clone(), r#type }).inc_by(tokens);
+            }
+        }
+    }
+
+    /// Agents say which model it was: only so many names become series.
+    fn bounded_model(&self, model: &str) -> String {
+        let mut known = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = model.len() <= MAX_MODEL_BYTES && model.bytes().all(|byte| byte.is_ascii_graphic());
+        if !known.contains(model) {
+            if !plain || known.len() == MAX_MODELS {
+                return "other".to_owned();
+            }
+            known.insert(model.to_owned());
+        }
+        model.to_owned()
+    }
+
+    /// The number of open sessions changed.
+    pub fn set_sessions(&self, open: usize) {
+        self.sessions.set(signed(open as u64));
+    }
+
+    /// Counts a session that was ended because its agent did not read.
+    pub fn session_dropped(&self) {
+        self.sessions_dropped.inc();
+    }
+
+    /// A watch opened.
+    pub fn watch_opened(&self) {
+        self.watchers.inc();
+    }
+
+    /// A watch closed.
+    pub fn watch_closed(&self) {
+        self.watchers.dec();
+    }
+
+    /// Counts an answered call. `method` is a name from our own services, never what a caller sent; `code` a gRPC one.
+    pub fn rpc_answered(&self, method: &'static str, code: &'static str, took: Duration) {
+        self.rpcs.get_or_create(&Rpc { method, code }).inc();
+        self.rpc_time.get_or_create(&RpcMethod { method }).observe(took.as_secs_f64());
+    }
+
+    /// Makes the series of a method, so that it is there before its first call.
+    pub fn rpc_known(&self, method: &'static str) {
+        drop(self.rpcs.get_or_create(&Rpc { method, code: "OK" }));
+        drop(self.rpc_time.get_or_create(&RpcMethod { method }));
+    }
+
+    /// All of it in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1_000.0
+}
+
+fn powers(base: f64, count: i32) -> impl Iterator<Item = f64> {
+    (0..count).map(move |power| base.powi(power))
+}
+
+/// 0.1 ms to 10 s: below the first a disk does not answer, above the last nobody waits.
+fn latencies() -> [f64; 14] {
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Spec pages that were read or submitted lately.
+//! Knows bytes and which page was used last; refuses to know where pages come from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orch_core::ids::RunId;
+use orch_proto::store::v1 as record;
+use prost::Message as _;
+
+use crate::persist::StoredPage;
+
+/// Bytes of all pages in the cache: enough for the tasks that a fleet of a thousand slots runs next.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What a spec takes in memory beside its own texts: itself, its allocations, its place in the page.
+const SPEC_BYTES: usize = size_of::<record::StoredSpec>() + 128;
+
+/// What a page takes beside its specs: its entries in the cache.
+const PAGE_BYTES: usize = 256;
+
+/// What stands for a page: its run and its number.
+pub(super) type PageKey = (RunId, u32);
+
+/// A page in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachedPage {
+    specs: Vec<Arc<record::StoredSpec>>,
+    bytes: usize,
+}
+
+impl CachedPage {
+    /// A page as it is.
+    #[must_use]
+    pub fn new(page: StoredPage) -> Self {
+        let bytes = page.specs.iter().map(|spec| spec.encoded_len() + SPEC_BYTES).sum::<usize>() + PAGE_BYTES;
+        Self { specs: page.specs.into_iter().map(Arc::new).collect(), bytes }
+    }
+
+    /// The spec in this place of the page.
+    #[must_use]
+    pub fn spec(&self, place: usize) -> Option<Arc<record::StoredSpec>> {
+        self.specs.get(place).cloned()
+    }
+
+    /// What it takes in memory, about.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The cache. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct SpecCache {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pages: BTreeMap<PageKey, (u64, Arc<CachedPage>)>,
+    /// When each page was used last; the numbers only rise.
+    uses: BTreeMap<u64, PageKey>,
+    clock: u64,
+    bytes: usize,
+}
+
+impl SpecCache {
+    /// The page, if it is here.
+    #[must_use]
+    pub fn get(&self, key: PageKey) -> Option<Arc<CachedPage>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = inner.remove(key)?;
+        inner.add(key, Arc::clone(&page));
+        Some(page)
+    }
+
+    /// Adds a page and drops those that were not used for the longest time.
+    pub fn insert(&self, key: PageKey, page: Arc<CachedPage>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.remove(key);
+        inner.add(key, page);
+        while inner.bytes > MAX_BYTES {
+            let Some((_, oldest)) = inner.uses.first_key_value() else { break };
+            let oldest = *oldest;
+            inner.remove(oldest);
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, key: PageKey, page: Arc<CachedPage>) {
+        self.clock += 1;
+        self.bytes += page.bytes();
+        self.uses.insert(self.clock, key);
+        self.pages.insert(key, (self.clock, page));
+    }
+
+    fn remove(&mut self, key: PageKey) -> Option<Arc<CachedPage>> {
+        let (used, page) = self.pages.remove(&key)?;
+        self.uses.remove(&used);
+        self.bytes -= page.bytes();
+        Some(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(bytes: usize) -> Arc<CachedPage> {
+        let spec = record::StoredSpec { task_id: "x".repeat(bytes), ..Default::default() };
+        Arc::new(CachedPage::new(StoredPage { specs: vec![spec] }))
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let cache = SpecCache::default();
+        let key = |run| (RunId(run), 0);
+        for run in 0..4 {
+            cache.insert(key(run), page(MAX_BYTES / 5));
+        }
+        assert!(cache.get(key(0)).is_some());
+        cache.insert(key(4), page(MAX_BYTES / 5));
+        assert!(cache.get(key(1)).is_none(), "the least recently used");
+        assert!(cache.get(key(0)).is_some() && cache.get(key(4)).is_some());
+    }
+
+    #[test]
+    fn replacing_a_page_does_not_count_it_twice() {
+        let cache = SpecCache::default();
+        for _ in 0..10 {
+            cache.insert((RunId(1), 0), page(MAX_BYTES / 2));
+        }
+        cache.insert((RunId(2), 0), page(MAX_BYTES / 3));
+        assert!(cache.get((RunId(1), 0)).is_some() && cache.get((RunId(2), 0)).is_some());
+    }
+}

@@ -1,0 +1,338 @@
+//! From a checked run to what the core decides by and what the store keeps, bulk first.
+//! Knows what fits where; refuses to know whether the run is wanted.
+//!
+//! Three steps, because a reference can only be written once what it names has its place: long texts and worker
+//! definitions are stored, then pages are made, then pages that do not fit a value are stored themselves. A run of short
+//! tasks takes no file at all, one of long prompts takes one, each for one sync however many tasks it has.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orch_core::event::{NewTask, Submit};
+use orch_core::ids::{TenantId, Token};
+use orch_core::time::Span;
+use orch_proto::store::v1::{self as record, StoredSpec};
+use orch_proto::v1;
+use prost::Message as _;
+
+use super::spec::{PAGE_TEXT_BYTES, long_texts, refer, stored_spec, text_bytes};
+use super::{CachedPage, SpecRecords, SubmitPayload, bulk};
+use crate::blobs::{BlobError, Blobs};
+use crate::clock::Clock;
+use crate::engine::pool::{BlockingPool, BrokenOff};
+use crate::persist::decode::{self, FieldError, Interner};
+use crate::persist::encode::RunTexts;
+use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS, StoredPage};
+use crate::store::{MAX_VALUE_BYTES, Tenant};
+use crate::submission::{CheckedRun, CheckedRunner, CheckedTask, PinnedWorker};
+
+/// Bytes of pages that a submit hands over for dispatch; tasks beyond them are read back when their turn comes.
+const WARM_BYTES: usize = 8 << 20;
+
+/// How long a definition that was stored counts as stored without another look: far below the age at which an
+/// unreferenced blob may be swept.
+const KNOWN_FOR: Span = Span::hours(1);
+
+/// Definitions that are known to be stored. Few exist at a time; beyond this the knowledge starts afresh.
+const MAX_KNOWN: usize = 1_024;
+
+/// Runs up to this many tasks and bytes of text are first tried on the caller's thread: most of them need no file.
+const SMALL_TASKS: usize = PAGE_SPECS as usize;
+const SMALL_BYTES: usize = MAX_VALUE_BYTES;
+
+/// Who submits what, beside the run itself.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Identity that submits it, `role/tenant/name`.
+    pub submitted_by: Arc<str>,
+    /// Idempotency key, or empty.
+    pub request_id: Arc<str>,
+    /// SHA-256 of the spec, to tell a repetition from a conflict.
+    pub spec_digest: [u8; 32],
+    /// Only check and report: nothing is stored.
+    pub validate_only: bool,
+}
+
+/// Why a run cannot be queued.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The labels are too long together.
+    #[error("the labels take {bytes} bytes together, at most {MAX_LABELS_BYTES} fit")]
+    LabelsTooLong {
+        /// What they take.
+        bytes: usize,
+    },
+    /// A file could not be stored.
+    #[error("cannot store the payloads of the run")]
+    Blob(#[from] BlobError),
+    /// The work was broken off.
+    #[error(transparent)]
+    BrokenOff(#[from] BrokenOff),
+    /// A spec that this version writes and does not read: a mistake in this program.
+    #[error("a spec cannot be read back")]
+    Spec(#[from] FieldError),
+}
+
+/// Prepares submits. Clones share what they know.
+#[derive(Debug, Clone)]
+pub struct Preparer {
+    blobs: Arc<dyn Blobs>,
+    clock: Arc<dyn Clock>,
+    pool: BlockingPool,
+    definitions: Arc<Mutex<BTreeMap<Definition, (Span, v1::BlobRef)>>>,
+}
+
+/// A worker definition of a tenant, by digest.
+type Definition = (Tenant, [u8; 32]);
+
+/// Whether files may be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Allowed,
+    Avoided,
+}
+
+/// Why a step of the preparation did not succeed.
+enum Halt {
+    /// It needs a file.
+    File,
+    Failed(PrepareError),
+}
+
+impl<E: Into<PrepareError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Preparer {
+    /// Stores bulk in `blobs`, on threads of `pool`.
+    #[must_use]
+    pub fn new(blobs: Arc<dyn Blobs>, clock: Arc<dyn Clock>, pool: BlockingPool) -> Self {
+        Self { blobs, clock, pool, definitions: Arc::default() }
+    }
+
+    /// Splits a run and makes its bulk durable. What comes back is for [`crate::engine::Handle::submit`].
+    ///
+    /// # Errors
+    /// [`PrepareError`]. Files that were stored already are swept later.
+    pub async fn prepare(
+        &self,
+        request: Request,
+        run: CheckedRun,
+    ) -> Result<(Submit, SubmitPayload), PrepareError> {
+        let small =
+            run.tasks.len() <= SMALL_TASKS && run.tasks.iter().map(text_bytes).sum::<usize>() <= SMALL_BYTES;
+        if small {
+            match self.split(request.clone(), run.clone(), Files::Avoided) {
+                Ok(split) => return Ok(split),
+                Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::File) => {}
+            }
+        }
+        let this = self.clone();
+        self.pool.run(move || this.prepare_blocking(request, run)).await?
+    }
+
+    /// [`Preparer::prepare`] on the caller's thread, which may block.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub fn prepare_blocking(
+        &self,
+        request: Request,
+        run: CheckedRun,
+    ) -> Result<(Submit, SubmitPayload), PrepareError> {
+        match self.split(request, run, Files::Allowed) {
+            Ok(split) => Ok(split),
+            Err(Halt::Failed(error)) => Err(error),
+            Err(Halt::File) => Err(PrepareError::BrokenOff(BrokenOff)),
+        }
+    }
+
+    fn split(
+        &self,
+        request: Request,
+        run: CheckedRun,
+        files: Files,
+    ) -> Result<(Submit, SubmitPayload), Halt> {
+        let CheckedRun { name, labels, tasks } = run;
+        let labels: Vec<(Arc<str>, Arc<str>)> =
+            labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let texts = RunTexts {
+            name: &name,
+            submitted_by: &request.submitted_by,
+            request_id: &request.request_id,
+            labels: &labels,
+        };
+        let labels_bytes = texts.labels_bytes();
+        if labels_bytes > MAX_LABELS_BYTES {
+            return Err(PrepareError::LabelsTooLong { bytes: labels_bytes }.into());
+        }
+        let room = if tasks.len() == 1 { texts.lone_page_bytes() } else { MAX_VALUE_BYTES };
+        let tenant = Tenant::new(request.tenant.0);
+        let definitions = if request.validate_only { None } else { Some(files) };
+        let specs = self.specs(tenant, tasks, definitions)?;
+        let mut shared = Interner::default();
+        let new_tasks: Vec<NewTask> =
+            specs.iter().map(|spec| decode::new_task(spec, &mut shared)).collect::<Result<_, _>>()?;
+        let payload = if request.validate_only {
+            SubmitPayload::default()
+        } else {
+            self.pages(tenant, specs, room, files)?
+        };
+        let submit = Submit {
+            token: Token::default(),
+            tenant: request.tenant,
+            name: name.into(),
+            submitted_by: request.submitted_by,
+            request_id: request.request_id,
+            spec_digest: request.spec_digest,
+            labels,
+            tasks: new_tasks,
+            validate_only: request.validate_only,
+        };
+        Ok((submit, payload))
+    }
+
+    /// The specs, every text inside. Without `files` definitions are left out.
+    fn specs(
+        &self,
+        tenant: Tenant,
+        tasks: Vec<CheckedTask>,
+        files: Option<Files>,
+    ) -> Result<Vec<StoredSpec>, Halt> {
+        let mut specs = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let definition = match (&task.runner, files) {
+                (CheckedRunner::Worker(worker), Some(files)) => {
+                    Some(self.definition(tenant, &worker.worker, files)?)
+                }
+                (CheckedRunner::Worker(_) | CheckedRunner::Command(_) | CheckedRunner::Noop, _) => None,
+            };
+            specs.push(stored_spec(task, definition));
+        }
+        Ok(specs)
+    }
+
+    /// Where the definition of a worker is stored, which it is afterwards.
+    fn definition(&self, tenant: Tenant, worker: &PinnedWorker, files: Files) -> Result<v1::BlobRef, Halt> {
+        let key = (tenant, worker.digest);
+        let now = self.clock.elapsed();
+        let known = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        match known {
+            Some((since, blob)) if now.0.saturating_sub(since.0) < KNOWN_FOR.0 => return Ok(blob),
+            Some(_) | None if files == Files::Avoided => return Err(Halt::File),
+            Some(_) | None => {}
+        }
+        let blob = bulk::reference(&self.blobs.put(tenant, &worker.definition)?);
+        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if definitions.len() >= MAX_KNOWN {
+            definitions.clear();
+        }
+        definitions.insert(key, (now, blob.clone()));
+        Ok(blob)
+    }
+
+    fn pages(
+        &self,
+        tenant: Tenant,
+        specs: Vec<StoredSpec>,
+        room: usize,
+        files: Files,
+    ) -> Result<SubmitPayload, Halt> {
+        let mut references = self.store_texts(tenant, &specs, files)?.into_iter();
+        let lone = specs.len() == 1;
+        let mut payload = SubmitPayload::default();
+        let mut records = Vec::new();
+        let mut warm = 0;
+        let mut specs = specs.into_iter().peekable();
+        while specs.peek().is_some() {
+            let whole: Vec<StoredSpec> = specs.by_ref().take(PAGE_SPECS as usize).collect();
+            let mut resting = whole.clone();
+            let mut dispatched = whole;
+            for (resting, dispatched) in resting.iter_mut().zip(&mut dispatched) {
+                let count = long_texts(resting).len();
+                let references: Vec<v1::BlobRef> = references.by_ref().take(count).collect();
+                refer(resting, &references, 0);
+                refer(dispatched, &references, bulk::INLINE_MESSAGE_BYTES);
+            }
+            records.push(StoredPage { specs: resting }.to_record().encode_to_vec());
+            if warm < WARM_BYTES {
+                let page = CachedPage::new(StoredPage { specs: dispatched });
+                warm += page.bytes();
+                payload.pages.push(Arc::new(page));
+            }
+        }
+        let mut pages = self.store_pages(tenant, records, room, files)?;
+        payload.records = match pages.pop() {
+            Some(only) if lone => SpecRecords::Inside(only),
+            last => {
+                pages.extend(last);
+                SpecRecords::Pages(pages)
+            }
+        };
+        Ok(payload)
+    }
+
+    /// Stores the texts that are too long for a page, in the order of tasks and fields.
+    fn store_texts(
+        &self,
+        tenant: Tenant,
+        specs: &[StoredSpec],
+        files: Files,
+    ) -> Result<Vec<v1::BlobRef>, Halt> {
+        let mut texts = specs.iter().flat_map(long_texts).peekable();
+        if texts.peek().is_none() {
+            return Ok(Vec::new());
+        }
+        self.pack(tenant, texts, files)
+    }
+
+    /// Pages as records: those that do not fit `room` are stored and referred to.
+    fn store_pages(
+        &self,
+        tenant: Tenant,
+        records: Vec<Vec<u8>>,
+        room: usize,
+        files: Files,
+    ) -> Result<Vec<Arc<[u8]>>, Halt> {
+        let long = records.iter().filter(|page| page.len() > room).map(|page| page.as_slice().into());
+        let mut references = self.pack(tenant, long, files)?.into_iter();
+        let pages = records.into_iter().map(|page| {
+            if page.len() <= room {
+                return Arc::from(page);
+            }
+            let packed = record::SpecPage { packed: references.next(), ..record::SpecPage::default() };
+            Arc::from(packed.encode_to_vec())
+        });
+        Ok(pages.collect())
+    }
+
+    fn pack<'a>(
+        &self,
+        tenant: Tenant,
+        payloads: impl Iterator<Item = std::borrow::Cow<'a, [u8]>>,
+        files: Files,
+    ) -> Result<Vec<v1::BlobRef>, Halt> {
+        let mut payloads = payloads.peekable();
+        if payloads.peek().is_none() {
+            return Ok(Vec::new());
+        }
+        if files == Files::Avoided {
+            return Err(Halt::File);
+        }
+        let mut pack = self.blobs.begin_pack(tenant)?;
+        let places = payloads.map(|payload| pack.add(&payload)).collect::<Result<Vec<_>, _>>()?;
+        let stored = pack.finish()?;
+        Ok(places.into_iter().filter_map(|place| stored.get(place)).map(bulk::reference).collect())
+    }
+}
+
+/// Longest text that rests in a page; see [`PAGE_TEXT_BYTES`].
+const _: () = assert!(PAGE_TEXT_BYTES <= MAX_VALUE_BYTES, "a page of one short text should fit a value");
+
+#[cfg(test)]
+mod tests;

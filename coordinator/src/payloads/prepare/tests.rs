@@ -1,0 +1,211 @@
+//! What a submit costs in files, and that nothing outgrows its place.
+
+use super::*;
+use crate::blobs::FileBlobs;
+use crate::clock::ManualClock;
+use crate::payloads::open_page;
+use crate::submission::CheckedWorkerTask;
+use orch_core::time::Wall;
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Bench {
+    blobs: Arc<FileBlobs>,
+    clock: ManualClock,
+    preparer: Preparer,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Arc::new(FileBlobs::open(dir.path()).unwrap());
+        let clock = ManualClock::new(Wall(0));
+        let preparer = Preparer::new(blobs.clone(), Arc::new(clock.clone()), BlockingPool::default());
+        Self { blobs, clock, preparer, _dir: dir }
+    }
+
+    async fn prepare(&self, run: CheckedRun) -> (Submit, SubmitPayload) {
+        self.preparer.prepare(request(), run).await.unwrap()
+    }
+
+    /// The specs as a restart reads them.
+    fn read_back(&self, payload: &SubmitPayload) -> Vec<StoredSpec> {
+        let pages = match &payload.records {
+            SpecRecords::Inside(page) => std::slice::from_ref(page),
+            SpecRecords::Pages(pages) => pages.as_slice(),
+        };
+        let mut specs = Vec::new();
+        for page in pages {
+            assert!(page.len() <= MAX_VALUE_BYTES, "{} bytes", page.len());
+            let page = record::SpecPage::decode(&**page).unwrap();
+            specs.extend(open_page(&*self.blobs, Tenant::DEFAULT, page).unwrap().specs);
+        }
+        specs
+    }
+}
+
+fn request() -> Request {
+    Request {
+        tenant: TenantId(1),
+        submitted_by: Arc::from("client/default/ana"),
+        request_id: Arc::from(""),
+        spec_digest: [0; 32],
+        validate_only: false,
+    }
+}
+
+fn pinned(name: &str) -> Arc<PinnedWorker> {
+    Arc::new(PinnedWorker {
+        name: name.to_owned(),
+        definition: name.as_bytes().into(),
+        digest: crate::blobs::Digest::of(name.as_bytes()).0,
+        model: "sonnet".into(),
+        max_turns: 0,
+        budget_micro_usd: None,
+        timeout_ms: None,
+        requires: BTreeSet::new(),
+        on_loss: v1::OnLoss::Fast,
+    })
+}
+
+fn task(index: usize, runner: CheckedRunner) -> CheckedTask {
+    CheckedTask {
+        id: format!("t{index}"),
+        dependencies: Vec::new(),
+        priority: 50,
+        timeout_ms: 60_000,
+        retries: 2,
+        requires: ["runner=claude".to_owned()].into(),
+        on_loss: v1::OnLoss::Fast,
+        agent: None,
+        runner,
+    }
+}
+
+fn prompt(worker: &Arc<PinnedWorker>, prompt: String) -> CheckedRunner {
+    CheckedRunner::Worker(Box::new(CheckedWorkerTask {
+        worker: Arc::clone(worker),
+        prompt,
+        model: "sonnet".into(),
+        output_schema: String::new(),
+        budget_micro_usd: None,
+        max_turns: 0,
+    }))
+}
+
+fn run(tasks: Vec<CheckedTask>) -> CheckedRun {
+    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks }
+}
+
+fn prompts(count: usize, bytes: usize) -> CheckedRun {
+    let worker = pinned("anga");
+    run((0..count).map(|n| task(n, prompt(&worker, format!("{n} {}", "x".repeat(bytes))))).collect())
+}
+
+#[tokio::test]
+async fn a_run_that_does_nothing_needs_no_file() {
+    let bench = Bench::new();
+    for count in [1, 30, 1_000] {
+        let tasks = (0..count).map(|n| task(n, CheckedRunner::Noop)).collect();
+        let (submit, payload) = bench.prepare(run(tasks)).await;
+        assert_eq!((submit.tasks.len(), bench.read_back(&payload).len()), (count, count));
+    }
+    assert_eq!(bench.blobs.syncs(), 0);
+}
+
+#[tokio::test]
+async fn prompts_cost_one_sync_a_submit_or_none() {
+    let check = async |count, bytes, syncs| {
+        let bench = Bench::new();
+        bench.prepare(prompts(1, 1)).await;
+        let before = bench.blobs.syncs();
+        let (_, payload) = bench.prepare(prompts(count, bytes)).await;
+        assert_eq!(bench.blobs.syncs() - before, syncs, "{count} of {bytes} bytes");
+        assert_eq!(bench.read_back(&payload).len(), count);
+    };
+    check(1, 500, 0).await;
+    check(5, 500, 0).await;
+    check(1, 3_000, 1).await;
+    check(1, 1 << 20, 1).await;
+    check(10, 100_000, 1).await;
+    check(1_000, 500, 1).await;
+    check(1_000, 3_000, 1).await;
+    // Pages that do not fit either name texts that must have their place before: a second file.
+    check(100, 10_000, 2).await;
+}
+
+#[tokio::test]
+async fn a_definition_is_stored_once_and_looked_after_now_and_then() {
+    let bench = Bench::new();
+    let reference = |payload: &SubmitPayload| {
+        let spec = bench.read_back(payload).remove(0);
+        let Some(record::stored_spec::Runner::Worker(task)) = spec.runner else { panic!() };
+        assert_eq!((task.worker.as_str(), task.row), ("anga", 0));
+        task.definition.unwrap()
+    };
+    let first = reference(&bench.prepare(prompts(1, 1)).await.1);
+    assert_eq!(bench.blobs.syncs(), 1);
+    for _ in 0..10 {
+        assert_eq!(reference(&bench.prepare(prompts(40, 1)).await.1), first);
+    }
+    assert_eq!(bench.blobs.syncs(), 1);
+    bench.clock.advance(KNOWN_FOR);
+    assert_eq!(reference(&bench.prepare(prompts(1, 1)).await.1), first);
+    let definition = bulk::read(&*bench.blobs, Tenant::DEFAULT, &first, 100).unwrap();
+    assert_eq!(definition, b"anga");
+}
+
+#[tokio::test]
+async fn the_worst_specs_fit_their_pages_and_come_back() {
+    let bench = Bench::new();
+    let long = |n: usize| format!("{n:0>63}");
+    let worst = |n: usize| {
+        let mut worst = task(n, prompt(&pinned(&long(n)), "é".repeat(2_048)));
+        if let CheckedRunner::Worker(task) = &mut worst.runner {
+            task.output_schema = "s".repeat(4_096);
+            task.model = "m".repeat(128);
+            (task.budget_micro_usd, task.max_turns) = (Some(u64::MAX), u32::MAX);
+        }
+        worst.id = long(n);
+        worst.dependencies = (1_000_000..1_010_000).collect();
+        worst.requires = (0..20).map(|key| format!("{key:0>63}={}", "v".repeat(128))).collect();
+        worst.agent = Some(long(n));
+        (worst.priority, worst.timeout_ms, worst.retries) = (i32::MIN, u64::MAX, u32::MAX);
+        worst
+    };
+    for count in [1, 2, 31] {
+        let tasks: Vec<_> = (0..count).map(worst).collect();
+        let (submit, payload) = bench.prepare(run(tasks)).await;
+        let specs = bench.read_back(&payload);
+        assert_eq!(specs.len(), count);
+        for (spec, new) in specs.iter().zip(&submit.tasks) {
+            let restored = decode::new_task(spec, &mut Interner::default()).unwrap();
+            assert_eq!(format!("{restored:?}"), format!("{new:?}"), "after a restart the core sees the same");
+        }
+    }
+}
+
+#[tokio::test]
+async fn labels_that_do_not_fit_are_refused_and_the_longest_that_do_leave_room() {
+    let bench = Bench::new();
+    let labelled = |count: usize, bytes: usize| {
+        let mut run = prompts(1, 100);
+        run.labels = (0..count).map(|n| (format!("{n:0>20}"), "v".repeat(bytes))).collect();
+        run
+    };
+    let refused = bench.preparer.prepare(request(), labelled(32, 128)).await;
+    assert!(matches!(refused, Err(PrepareError::LabelsTooLong { bytes: 4_992 })), "{refused:?}");
+    let (_, payload) = bench.prepare(labelled(32, 51)).await;
+    let SpecRecords::Inside(page) = payload.records else { panic!() };
+    assert!(page.len() <= crate::persist::LONE_PAGE_BYTES);
+}
+
+#[tokio::test]
+async fn a_dry_run_stores_nothing() {
+    let bench = Bench::new();
+    let request = Request { validate_only: true, ..request() };
+    let (submit, payload) = bench.preparer.prepare(request, prompts(40, 10_000)).await.unwrap();
+    assert_eq!((submit.tasks.len(), submit.validate_only), (40, true));
+    assert!(bench.read_back(&payload).is_empty() && payload.pages.is_empty());
+    assert_eq!(bench.blobs.syncs(), 0);
+}

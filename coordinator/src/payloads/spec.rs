@@ -1,0 +1,138 @@
+//! A task spec as it rests: made from a checked task, with its long texts taken out and put back.
+//! Knows which fields may be long, in one order for all purposes; refuses to know where the texts go.
+
+use std::borrow::Cow;
+
+use orch_proto::store::v1::{StoredSpec, StoredWorkerTask, stored_spec::Runner};
+use orch_proto::v1;
+use prost::Message as _;
+
+use super::bulk::{self, BulkError};
+use crate::blobs::Blobs;
+use crate::store::Tenant;
+use crate::submission::{CheckedRunner, CheckedTask};
+
+/// Longest text that rests in a page; a longer one lies in a file and the page names it.
+pub(super) const PAGE_TEXT_BYTES: usize = 4_096;
+
+/// Longest command that is read back: that of [`crate::submission`] and its framing.
+const MAX_COMMAND_BYTES: u64 = 1 << 20;
+
+/// The spec of a task, every text inside. `definition` is where that of its worker lies.
+pub(super) fn stored_spec(task: CheckedTask, definition: Option<v1::BlobRef>) -> StoredSpec {
+    let runner = match task.runner {
+        CheckedRunner::Worker(task) => Runner::Worker(StoredWorkerTask {
+            worker: task.worker.name.clone(),
+            definition,
+            prompt: bulk::text(task.prompt),
+            model: task.model,
+            output_schema: bulk::text(task.output_schema),
+            budget_micro_usd: task.budget_micro_usd,
+            max_turns: task.max_turns,
+            row: 0,
+        }),
+        CheckedRunner::Command(command) => Runner::Command(command),
+        CheckedRunner::Noop => Runner::Noop(v1::NoopTask {}),
+    };
+    StoredSpec {
+        task_id: task.id,
+        dependencies: task.dependencies,
+        priority: task.priority,
+        timeout_ms: task.timeout_ms,
+        retries: task.retries,
+        requires: task.requires.into_iter().collect(),
+        on_loss: task.on_loss.into(),
+        agent: task.agent.unwrap_or_default(),
+        runner: Some(runner),
+    }
+}
+
+/// Bytes of texts that a task carries.
+pub(super) fn text_bytes(task: &CheckedTask) -> usize {
+    match &task.runner {
+        CheckedRunner::Worker(task) => task.prompt.len() + task.output_schema.len(),
+        CheckedRunner::Command(command) => command.encoded_len(),
+        CheckedRunner::Noop => 0,
+    }
+}
+
+/// The texts of a spec that are too long for a page: prompt, schema, command.
+pub(super) fn long_texts(spec: &StoredSpec) -> Vec<Cow<'_, [u8]>> {
+    let inline = |text: &'_ Option<v1::Text>| match text {
+        Some(v1::Text { body: Some(v1::text::Body::Inline(text)) }) => text.len(),
+        Some(v1::Text { body: Some(v1::text::Body::Blob(_)) | None }) | None => 0,
+    };
+    match &spec.runner {
+        Some(Runner::Worker(task)) => [&task.prompt, &task.output_schema]
+            .into_iter()
+            .filter(|text| inline(text) > PAGE_TEXT_BYTES)
+            .filter_map(|text| match &text.as_ref()?.body {
+                Some(v1::text::Body::Inline(text)) => Some(Cow::Borrowed(text.as_bytes())),
+                Some(v1::text::Body::Blob(_)) | None => None,
+            })
+            .collect(),
+        Some(Runner::Command(command)) if command.encoded_len() > PAGE_TEXT_BYTES => {
+            vec![Cow::Owned(command.encode_to_vec())]
+        }
+        Some(Runner::Command(_) | Runner::PackedCommand(_) | Runner::Noop(_)) | None => Vec::new(),
+    }
+}
+
+/// Puts `references`, one for each of [`long_texts`], in the place of those that are longer than `above`.
+pub(super) fn refer(spec: &mut StoredSpec, references: &[v1::BlobRef], above: u64) {
+    let mut references = references.iter();
+    match &mut spec.runner {
+        Some(Runner::Worker(task)) => {
+            for text in [&mut task.prompt, &mut task.output_schema] {
+                let Some(v1::Text { body: Some(v1::text::Body::Inline(inline)) }) = text else { continue };
+                if inline.len() > PAGE_TEXT_BYTES
+                    && let Some(blob) = references.next()
+                    && blob.size > above
+                {
+                    *text = bulk::by_reference(blob.clone());
+                }
+            }
+        }
+        Some(runner @ Runner::Command(_)) => {
+            if let Some(blob) = references.next().filter(|blob| blob.size > above) {
+                *runner = Runner::PackedCommand(blob.clone());
+            }
+        }
+        Some(Runner::PackedCommand(_) | Runner::Noop(_)) | None => {}
+    }
+}
+
+/// Whether something must be read before the task can be dispatched.
+pub(super) fn needs_reading(spec: &StoredSpec) -> bool {
+    let small = |text: &Option<v1::Text>| match text {
+        Some(v1::Text { body: Some(v1::text::Body::Blob(blob)) }) => blob.size <= bulk::INLINE_MESSAGE_BYTES,
+        Some(v1::Text { body: Some(v1::text::Body::Inline(_)) | None }) | None => false,
+    };
+    match &spec.runner {
+        Some(Runner::Worker(task)) => small(&task.prompt) || small(&task.output_schema),
+        Some(Runner::PackedCommand(_)) => true,
+        Some(Runner::Command(_) | Runner::Noop(_)) | None => false,
+    }
+}
+
+/// The spec as it is dispatched: texts that may travel inside a message are inside, and so is a command.
+pub(super) fn for_dispatch(
+    blobs: &dyn Blobs,
+    tenant: Tenant,
+    mut spec: StoredSpec,
+) -> Result<StoredSpec, BulkError> {
+    match &mut spec.runner {
+        Some(Runner::Worker(task)) => {
+            bulk::make_inline(blobs, tenant, &mut task.prompt)?;
+            bulk::make_inline(blobs, tenant, &mut task.output_schema)?;
+        }
+        Some(runner @ Runner::PackedCommand(_)) => {
+            if let Runner::PackedCommand(blob) = runner {
+                let bytes = bulk::read(blobs, tenant, blob, MAX_COMMAND_BYTES)?;
+                *runner = Runner::Command(v1::CommandTask::decode(bytes.as_slice())?);
+            }
+        }
+        Some(Runner::Command(_) | Runner::Noop(_)) | None => {}
+    }
+    Ok(spec)
+}

@@ -1,0 +1,222 @@
+//! From store records back to what the core restores and what readers show.
+//! Knows every field of both; refuses what a field cannot be, and says of which record it was.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use orch_core::event::NewTask;
+use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
+use orch_core::outcome::Outcome;
+use orch_core::state::{EndedAttempt, RestoredAgent, RestoredRun, RestoredTask, RunState, TaskProgress};
+use orch_core::time::{Now, Span, Tick, Wall};
+use orch_proto::store::v1::{self as record, stored_spec};
+use orch_proto::v1;
+
+use crate::rpc::convert;
+
+/// Attempts that an agent may hold beyond its slots, of tasks that cost nothing but the way there and back.
+pub(crate) const PREFETCH: u32 = 16;
+
+/// Why a record cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, which this version does not know")]
+pub struct FieldError {
+    field: &'static str,
+    value: i64,
+}
+
+/// Shares equal texts: names of agents, workers and requirements repeat a million times.
+#[derive(Debug, Default)]
+pub struct Interner {
+    known: HashSet<Arc<str>>,
+}
+
+/// Texts an [`Interner`] keeps; one more and it starts afresh. Ids of tasks pass through it once each.
+const MAX_INTERNED: usize = 65_536;
+
+impl Interner {
+    /// The shared copy of `text`.
+    pub fn intern(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(text) {
+            return Arc::clone(known);
+        }
+        if self.known.len() == MAX_INTERNED {
+            self.known.clear();
+        }
+        let fresh: Arc<str> = Arc::from(text);
+        self.known.insert(Arc::clone(&fresh));
+        fresh
+    }
+
+    fn all(&mut self, texts: &[String]) -> Vec<Arc<str>> {
+        texts.iter().map(|text| self.intern(text)).collect()
+    }
+}
+
+/// A run without its tasks.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn run(
+    tenant: TenantId,
+    id: RunId,
+    stored: &record::RunRecord,
+    shared: &mut Interner,
+) -> Result<RestoredRun, FieldError> {
+    let labels: Vec<_> =
+        stored.labels.iter().map(|(key, value)| (shared.intern(key), shared.intern(value))).collect();
+    let digest = stored.spec_digest.as_slice();
+    Ok(RestoredRun {
+        id,
+        tenant,
+        name: shared.intern(&stored.name),
+        number: stored.number,
+        submitted_by: shared.intern(&stored.submitted_by),
+        created: now(stored.created_tick, stored.created_ms),
+        state: run_state(stored)?,
+        finished: moment(stored.finished_tick, stored.finished_ms),
+        labels,
+        request_id: Arc::from(stored.request_id.as_str()),
+        spec_digest: digest
+            .try_into()
+            .map_err(|_| FieldError { field: "the length of spec_digest", value: length(digest.len()) })?,
+        outcome: outcome("the run's outcome", stored.outcome)?,
+        task_count: stored.task_count,
+        tasks: Vec::new(),
+    })
+}
+
+/// State of a run.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn run_state(stored: &record::RunRecord) -> Result<RunState, FieldError> {
+    let error = FieldError { field: "the run's state", value: stored.state.into() };
+    let state = v1::RunState::try_from(stored.state).ok().and_then(convert::run_state_from_wire);
+    state.ok_or(error)
+}
+
+/// A task with what became of it.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn task(
+    spec: &record::StoredSpec,
+    progress: Option<&record::TaskRecord>,
+    shared: &mut Interner,
+) -> Result<RestoredTask, FieldError> {
+    let progress = progress.map(|stored| task_progress(stored, shared)).transpose()?;
+    Ok(RestoredTask { spec: new_task(spec, shared)?, progress })
+}
+
+/// A task as it was submitted.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewTask, FieldError> {
+    let (worker, prefetch) = match &spec.runner {
+        Some(stored_spec::Runner::Worker(task)) => (task.worker.as_str(), 0),
+        Some(stored_spec::Runner::Command(_) | stored_spec::Runner::PackedCommand(_)) => {
+            ("command", PREFETCH)
+        }
+        Some(stored_spec::Runner::Noop(_)) => ("noop", PREFETCH),
+        None => return Err(FieldError { field: "the task's runner", value: 0 }),
+    };
+    let on_loss = v1::OnLoss::try_from(spec.on_loss)
+        .map_err(|_| FieldError { field: "the task's on_loss", value: spec.on_loss.into() })?;
+    Ok(NewTask {
+        id: Arc::from(spec.task_id.as_str()),
+        worker: shared.intern(worker),
+        dependencies: spec.dependencies.iter().copied().map(TaskIndex).collect(),
+        priority: spec.priority,
+        timeout: Span(spec.timeout_ms),
+        retries: spec.retries,
+        requires: shared.all(&spec.requires),
+        pinned: (!spec.agent.is_empty()).then(|| shared.intern(&spec.agent)),
+        on_loss: convert::on_loss_from_wire(on_loss),
+        prefetch,
+    })
+}
+
+/// The changing part of a task.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn task_progress(stored: &record::TaskRecord, shared: &mut Interner) -> Result<TaskProgress, FieldError> {
+    let state = v1::TaskState::try_from(stored.state).ok().and_then(convert::task_state_from_wire);
+    let usage = stored.usage.as_ref().map(convert::usage_from_wire).unwrap_or_default();
+    let unknown = FieldError { field: "the task's state", value: stored.state.into() };
+    Ok(TaskProgress {
+        state: state.ok_or(unknown)?,
+        attempt: AttemptNo(stored.attempt),
+        agent: (!stored.agent.is_empty()).then(|| shared.intern(&stored.agent)),
+        granted: (stored.attempt > 0).then(|| now(stored.granted_tick, stored.granted_ms)),
+        finished: (stored.finished_ms != 0).then_some(Wall(stored.finished_ms)),
+        outcome: outcome("the task's outcome", stored.outcome)?,
+        crashes: stored.crashes,
+        failures: stored.failures,
+        retry: (stored.retry_tick != 0).then_some(Tick(stored.retry_tick)),
+        attempts: stored.attempts.iter().map(|ended| attempt(ended, shared)).collect::<Result<_, _>>()?,
+        usage,
+        since: Tick(stored.since_tick),
+        crashed_on: shared.all(&stored.crashed_on),
+    })
+}
+
+/// An agent.
+#[must_use]
+pub fn agent(
+    tenant: TenantId,
+    name: &str,
+    stored: &record::AgentRecord,
+    shared: &mut Interner,
+) -> RestoredAgent {
+    RestoredAgent {
+        tenant,
+        name: shared.intern(name),
+        slots: stored.slots,
+        capabilities: shared.all(&stored.capabilities),
+        last_seen: Wall(stored.last_seen_ms),
+    }
+}
+
+fn attempt(stored: &record::AttemptRecord, shared: &mut Interner) -> Result<EndedAttempt, FieldError> {
+    let field = "the attempt's outcome";
+    let outcome = outcome(field, stored.outcome)?;
+    let digest = stored.digest.as_slice();
+    let digest = (!digest.is_empty()).then(|| {
+        let error = FieldError { field: "the length of an attempt's digest", value: length(digest.len()) };
+        digest.try_into().map_err(|_| error)
+    });
+    Ok(EndedAttempt {
+        number: AttemptNo(stored.number),
+        agent: shared.intern(&stored.agent),
+        started: Wall(stored.started_ms),
+        finished: Wall(stored.finished_ms),
+        outcome: outcome.ok_or(FieldError { field, value: 0 })?,
+        detail: Arc::from(stored.detail.as_str()),
+        cost_micro_usd: stored.cost_micro_usd,
+        digest: digest.transpose()?,
+        duration: None,
+    })
+}
+
+fn outcome(field: &'static str, number: i32) -> Result<Option<Outcome>, FieldError> {
+    match convert::outcome_from_wire(number) {
+        None if number != 0 => Err(FieldError { field, value: number.into() }),
+        outcome => Ok(outcome),
+    }
+}
+
+fn now(tick: u64, wall: i64) -> Now {
+    Now { tick: Tick(tick), wall: Wall(wall) }
+}
+
+/// A moment that may be absent; 1970 at tick 0 is no moment.
+fn moment(tick: u64, wall: i64) -> Option<Now> {
+    (tick != 0 || wall != 0).then(|| now(tick, wall))
+}
+
+fn length(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,184 @@
+//! From the core's record views to store records.
+//! Knows every field of both; leaves out what the state does not hold (specs, results) as gaps of a [`Draft`].
+
+use std::sync::Arc;
+
+use orch_core::state::{AgentRecordView, EndedAttempt, RunRecordView, TaskRecordView};
+use orch_proto::store::v1 as record;
+use prost::Message as _;
+
+use super::draft::{Draft, Part};
+use super::{LONE_PAGE_BYTES, MAX_RESULT_BYTES, PART_OVERHEAD_BYTES, fit};
+use crate::rpc::convert;
+use crate::store::{Key, KeyError, MAX_VALUE_BYTES, Tenant};
+
+/// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest.
+const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34;
+
+/// Texts of a run that lie in the head of its record.
+#[derive(Debug, Clone, Copy)]
+pub struct RunTexts<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Who submitted it.
+    pub submitted_by: &'a str,
+    /// Idempotency key, or empty.
+    pub request_id: &'a str,
+    /// Labels.
+    pub labels: &'a [(Arc<str>, Arc<str>)],
+}
+
+impl RunTexts<'_> {
+    /// Encoded length of the labels.
+    #[must_use]
+    pub fn labels_bytes(&self) -> usize {
+        // Entry, key and value each have a tag and a length; an entry may need two bytes for its own.
+        self.labels.iter().map(|(key, value)| 1 + 2 + 2 + key.len() + 3 + value.len()).sum()
+    }
+
+    /// Most that the head of the run's record can ever take.
+    fn head_bytes(&self) -> usize {
+        let text = |text: &str| 1 + 2 + text.len();
+        RUN_NUMBERS_BYTES
+            + text(self.name)
+            + text(self.submitted_by)
+            + text(self.request_id)
+            + self.labels_bytes()
+    }
+
+    /// Longest spec page that fits the record of a run of one task.
+    #[must_use]
+    pub fn lone_page_bytes(&self) -> usize {
+        MAX_VALUE_BYTES.saturating_sub(self.head_bytes() + PART_OVERHEAD_BYTES).min(LONE_PAGE_BYTES)
+    }
+}
+
+/// The record of a run of several tasks.
+pub(crate) fn run(view: &RunRecordView<'_>) -> Draft {
+    let mut head = run_head(view);
+    let usage = convert::usage(view.usage);
+    head.usage = (!view.usage.is_zero()).then_some(usage);
+    head.counts = view
+        .counts
+        .iter()
+        .map(|(state, count)| orch_proto::v1::TaskStateCount {
+            state: convert::task_state(state).into(),
+            count,
+        })
+        .collect();
+    fit::fit_run(&mut head, MAX_VALUE_BYTES);
+    Draft::Whole { key: Key::run(Tenant::new(view.tenant.0), view.id.0), value: head.encode_to_vec() }
+}
+
+/// The one record of a run of one task.
+pub(crate) fn lone_run(
+    view: &RunRecordView<'_>,
+    page: Part,
+    task: &TaskRecordView<'_>,
+    result: Part,
+) -> Draft {
+    let tenant = Tenant::new(view.tenant.0);
+    Draft::Lone {
+        run_key: Key::run(tenant, view.id.0),
+        task_key: Key::task(tenant, view.id.0, task.key.index.0),
+        head: run_head(view).encode_to_vec(),
+        page,
+        task: task_bytes(task),
+        result,
+    }
+}
+
+/// The record of a task of a run of several.
+pub(crate) fn task(view: &TaskRecordView<'_>, result: Part) -> Draft {
+    let key = Key::task(Tenant::new(view.tenant.0), view.key.run.0, view.key.index.0);
+    Draft::Task { key, task: task_bytes(view), result }
+}
+
+/// The record of an agent.
+///
+/// # Errors
+/// When its name does not fit a key; the names of certificates do.
+pub(crate) fn agent(view: &AgentRecordView<'_>) -> Result<Draft, KeyError> {
+    let mut agent = record::AgentRecord {
+        slots: view.slots,
+        capabilities: view.capabilities.iter().map(ToString::to_string).collect(),
+        last_seen_ms: view.last_seen.0,
+        ..record::AgentRecord::default()
+    };
+    fit::fit_agent(&mut agent, MAX_VALUE_BYTES);
+    let key = Key::agent(Tenant::new(view.tenant.0), view.name)?;
+    Ok(Draft::Whole { key, value: agent.encode_to_vec() })
+}
+
+/// The record that remembers the newest number of a name.
+///
+/// # Errors
+/// When the name does not fit a key; the names of runs do.
+pub(crate) fn name(tenant: Tenant, name: &str, last_number: u64, last_run: u64) -> Result<Draft, KeyError> {
+    let key = Key::name(tenant, name)?;
+    Ok(Draft::Whole { key, value: record::NameRecord { last_number, last_run }.encode_to_vec() })
+}
+
+fn run_head(view: &RunRecordView<'_>) -> record::RunRecord {
+    let finished = view.finished.unwrap_or_default();
+    record::RunRecord {
+        name: view.name.to_string(),
+        number: view.number,
+        submitted_by: view.submitted_by.to_string(),
+        created_ms: view.created.wall.0,
+        created_tick: view.created.tick.0,
+        state: convert::run_state(view.state).into(),
+        finished_ms: finished.wall.0,
+        finished_tick: finished.tick.0,
+        task_count: view.task_count,
+        labels: view.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        request_id: view.request_id.to_string(),
+        spec_digest: view.spec_digest.to_vec(),
+        outcome: convert::outcome_field(view.outcome),
+        ..record::RunRecord::default()
+    }
+}
+
+fn task_bytes(view: &TaskRecordView<'_>) -> Vec<u8> {
+    let mut task = task_record(view);
+    fit::fit_task(&mut task, MAX_VALUE_BYTES - MAX_RESULT_BYTES - PART_OVERHEAD_BYTES);
+    task.encode_to_vec()
+}
+
+/// A task's record without its result, before it is made to fit.
+pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
+    let granted = view.granted.unwrap_or_default();
+    record::TaskRecord {
+        state: convert::task_state(view.state).into(),
+        attempt: view.attempt.0,
+        agent: view.agent.map(ToString::to_string).unwrap_or_default(),
+        granted_tick: granted.tick.0,
+        granted_ms: granted.wall.0,
+        finished_ms: view.finished.unwrap_or_default().0,
+        outcome: convert::outcome_field(view.outcome),
+        crashes: view.crashes,
+        failures: view.failures,
+        retry_tick: view.retry.unwrap_or_default().0,
+        attempts: view.attempts.iter().map(attempt).collect(),
+        usage: (!view.usage.is_zero()).then(|| convert::usage(view.usage)),
+        result: None,
+        since_tick: view.since.0,
+        crashed_on: view.crashed_on.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn attempt(ended: &EndedAttempt) -> record::AttemptRecord {
+    record::AttemptRecord {
+        number: ended.number.0,
+        agent: ended.agent.to_string(),
+        started_ms: ended.started.0,
+        finished_ms: ended.finished.0,
+        outcome: convert::outcome_field(Some(ended.outcome)),
+        detail: ended.detail.to_string(),
+        cost_micro_usd: ended.cost_micro_usd,
+        digest: ended.digest.map(|digest| digest.to_vec()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The gRPC server put together: layers, services, limits, and an end that comes in bounded time.
+//! Knows every service by name; what they do is theirs.
+
+use crate::engine::Handle;
+use crate::rpc::accept::{PeerStream, accept_loop, ready_channel};
+use crate::rpc::admin_service::Admin;
+use crate::rpc::auth::{AuthLayer, METHOD_ROLES};
+use crate::rpc::blob_service::Blobber;
+use crate::rpc::layers::{Observer, TraceLayer};
+use crate::rpc::limits::{Bounds, LimitLayer};
+use crate::rpc::run_service::Runs;
+use crate::rpc::session::{FrameStream, SessionParts, open};
+use crate::rpc::transcript_service::Scribe;
+use orch_certs::ServerTls;
+use orch_proto::FILE_DESCRIPTOR_SET;
+use orch_proto::v1::AgentMessage;
+use orch_proto::v1::admin_service_server::AdminServiceServer;
+use orch_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use orch_proto::v1::blob_service_server::BlobServiceServer;
+use orch_proto::v1::run_service_server::RunServiceServer;
+use orch_proto::v1::transcript_service_server::TranscriptServiceServer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+/// Largest message either way.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// HTTP/2 streams of one connection at a time, whatever they carry; the peer's library waits with more.
+const MAX_STREAMS: u32 = 256;
+/// Dead sockets are noticed by HTTP/2 pings; the heartbeats above them are what counts.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// A ping that is not answered within this ends the connection.
+const PING_LIMIT: Duration = Duration::from_secs(10);
+/// Largest header list, in bytes.
+const MAX_HEADERS: u32 = 16 << 10;
+/// Streams that a peer may reset before they were accepted; rapid reset ends there.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Both message limits on a generated server: tonic bounds only what it receives.
+macro_rules! limit {
+    ($server:expr) => {
+        $server.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    };
+}
+/// The agents' service: a session a stream.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    parts: Arc<SessionParts>,
+}
+
+impl Agents {
+    /// Serves sessions.
+    #[must_use]
+    pub fn new(parts: SessionParts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type SessionStream = FrameStream;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<FrameStream>, Status> {
+        Ok(Response::new(open(&self.parts, request).await?))
+    }
+}
+
+/// All services.
+#[derive(Debug)]
+pub struct Services<H: Health> {
+    /// Runs.
+    pub runs: Runs,
+    /// Bulk bytes.
+    pub blobs: Blobber,
+    /// Transcripts.
+    pub transcripts: Scribe,
+    /// Sessions.
+    pub agents: Agents,
+    /// The fleet.
+    pub admin: Admin,
+    /// Health, the same as on the probe port.
+    pub health: HealthServer<H>,
+}
+
+/// Serves until `stop`. Returns when every connection has ended; the caller bounds how long that may take.
+///
+/// # Errors
+/// When the server cannot run at all.
+pub async fn serve<H: Health>(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    services: Services<H>,
+    engine: &Handle,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let domain = tls.identity().domain().to_owned();
+    let (ready, connections) = ready_channel();
+    let accepting = accept_loop(listener, tls, ready, stop.clone());
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflection_alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let router = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_LIMIT))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .layer(TraceLayer::new(observer(engine), fresh_id))
+        .layer(AuthLayer::new(&domain))
+        .layer(LimitLayer::new(Bounds::default()))
+        .add_service(limit!(RunServiceServer::new(services.runs)))
+        .add_service(limit!(BlobServiceServer::new(services.blobs)))
+        .add_service(limit!(TranscriptServiceServer::new(services.transcripts)))
+        .add_service(limit!(AgentServiceServer::new(services.agents)))
+        .add_service(limit!(AdminServiceServer::new(services.admin)))
+        .add_service(services.health)
+        .add_service(reflection.build_v1()?)
+        .add_service(reflection_alpha.build_v1alpha()?);
+    let incoming = ReceiverStream::<std::io::Result<PeerStream>>::new(connections);
+    let stopped = stop.cancelled_owned();
+    let serving = router.serve_with_incoming_shutdown(incoming, stopped);
+    let ((), served) = tokio::join!(accepting, serving);
+    Ok(served?)
+}
+
+fn fresh_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// Counts every request; methods that nobody serves count as one.
+fn observer(engine: &Handle) -> Observer {
+    let metrics = engine.metrics();
+    for (method, _) in METHOD_ROLES {
+        metrics.rpc_known(method);
+    }
+    Arc::new(move |method, code, seconds| {
+        let known = METHOD_ROLES.iter().find(|(name, _)| *name == method).map_or("unknown", |(name, _)| name);
+        metrics.rpc_answered(known, code_word(code), Duration::from_secs_f64(seconds));
+    })
+}
+
+/// The name that gRPC gives a code.
+const fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,139 @@
+//! The reading half of a session: what an agent says becomes events, in order.
+//! Knows the items of a frame; decides nothing. What cannot be read ends the session with the reason.
+
+use crate::engine::{ApplyError, AttemptActivity, Handle};
+use crate::presence::{Registry, printable};
+use crate::rpc::convert::attempt_key;
+use crate::rpc::gone;
+use crate::rpc::session::{Ending, ReportIntake};
+use crate::rpc::status::{from_decoder, refuse};
+use orch_core::event::{Event, HeldAttempt};
+use orch_core::ids::{AttemptKey, SessionId, TenantId};
+use orch_proto::codes::ErrorCode;
+use orch_proto::v1;
+use std::sync::Arc;
+use tonic::{Status, Streaming};
+
+/// The reading half.
+#[derive(Debug)]
+pub(super) struct SessionReader {
+    pub(super) engine: Handle,
+    pub(super) session: SessionId,
+    pub(super) agent: String,
+    pub(super) registry: Arc<Registry>,
+    pub(super) reports: ReportIntake,
+    pub(super) tenant: TenantId,
+}
+
+impl SessionReader {
+    /// Reads until either side ends the session. `first` is what came in one frame with the Hello.
+    pub(super) async fn run(
+        self,
+        first: Vec<v1::AgentItem>,
+        mut inbound: Streaming<v1::AgentMessage>,
+        ending: &Ending,
+    ) {
+        let why = tokio::select! {
+            why = ending.wait() => why,
+            why = self.read(first, &mut inbound) => why,
+        };
+        let reason = why.as_ref().map_or("the agent ended it", |status| status.message()).to_owned();
+        ending.end(why);
+        tracing::info!(agent = self.agent, session = self.session.0, reason, "session ended");
+        // An engine that has stopped needs no news.
+        let _ = self.engine.apply(Event::SessionEnded { session: self.session }).await;
+    }
+
+    /// Reads to the end; `None` when the agent ended the stream in order.
+    async fn read(
+        &self,
+        first: Vec<v1::AgentItem>,
+        inbound: &mut Streaming<v1::AgentMessage>,
+    ) -> Option<Status> {
+        let mut items = first;
+        loop {
+            if let Err(why) = self.take(items).await {
+                return Some(why);
+            }
+            items = match inbound.message().await {
+                Ok(Some(frame)) => frame.items,
+                Ok(None) => return None,
+                Err(status) => return Some(from_decoder(status)),
+            };
+        }
+    }
+
+    /// Turns the items of a frame into events, in order.
+    async fn take(&self, items: Vec<v1::AgentItem>) -> Result<(), Status> {
+        let mut events = Vec::with_capacity(items.len());
+        for item in items {
+            // An item this version does not know is a newer agent's; it is passed over.
+            let Some(item) = item.item else { continue };
+            events.push(self.event(item).await?);
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.engine.apply_all(events).await.map_err(|error| match error {
+            ApplyError::Gone(_) => gone(),
+            ApplyError::PayloadTooLong { .. } => refuse(ErrorCode::TooLarge, error.to_string()),
+        })
+    }
+
+    async fn event(&self, item: v1::agent_item::Item) -> Result<Event, Status> {
+        use v1::agent_item::Item;
+        let session = self.session;
+        match item {
+            Item::Hello(_) => Err(violation("a second Hello on one stream")),
+            Item::Heartbeat(heartbeat) => Ok(self.heartbeat(heartbeat)),
+            Item::Accepted(accepted) => {
+                Ok(Event::AttemptAccepted { session, attempt: named(accepted.attempt.as_ref())? })
+            }
+            Item::Rejected(rejected) => {
+                let attempt = named(rejected.attempt.as_ref())?;
+                Ok(Event::AttemptRejected {
+                    session,
+                    attempt,
+                    reason: Arc::from(printable(&rejected.reason)),
+                })
+            }
+            Item::Report(report) => {
+                let report = self.reports.take(self.tenant, report).await?;
+                Ok(Event::AttemptReported { session, report: Box::new(report) })
+            }
+            Item::Draining(v1::Draining {}) => Ok(Event::AgentDraining { session }),
+        }
+    }
+
+    fn heartbeat(&self, heartbeat: v1::Heartbeat) -> Event {
+        let load_millis = heartbeat.host.as_ref().map_or(0, |host| host.load_millis);
+        self.registry.heard(&self.agent, heartbeat.host);
+        let held = heartbeat.held.iter().filter_map(|held| {
+            let attempt = attempt_key(held.attempt.as_ref())?;
+            if !held.now.is_empty() {
+                self.engine.publish_activity(AttemptActivity {
+                    attempt,
+                    now: printable(&held.now),
+                    num_turns: held.num_turns,
+                    cost_micro_usd: held.cost_micro_usd,
+                    agent: self.agent.clone(),
+                });
+            }
+            Some(HeldAttempt { attempt, num_turns: held.num_turns, cost_micro_usd: held.cost_micro_usd })
+        });
+        Event::HeartbeatReceived {
+            session: self.session,
+            seq: heartbeat.seq,
+            held: held.collect(),
+            load_millis,
+        }
+    }
+}
+
+fn named(attempt: Option<&v1::AttemptId>) -> Result<AttemptKey, Status> {
+    attempt_key(attempt).ok_or_else(|| violation("an item names no attempt"))
+}
+
+fn violation(what: &str) -> Status {
+    refuse(ErrorCode::ProtocolViolation, what)
+}

@@ -1,0 +1,262 @@
+//! A watch: a snapshot if wanted, then events in order, without gap or repetition, until the reader has enough.
+//! Knows the event log and the wire. A slow reader reads later from the log; it holds nobody up.
+
+use crate::engine::Handle;
+use crate::events::{ActivityReader, PageSlice, Subscription, WatchError, WatchSource};
+use crate::metrics::Metrics;
+use crate::rpc::lookup::Lookup;
+use crate::rpc::status::{internal, refuse};
+use crate::rpc::{gone, stopping};
+use orch_core::event::Target;
+use orch_core::ids::{TaskIndex, TenantId};
+use orch_proto::codes::ErrorCode;
+use orch_proto::v1::{self, RunState, WatchEvent, WatchRunsResponse, watch_event::Change};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// Tasks of a snapshot in one frame.
+const SNAPSHOT_TASKS: usize = 500;
+
+/// Frames to a watcher.
+pub type Frames = mpsc::Sender<Result<WatchRunsResponse, Status>>;
+
+/// One watch.
+#[derive(Debug)]
+pub struct Watch {
+    /// The engine.
+    pub engine: Handle,
+    /// Finds runs and tasks.
+    pub lookup: Lookup,
+    /// Whose events.
+    pub tenant: TenantId,
+    /// The run; `None` for everything.
+    pub target: Option<Target>,
+    /// First sequence wanted; 0 for a snapshot and what follows.
+    pub from_seq: u64,
+    /// End with the run, at its first end: a retry that makes it go on is for another watch.
+    pub until_terminal: bool,
+    /// Also show what tasks are doing.
+    pub with_activity: bool,
+    /// Set when the coordinator drains.
+    pub draining: CancellationToken,
+}
+
+/// Why a watch is over.
+enum End {
+    /// The reader went away, or has all it asked for.
+    Done,
+    /// The reader is told.
+    Tell(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Tell(status)
+    }
+}
+
+/// The run that is watched, as it was found.
+struct Subject {
+    /// Names it, also when the caller said `@last`.
+    target: Target,
+    run: v1::Run,
+}
+
+/// What of the log the reader is to see.
+struct Wanted {
+    tenant: u32,
+    run_ref: Option<String>,
+    /// End with the event that ends the run.
+    until_terminal: bool,
+    /// End behind this sequence: the run had ended when it was the newest.
+    last: Option<u64>,
+}
+
+impl Watch {
+    /// Serves the watch to its end.
+    pub async fn run(self, frames: Frames) {
+        let _counted = Counted::open(self.engine.metrics());
+        if let Err(End::Tell(status)) = self.serve(&frames).await {
+            // The reader may have gone.
+            drop(frames.send(Err(status)).await);
+        }
+    }
+
+    async fn serve(&self, frames: &Frames) -> Result<(), End> {
+        let source = self.engine.watch();
+        // Before anything is looked up: what happens in between is then told rather than missed.
+        let subscribed = source.subscribe(self.from_seq);
+        let activities = self.with_activity.then(|| source.activities());
+        let subject = self.subject().await?;
+        let subscription = match subscribed {
+            Ok(subscription) => subscription,
+            Err(error) => return self.refuse(&error, &source, subject, frames).await,
+        };
+        let run = subject.as_ref().map(|subject| &subject.run);
+        let ended = run.is_some_and(|run| is_terminal(run.state()));
+        let wanted = Wanted {
+            tenant: self.tenant.0,
+            run_ref: run.map(|run| run.r#ref.clone()),
+            until_terminal: self.until_terminal && run.is_some(),
+            // The event that ended it is among those up to here, or was told long ago.
+            last: (ended && self.until_terminal).then(|| source.newest()),
+        };
+        if let (Some(subject), 0) = (subject, self.from_seq) {
+            self.snapshot(subject, subscription.next_seq(), frames).await?;
+            if ended && self.until_terminal {
+                return Ok(());
+            }
+        }
+        self.follow(subscription, activities, &wanted, frames).await
+    }
+
+    async fn subject(&self) -> Result<Option<Subject>, Status> {
+        let Some(target) = &self.target else { return Ok(None) };
+        let target = self.lookup.pin(target).await?;
+        let run = self.lookup.run(&target).await?;
+        Ok(Some(Subject { target, run }))
+    }
+
+    /// Refuses a sequence that cannot be read. What has expired is made up for by a snapshot and the new sequence.
+    async fn refuse(
+        &self,
+        error: &WatchError,
+        source: &WatchSource,
+        subject: Option<Subject>,
+        frames: &Frames,
+    ) -> Result<(), End> {
+        if matches!(error, WatchError::Expired { .. } | WatchError::Ahead { .. }) {
+            let next_seq = source.newest() + 1;
+            match subject {
+                Some(subject) => self.snapshot(subject, next_seq, frames).await?,
+                None => send(frames, WatchRunsResponse { next_seq, ..Default::default() }).await?,
+            }
+        }
+        Err(End::Tell(watch_status(error)))
+    }
+
+    async fn snapshot(&self, subject: Subject, next_seq: u64, frames: &Frames) -> Result<(), End> {
+        let mut run = Some(subject.run);
+        let mut from = Some(TaskIndex(0));
+        while let Some(index) = from {
+            let page = self.lookup.tasks(&subject.target, index, SNAPSHOT_TASKS, &[], false).await?;
+            from = page.next;
+            let frame = WatchRunsResponse {
+                run: run.take(),
+                tasks: page.tasks,
+                next_seq,
+                snapshot_complete: from.is_none(),
+                events: Vec::new(),
+            };
+            send(frames, frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        mut subscription: Subscription,
+        mut activities: Option<ActivityReader>,
+        wanted: &Wanted,
+        frames: &Frames,
+    ) -> Result<(), End> {
+        while wanted.last.is_none_or(|last| subscription.next_seq() <= last) {
+            let frame = tokio::select! {
+                biased;
+                page = subscription.next() => wanted.of_page(&page.map_err(|error| watch_status(&error))?),
+                activity = next_activity(&mut activities) => {
+                    activity.and_then(|activity| wanted.of_activity(activity, subscription.next_seq()))
+                }
+                () = frames.closed() => return Err(End::Done),
+                () = self.draining.cancelled() => return Err(End::Tell(stopping())),
+            };
+            let Some(frame) = frame else { continue };
+            let ended = wanted.until_terminal && frame.events.iter().any(ends_a_run);
+            send(frames, frame).await?;
+            if ended {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Wanted {
+    fn takes(&self, event: &WatchEvent, tenant: u32) -> bool {
+        tenant == self.tenant && self.run_ref.as_ref().is_none_or(|run_ref| event.run_ref == *run_ref)
+    }
+
+    fn of_page(&self, page: &PageSlice) -> Option<WatchRunsResponse> {
+        let wanted = page.events().filter(|(event, tenant)| self.takes(event, *tenant));
+        let events: Vec<WatchEvent> = wanted.map(|(event, _)| event.clone()).collect();
+        (!events.is_empty()).then(|| WatchRunsResponse {
+            events,
+            next_seq: page.next_seq(),
+            ..Default::default()
+        })
+    }
+
+    fn of_activity(&self, (tenant, event): (u32, WatchEvent), next_seq: u64) -> Option<WatchRunsResponse> {
+        self.takes(&event, tenant).then(|| WatchRunsResponse {
+            events: vec![event],
+            next_seq,
+            ..Default::default()
+        })
+    }
+}
+
+async fn send(frames: &Frames, frame: WatchRunsResponse) -> Result<(), End> {
+    frames.send(Ok(frame)).await.map_err(|_| End::Done)
+}
+
+/// The next activity; never, without a reader.
+async fn next_activity(activities: &mut Option<ActivityReader>) -> Option<(u32, WatchEvent)> {
+    let Some(reader) = activities else { return std::future::pending().await };
+    match reader.next().await {
+        Some(activity) => Some((activity.tenant, activity.event.clone())),
+        None => {
+            *activities = None;
+            None
+        }
+    }
+}
+
+/// A watch that is counted as long as it lasts.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn open(metrics: Arc<Metrics>) -> Self {
+        metrics.watch_opened();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.watch_closed();
+    }
+}
+
+fn ends_a_run(event: &WatchEvent) -> bool {
+    matches!(&event.change, Some(Change::Run(changed)) if is_terminal(changed.state()))
+}
+
+/// Whether nothing follows but a retry.
+#[must_use]
+pub const fn is_terminal(state: RunState) -> bool {
+    matches!(state, RunState::Succeeded | RunState::Failed | RunState::Cancelled)
+}
+
+fn watch_status(error: &WatchError) -> Status {
+    match error {
+        WatchError::Expired { .. } | WatchError::Ahead { .. } => {
+            refuse(ErrorCode::EventsExpired, error.to_string())
+        }
+        WatchError::Stopped => gone(),
+        WatchError::Read(_) | WatchError::Broken(_) | WatchError::Page(_) => {
+            internal("cannot read the event log", error)
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! From settings to a serving coordinator and to a clean end, in that order. Knows every part by name and what each one
+//! needs of the others; decides nothing.
+
+mod announce;
+mod reload;
+mod stop;
+mod wiring;
+
+use crate::blobs::{Blobs, FileBlobs};
+use crate::config::Config;
+use crate::engine::{Handle, Recovered, housekeeping};
+use crate::events::retention::EventRetention;
+use crate::http::{Health, router};
+use crate::material::{load_prompts, load_tls};
+use crate::metrics::Metrics;
+use crate::retention::Retention;
+use crate::rpc::server::serve as serve_rpc;
+use crate::serve::announce::{announce, notify};
+use crate::serve::reload::Reloads;
+use crate::serve::stop::{Cause, DRAIN_LIMIT, finish};
+use crate::serve::wiring::{Wiring, recover, span};
+use crate::store::{DataDir, Store};
+use crate::telemetry::FilterHandle;
+use crate::transcripts::{RetentionPolicy, Transcripts};
+use crate::workers::WorkersInForce;
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::pb::health_server::{Health as GrpcHealth, HealthServer};
+
+/// Serves until TERM or INT, or until a part fails.
+///
+/// # Errors
+/// What keeps it from starting, or from going on.
+pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let (mut stops, mut hangups) = (Stops::listen()?, signal(SignalKind::hangup())?);
+    raise_file_limit();
+    let tls = Arc::new(load_tls(&config, SystemTime::now())?);
+    let catalogue = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || load_prompts(&config)).await??
+    };
+    let workers = Arc::new(WorkersInForce::new(catalogue));
+    let listener = bind("--listen", config.listen).await?;
+    let probe = bind("--probe", config.probe).await?;
+    let addresses = (listener.local_addr()?, probe.local_addr()?);
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let (health_reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health::starting(health_reporter).await;
+    // Before the recovery, which may take its time: probes are to say "starting" meanwhile.
+    let mut parts = Parts::new();
+    let for_probes = (health.clone(), Arc::clone(&metrics), health_service.clone());
+    parts.spawn(async move { ("the probe port", serve_probes(probe, for_probes).await) });
+    let durable = tokio::select! {
+        durable = Durable::open(&config, metrics) => durable?,
+        () = stops.asked() => return Ok(()),
+    };
+    let (live, storing) = (durable.handle.clone(), durable.handle.clone());
+    health.recovered(move || live.is_live(), move || storing.can_store());
+    let reloads = Reloads { config, workers: Arc::clone(&workers), tls: Arc::clone(&tls), filter };
+    let mut running = Running::start(durable, &reloads.config, parts);
+    let services = running.wiring(&reloads.config, workers, started).services(health_service);
+    running.serve_rpc(listener, tls, services);
+    health.set_ready().await;
+    announce(&reloads.config, addresses)?;
+
+    let cause = running.wait(&mut stops, &mut hangups, &reloads).await;
+    tracing::info!(%cause, "stopping");
+    health.set_draining().await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    running.stop(cause).await
+}
+
+/// What is on the disk, opened and recovered.
+struct Durable {
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn Blobs>,
+    transcripts: Arc<Transcripts>,
+    engine: crate::engine::Engine,
+    handle: Handle,
+}
+
+impl Durable {
+    async fn open(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let for_thread = config.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let dir = DataDir::open(&for_thread.data_dir).with_context(|| {
+                format!("cannot use the data directory {}", for_thread.data_dir.display())
+            })?;
+            let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&dir.blobs())?);
+            let transcripts = Arc::new(Transcripts::open(&dir.transcripts())?);
+            let (store, recovered) = recover(&for_thread, &dir, Arc::clone(&blobs), metrics)?;
+            anyhow::Ok((store, blobs, transcripts, recovered))
+        });
+        let (store, blobs, transcripts, recovered) = opened.await??;
+        let Recovered { engine, handle, report, counts } = recovered;
+        tracing::info!(epoch = handle.epoch().0, records = report.records, ?counts, "recovered");
+        Ok(Self { store, blobs, transcripts, engine, handle })
+    }
+}
+
+/// Parts besides the engine and the gRPC server, by name.
+type Parts = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+/// Everything that runs, and how it is told to end.
+struct Running {
+    handle: Handle,
+    blobs: Arc<dyn Blobs>,
+    transcripts: Arc<Transcripts>,
+    engine: JoinSet<Result<(), crate::engine::EngineError>>,
+    engine_stop: CancellationToken,
+    parts: Parts,
+    rpc: JoinSet<anyhow::Result<()>>,
+    /// Streams and the tasks behind them.
+    streams: TaskTracker,
+    draining: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Starts the engine and what keeps house.
+    fn start(durable: Durable, config: &Config, mut parts: Parts) -> Self {
+        let Durable { store, blobs, transcripts, engine, handle } = durable;
+        let (engine_stop, stop) = (CancellationToken::new(), CancellationToken::new());
+        let stopped = engine_stop.clone();
+        let mut engine_task = JoinSet::new();
+        engine_task.spawn(async move { engine.run(stopped.cancelled()).await });
+
+        let keep = EventRetention { age: span(config.keep.events), bytes: config.keep.max_events.0 };
+        let keeper = handle.clone();
+        parts.spawn(async move {
+            housekeeping::run(keeper, keep).await;
+            ("housekeeping", Ok(()))
+        });
+        let policy =
+            RetentionPolicy { max_age: config.keep.transcripts, max_bytes: config.keep.max_transcripts.0 };
+        let retention =
+            Retention { store, transcripts: Arc::clone(&transcripts), policy, stop: stop.clone() };
+        parts.spawn(async move {
+            retention.run().await;
+            ("the removal of transcripts", Ok(()))
+        });
+        Self {
+            handle,
+            blobs,
+            transcripts,
+            engine: engine_task,
+            engine_stop,
+            parts,
+            rpc: JoinSet::new(),
+            streams: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stop,
+        }
+    }
+
+    fn wiring<'a>(
+        &'a self,
+        config: &'a Config,
+        workers: Arc<WorkersInForce>,
+        started: Instant,
+    ) -> Wiring<'a> {
+        Wiring {
+            config,
+            handle: &self.handle,
+            blobs: &self.blobs,
+            transcripts: &self.transcripts,
+            workers,
+            streams: &self.streams,
+            draining: &self.draining,
+            started,
+        }
+    }
+
+    fn serve_rpc<H: GrpcHealth>(
+        &mut self,
+        listener: TcpListener,
+        tls: Arc<orch_certs::ServerTls>,
+        services: crate::rpc::server::Services<H>,
+    ) {
+        let (handle, stop) = (self.handle.clone(), self.stop.clone());
+        self.rpc.spawn(async move { serve_rpc(listener, tls, services, &handle, stop).await });
+    }
+
+    /// Waits for a reason to stop; reloads meanwhile when asked to.
+    async fn wait(&mut self, stops: &mut Stops, hangups: &mut Signal, reloads: &Reloads) -> Cause {
+        loop {
+            tokio::select! {
+                biased;
+                () = stops.asked() => return Cause::Asked,
+                Some(ended) = self.engine.join_next() => return Cause::Engine(ended),
+                Some(ended) = self.rpc.join_next() => return Cause::of_server(ended),
+                Some(ended) = self.parts.join_next(), if !self.parts.is_empty() => {
+                    if let Some(cause) = Cause::of_part(ended) {
+                        return cause;
+                    }
+                }
+                _ = hangups.recv() => reloads.reload().await,
+            }
+        }
+    }
+
+    /// Ends everything, each within its time: streams first, then what they lean on, the engine last.
+    async fn stop(mut self, cause: Cause) -> anyhow::Result<()> {
+        // An engine that has ended needs no news.
+        let _ = self.handle.drain().await;
+        self.draining.cancel();
+        self.stop.cancel();
+        self.streams.close();
+        let drained = tokio::time::timeout(DRAIN_LIMIT, async {
+            self.streams.wait().await;
+            while self.rpc.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("some peers did not let go in time");
+        }
+        self.rpc.abort_all();
+        self.parts.abort_all();
+        self.engine_stop.cancel();
+        finish(cause, self.engine).await
+    }
+}
+
+/// Who wants the coordinator to stop: a supervisor, or a person at a terminal.
+struct Stops {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stops {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+type ForProbes<H> = (Health, Arc<Metrics>, HealthServer<H>);
+
+async fn serve_probes<H: GrpcHealth>(
+    listener: TcpListener,
+    (health, metrics, service): ForProbes<H>,
+) -> anyhow::Result<()> {
+    let routes = tonic::service::Routes::new(service);
+    let probes = router(health, move || metrics.encode().unwrap_or_default(), routes);
+    Ok(axum::serve(listener, probes).await?)
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({flag})"))
+}
+
+/// A fleet needs a descriptor for each connection, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

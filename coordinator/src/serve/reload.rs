@@ -1,0 +1,69 @@
+//! What SIGHUP puts in force without a restart: certificates, prompts and the log filter.
+//! Each keeps what it has when the new one will not do, and says so.
+
+use crate::config::Config;
+use crate::material::load_prompts;
+use crate::serve::announce::notify;
+use crate::telemetry::{self, FilterHandle};
+use crate::workers::WorkersInForce;
+use anyhow::Context as _;
+use orch_certs::ServerTls;
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What can be reloaded, and the settings of the start.
+#[derive(Debug)]
+pub(super) struct Reloads {
+    /// As the start read them.
+    pub(super) config: Config,
+    pub(super) workers: Arc<WorkersInForce>,
+    pub(super) tls: Arc<ServerTls>,
+    pub(super) filter: FilterHandle,
+}
+
+impl Reloads {
+    /// Reads everything again.
+    pub(super) async fn reload(&self) {
+        tell_systemd(NotifyState::Reloading);
+        let (tls, config) = (Arc::clone(&self.tls), self.config.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let wanted = config.again().context("cannot read the settings");
+            let prompts = load_prompts(wanted.as_ref().unwrap_or(&config)).map_err(anyhow::Error::from);
+            (tls.reload(SystemTime::now()).map_err(anyhow::Error::from), prompts, wanted)
+        });
+        match read.await {
+            Ok((certificates, prompts, wanted)) => {
+                told("certificates", certificates);
+                told("prompts", prompts.map(|catalogue| self.workers.replace(catalogue)));
+                told("settings", wanted.and_then(|wanted| self.put_in_force(&wanted)));
+            }
+            Err(error) => tracing::error!(%error, "the reload broke off"),
+        }
+        tell_systemd(NotifyState::Ready);
+    }
+
+    fn put_in_force(&self, wanted: &Config) -> anyhow::Result<()> {
+        telemetry::change(&self.filter, &wanted.log)?;
+        let names = self.config.needing_a_restart(wanted).join(", ");
+        if !names.is_empty() {
+            tracing::warn!(settings = names, "changed in the file and in force only after a restart");
+        }
+        Ok(())
+    }
+}
+
+fn told(what: &'static str, done: anyhow::Result<()>) {
+    match done {
+        Ok(()) => tracing::info!("{what} reloaded"),
+        Err(error) => tracing::error!("{what} not reloaded, the old ones stay in force: {error:#}"),
+    }
+}
+
+/// A reload is told with the time at which it began (`Type=notify-reload`).
+fn tell_systemd(state: NotifyState<'_>) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[state, now]),
+        Err(error) => tracing::debug!(%error, "systemd was not told"),
+    }
+}

@@ -1,0 +1,163 @@
+//! The parts put together: services from what they lean on, the engine from the store and the settings.
+
+use crate::blobs::Blobs;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::engine::commit::ThreadCommitter;
+use crate::engine::{Engine, Handle, Parts, Recovered};
+use crate::metrics::Metrics;
+use crate::presence::Registry;
+use crate::rpc::admin_service::Admin;
+use crate::rpc::assign::Cluster;
+use crate::rpc::blob_service::Blobber;
+use crate::rpc::lookup::Lookup;
+use crate::rpc::run_service::{RunParts, Runs};
+use crate::rpc::server::{Agents, Services};
+use crate::rpc::session::{ReportIntake, SessionParts, Timing};
+use crate::rpc::submit::Submitter;
+use crate::rpc::transcript_service::Scribe;
+use crate::rpc::uploads::Uploads;
+use crate::store::{ClusterId, DataDir, EpochStep, SledStore, Store};
+use crate::transcripts::Transcripts;
+use crate::workers::WorkersInForce;
+use anyhow::Context as _;
+use orch_core::outcome::{OutcomeRule, OutcomeRules};
+use orch_core::time::Span;
+use orch_proto::outcome::OUTCOMES;
+use rand::Rng as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+/// Agents stop their children after this many heartbeats without an acknowledgement: 8 minutes at 5 seconds, below
+/// the 120 after which the core requeues a task that says `wait`.
+const STOP_AFTER_HEARTBEATS: u32 = 96;
+/// Agents come back within a random part of this.
+const GO_AWAY_SPREAD: Duration = Duration::from_secs(2);
+
+/// What services lean on.
+pub(super) struct Wiring<'a> {
+    pub(super) config: &'a Config,
+    pub(super) handle: &'a Handle,
+    pub(super) blobs: &'a Arc<dyn Blobs>,
+    pub(super) transcripts: &'a Arc<Transcripts>,
+    pub(super) workers: Arc<WorkersInForce>,
+    pub(super) streams: &'a TaskTracker,
+    pub(super) draining: &'a CancellationToken,
+    pub(super) started: Instant,
+}
+
+impl Wiring<'_> {
+    /// Every service of the gRPC port.
+    pub(super) fn services<H: Health>(self, health: HealthServer<H>) -> Services<H> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let lookup = Lookup::new(self.handle.clone(), clock);
+        let registry = Arc::new(Registry::default());
+        let agents = Agents::new(self.sessions(&registry));
+        let runs = Runs::new(RunParts {
+            engine: self.handle.clone(),
+            lookup: lookup.clone(),
+            submitter: Submitter::new(self.handle.clone(), Arc::clone(&self.workers)),
+            uploads: Uploads::default(),
+            fresh_id: || uuid::Uuid::now_v7().simple().to_string(),
+            tasks: self.streams.clone(),
+            draining: self.draining.clone(),
+        });
+        let (transcripts, streams) = (Arc::clone(self.transcripts), self.streams.clone());
+        Services {
+            runs,
+            blobs: Blobber::new(Arc::clone(self.blobs), self.streams.clone()),
+            transcripts: Scribe::new(transcripts, lookup, self.handle.clone(), streams),
+            agents,
+            admin: Admin::new(self.handle.clone(), registry, self.workers, self.started),
+            health,
+        }
+    }
+
+    fn sessions(&self, registry: &Arc<Registry>) -> SessionParts {
+        let heartbeat = self.config.heartbeat_interval;
+        SessionParts {
+            engine: self.handle.clone(),
+            cluster: Cluster { id: self.handle.cluster().0, epoch: self.handle.epoch().0 },
+            timing: Timing {
+                heartbeat,
+                stop_after: heartbeat * STOP_AFTER_HEARTBEATS,
+                spread: GO_AWAY_SPREAD,
+            },
+            registry: Arc::clone(registry),
+            reports: ReportIntake::new(Arc::clone(self.blobs)),
+            tasks: self.streams.clone(),
+            draining: self.draining.clone(),
+        }
+    }
+}
+
+/// Opens the store and recovers the state from it. Blocks.
+pub(super) fn recover(
+    config: &Config,
+    dir: &DataDir,
+    blobs: Arc<dyn Blobs>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<(Arc<dyn Store>, Recovered)> {
+    let opened = SledStore::open(&dir.store(), ClusterId(rand::rng().random()));
+    let store: Arc<dyn Store> = Arc::new(opened.context("cannot open the store")?);
+    let parts = Parts {
+        store: Arc::clone(&store),
+        blobs,
+        committer: Box::new(ThreadCommitter::spawn(Arc::clone(&store))?),
+        clock: Arc::new(SystemClock),
+        config: core_config(config),
+        metrics,
+        step: EpochStep::Start,
+    };
+    Ok((store, Engine::open(parts).context("cannot recover the store")?))
+}
+
+/// The settings that the core decides by.
+fn core_config(config: &Config) -> orch_core::config::Config {
+    let mut core =
+        orch_core::config::Config::new(outcome_rules()).with_heartbeat(span(config.heartbeat_interval));
+    core.keep_runs = span(config.keep.runs);
+    core.keep_requests = span(config.keep.request_ids);
+    core
+}
+
+/// A length of time as the core counts it.
+pub(super) fn span(length: Duration) -> Span {
+    Span(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The decision columns of the outcome table, as the core takes them.
+fn outcome_rules() -> OutcomeRules {
+    let mut rules = vec![OutcomeRule::default(); OUTCOMES.len() + 1];
+    for row in &OUTCOMES {
+        let at = usize::try_from(i32::from(row.outcome)).unwrap_or(0);
+        if let Some(rule) = rules.get_mut(at) {
+            *rule = OutcomeRule { retryable: row.retryable, counts_as_crash: row.counts_as_crash };
+        }
+    }
+    OutcomeRules(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+    use orch_core::outcome::Outcome;
+
+    #[test]
+    fn the_core_decides_by_the_settings_and_the_outcome_table() {
+        let day = Duration::from_secs(86_400);
+        let flags = Flags { keep_runs: Some(day), keep_request_ids: Some(2 * day), ..Flags::default() };
+        let core = core_config(&Config::resolve(flags).unwrap());
+        assert_eq!((core.keep_runs, core.keep_requests), (Span::days(1), Span::days(2)));
+        assert_eq!(core.heartbeat, Span::seconds(5));
+        for row in &OUTCOMES {
+            let at = usize::try_from(i32::from(row.outcome)).unwrap();
+            assert_eq!(core.outcomes.0[at].retryable, row.retryable, "{:?}", row.outcome);
+        }
+        assert!(!core.outcomes.0[usize::from(Outcome::OK.0)].retryable);
+    }
+}

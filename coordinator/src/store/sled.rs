@@ -1,0 +1,287 @@
+//! The store on sled 0.34.7: a data format that is old and known, used only in the ways that were found safe.
+//!
+//! No sled type leaves this module. The rules, each with a test:
+//!
+//! | Rule | Why | Where |
+//! |---|---|---|
+//! | our own `sync_data` on our own descriptor of `db` after every flush | sled's flush is `sync_file_range`: neither the file's length nor the drive's cache | `disk.rs` |
+//! | `apply_batch` on one tree; no `transaction`, no `flush_async`, no timer | each of them deadlocks or hides errors | `disk.rs` |
+//! | at most [`MAX_BATCH_KEYS`] keys a batch, more in steps under a marker | a large one takes far more memory than it has content | `large.rs` |
+//! | values of at most 4 KiB | larger leaves go to files that sled never syncs | `changes.rs` |
+//! | `snap.*.generating` removed before opening | a torn one is taken for the newest index and bricks the store | `guards.rs` |
+//! | on `Corruption` the index snapshots are moved aside, and one more try | the log alone is enough to rebuild them | `guards.rs` |
+//! | the number of the last commit is kept beside sled and compared when opening | sled takes a damaged message for the end of its log and goes on without the rest | `anchor.rs` |
+//! | any error stops the store for good | sled remembers some errors and forgets others | `gate.rs` |
+//!
+//! sled does not look at a value's meaning and neither does this module; framing and checks are those of every backend.
+
+mod anchor;
+mod disk;
+mod gate;
+mod guards;
+mod large;
+
+use std::io::{BufRead, Write};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use self::anchor::Anchor;
+use self::disk::Disk;
+pub use self::disk::{DataSync, Syncer};
+use self::gate::Gate;
+use super::changes::{self, Change};
+use super::dir::{self, DirLock, DiskSpace};
+use super::error::{CommitError, ExportError, Fault, ImportError, LoadError, OpenError, ReadError};
+use super::key::{Key, Prefix};
+use super::meta::{ClusterId, Meta};
+use super::read::{self, RawRange, Records};
+use super::record::SCHEMA;
+use super::tally::{Share, Tally};
+use super::transfer::{self, TransferReport};
+use super::{Batch, CommitStats, EpochStep, Health, LoadReport, Record, Recovery, Store};
+
+/// Most keys in one sled batch, the store's own included. One of 2,048 was seen to take 1.8 GB.
+pub const MAX_BATCH_KEYS: usize = 512;
+
+/// sled keeps up to ten times this in memory. The live set is small and cold records are read once.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub struct SledStore {
+    dir: PathBuf,
+    disk: Disk,
+    anchor: Anchor,
+    gate: Gate,
+    recovered: Recovery,
+    /// The current meta; locked by the one commit under way.
+    writer: Mutex<Meta>,
+    figures: Mutex<Figures>,
+    _lock: DirLock,
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    tally: Tally,
+    commits: u64,
+    totals: CommitStats,
+    last_commit: Option<CommitStats>,
+}
+
+impl SledStore {
+    /// Opens the store in `dir`, or makes one there for a cluster named `new_cluster`, and mends what a crash left.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what to do about it is in its text.
+    pub fn open(dir: &Path, new_cluster: ClusterId) -> Result<Self, OpenError> {
+        Self::open_with(dir, new_cluster, Box::new(DataSync))
+    }
+
+    /// As [`SledStore::open`], with another way to wait for the disk.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open_with(dir: &Path, new_cluster: ClusterId, syncer: Box<dyn Syncer>) -> Result<Self, OpenError> {
+        dir::create_private(dir).map_err(Fault::io("create the store's directory"))?;
+        let lock = DirLock::take(dir)?;
+        let mut recovered = Recovery::default();
+        let disk = guards::open(dir, syncer, &mut recovered)?;
+        let anchor = Anchor::open(dir)?;
+        let meta = recover(dir, &disk, &anchor, new_cluster, &mut recovered)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            disk,
+            anchor,
+            gate: Gate::default(),
+            recovered,
+            writer: Mutex::new(meta),
+            figures: Mutex::new(Figures { tally: meta.tally, ..Figures::default() }),
+            _lock: lock,
+        })
+    }
+
+    /// The writer's place; only one commit is ever under way.
+    fn writer(&self) -> Result<MutexGuard<'_, Meta>, Fault> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gate.refuse_if_stopped()?;
+        Ok(writer)
+    }
+
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes checked changes durable. Anything but success stops the store.
+    fn write(
+        &self,
+        current: &mut Meta,
+        mut changes: Vec<Change>,
+        mut meta: Meta,
+    ) -> Result<CommitStats, Fault> {
+        let under_way = self.gate.begin();
+        changes::settle(&mut changes, &mut meta, &self.disk)?;
+        let stats = if changes.len() > MAX_BATCH_KEYS {
+            large::commit(&self.disk, &changes)?
+        } else {
+            self.disk.write(&changes)?
+        };
+        self.anchor.record(meta.commits)?;
+        *current = meta;
+        under_way.durable();
+        let mut figures = self.figures();
+        figures.tally = meta.tally;
+        figures.commits += 1;
+        figures.totals += stats;
+        figures.last_commit = Some(stats);
+        Ok(stats)
+    }
+
+    fn fill(&self, current: &mut Meta, from: &mut dyn BufRead) -> Result<TransferReport, ImportError> {
+        let mut reader = transfer::Reader::open(from)?;
+        let mut meta = reader.meta();
+        let unfinished = Meta { importing: true, ..meta };
+        self.disk.write(&[changes::of_meta(&unfinished)])?;
+        loop {
+            let changes = reader.next_changes(MAX_BATCH_KEYS)?;
+            if changes.is_empty() {
+                break;
+            }
+            self.disk.write(&changes)?;
+        }
+        meta.tally = reader.tally();
+        meta.commits = current.commits + 1;
+        self.disk.write(&[changes::of_meta(&meta)])?;
+        self.anchor.record(meta.commits)?;
+        *current = meta;
+        self.figures().tally = meta.tally;
+        Ok(reader.report())
+    }
+}
+
+/// Brings an opened store to a state in which every commit is whole, and returns its meta.
+fn recover(
+    dir: &Path,
+    disk: &Disk,
+    anchor: &Anchor,
+    new_cluster: ClusterId,
+    recovered: &mut Recovery,
+) -> Result<Meta, OpenError> {
+    let Some(meta) = disk.meta()? else {
+        if !disk.is_empty() {
+            let detail = "it has records but no record of its own".to_owned();
+            return Err(OpenError::Damaged { dir: dir.to_owned(), detail });
+        }
+        let meta = Meta::new(new_cluster);
+        anchor.check(dir, meta.commits)?;
+        disk.write(&[changes::of_meta(&meta)])?;
+        return Ok(meta);
+    };
+    // Before anything is touched: a newer version may have left something this one would misread.
+    let supported = u32::from(SCHEMA);
+    if meta.schema > supported {
+        return Err(OpenError::NewerSchema { found: meta.schema });
+    }
+    if meta.schema < supported {
+        return Err(OpenError::OlderSchema { found: meta.schema });
+    }
+    if meta.importing {
+        return Err(OpenError::UnfinishedImport { dir: dir.to_owned() });
+    }
+    anchor.check(dir, meta.commits)?;
+    // What the last process wrote may still be in the page cache only, and is about to be served as durable.
+    disk.sync()?;
+    large::recover(disk, recovered)?;
+    disk.meta()?.ok_or_else(|| Fault::Own { key: Key::meta() }.into())
+}
+
+impl Store for SledStore {
+    fn meta(&self) -> Meta {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load_with(&self, visit: &mut dyn FnMut(Key, &[u8])) -> Result<LoadReport, LoadError> {
+        let current = self.writer()?;
+        Ok(read::load(&self.disk, *current, self.recovered, visit)?)
+    }
+
+    fn begin_epoch(&self, step: EpochStep, tick: u64) -> Result<Meta, CommitError> {
+        let mut current = self.writer()?;
+        let meta = current.begun(step, tick);
+        self.write(&mut current, Vec::new(), meta)?;
+        Ok(meta)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<CommitStats, CommitError> {
+        let mut current = self.writer()?;
+        let (changes, meta) = changes::check(batch, &current)?;
+        if changes.is_empty() && meta == *current {
+            return Ok(CommitStats::default());
+        }
+        Ok(self.write(&mut current, changes, meta)?)
+    }
+
+    fn mark_clean(&self, expect_epoch: u64, tick: u64) -> Result<(), CommitError> {
+        let mut current = self.writer()?;
+        let meta = changes::closed(&current, expect_epoch, tick)?;
+        self.write(&mut current, Vec::new(), meta)?;
+        Ok(())
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
+        self.gate.read(|| {
+            let framed = self.disk.get(key)?;
+            Ok(framed.map(|framed| read::payload(key, &framed).map(<[u8]>::to_vec)).transpose()?)
+        })
+    }
+
+    fn scan(&self, prefix: &Prefix, after: Option<&Key>, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.gate.read(|| read::scan(&self.disk, prefix, after, limit))
+    }
+
+    fn export(&self, to: &mut dyn Write) -> Result<TransferReport, ExportError> {
+        let current = self.writer()?;
+        transfer::export(&self.disk, &current, to)
+    }
+
+    fn import(&self, from: &mut dyn BufRead) -> Result<TransferReport, ImportError> {
+        let mut current = self.writer()?;
+        let everything = (Bound::Unbounded, Bound::Unbounded);
+        if self.disk.page(&everything, 2)?.len() > 1 {
+            return Err(ImportError::NotEmpty);
+        }
+        let under_way = self.gate.begin();
+        let report = self.fill(&mut current, from)?;
+        under_way.durable();
+        Ok(report)
+    }
+
+    fn health(&self) -> Result<Health, ReadError> {
+        let space = DiskSpace::of(&self.dir).map_err(Fault::io("ask for free disk space"))?;
+        let bytes_on_disk = dir::disk_usage(&self.dir).map_err(Fault::io("measure the store's files"))?;
+        let figures = self.figures();
+        Ok(Health {
+            serving: self.gate.refuse_if_stopped().is_ok(),
+            bytes_on_disk,
+            live_records: figures.tally.records,
+            live_bytes: figures.tally.bytes,
+            free_disk_percent: space.free_percent(),
+            commits: figures.commits,
+            totals: figures.totals,
+            last_commit: figures.last_commit,
+        })
+    }
+}
+
+impl Records for Disk {
+    fn share(&self, key: &Key) -> Result<Option<Share>, Fault> {
+        Ok(self.get(key)?.map(|framed| Share::of(key, &framed)))
+    }
+
+    fn page(&self, range: &RawRange, limit: usize) -> Result<Vec<Record>, Fault> {
+        self.range(range, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,497 @@
+//! The suite on sled, and a test for each rule of the [parent module](super).
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::memory::FailAt;
+use crate::store::suite::{Backend, conformance};
+use crate::store::{Key, MAX_VALUE_BYTES, Op, Tenant, record};
+
+const T: Tenant = Tenant::DEFAULT;
+const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
+
+/// Counts, and fails on request.
+#[derive(Debug, Default)]
+struct Probe {
+    syncs: AtomicU64,
+    largest_batch: AtomicUsize,
+    fail: Mutex<Option<FailAt>>,
+}
+
+impl Probe {
+    fn fails(&self, at: FailAt) -> io::Result<()> {
+        let mut planned = self.fail.lock().unwrap();
+        if *planned == Some(at) {
+            *planned = None;
+            return Err(io::Error::other("injected by a test"));
+        }
+        Ok(())
+    }
+}
+
+impl Syncer for Arc<Probe> {
+    fn before_write(&self, keys: usize) -> io::Result<()> {
+        self.largest_batch.fetch_max(keys, Ordering::Relaxed);
+        self.fails(FailAt::BeforeWrite)
+    }
+
+    fn sync(&self, db: &File) -> io::Result<()> {
+        self.fails(FailAt::BeforeSync)?;
+        DataSync.sync(db)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.fails(FailAt::AfterSync)
+    }
+}
+
+/// A store in a directory of its own.
+struct OnDisk {
+    dir: TempDir,
+    store: Option<SledStore>,
+    probe: Arc<Probe>,
+}
+
+impl OnDisk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = Arc::<Probe>::default();
+        let store = SledStore::open_with(dir.path(), CLUSTER, Box::new(probe.clone())).unwrap();
+        Self { dir, store: Some(store), probe }
+    }
+
+    fn reopened(&mut self) -> &SledStore {
+        self.store = None;
+        self.store = Some(self.try_open().unwrap());
+        self.store.as_ref().unwrap()
+    }
+
+    fn try_open(&self) -> Result<SledStore, OpenError> {
+        SledStore::open_with(self.dir.path(), CLUSTER, Box::new(self.probe.clone()))
+    }
+
+    fn get(&self) -> &SledStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn files(&self) -> PathBuf {
+        self.dir.path().join("sled")
+    }
+}
+
+impl Backend for OnDisk {
+    fn store(&self) -> &dyn Store {
+        self.get()
+    }
+
+    fn crash(&mut self, _seed: u64) {
+        *self.probe.fail.lock().unwrap() = None;
+        self.reopened();
+    }
+
+    fn fail_next(&self, at: FailAt) {
+        *self.probe.fail.lock().unwrap() = Some(at);
+    }
+
+    fn another(&self) -> Box<dyn Backend> {
+        Box::new(Self::new())
+    }
+}
+
+conformance!(OnDisk::new(), histories: 16);
+
+fn put(run: u64, value: &[u8]) -> Op {
+    Op::Put { key: Key::run(T, run), value: value.to_vec() }
+}
+
+fn commit(store: &SledStore, ops: Vec<Op>) -> Result<CommitStats, CommitError> {
+    store.commit(Batch { expect_epoch: store.meta().epoch, ops })
+}
+
+fn count(store: &SledStore) -> u64 {
+    store.load_with(&mut |_, _| {}).unwrap().records
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_commit_syncs_before_it_returns() {
+    let disk = OnDisk::new();
+    let syncs = || disk.probe.syncs.load(Ordering::Relaxed);
+    for run in 0..5 {
+        let before = syncs();
+        let stats = commit(disk.get(), vec![put(run, b"x"), put(run + 100, b"y")]).unwrap();
+        assert_eq!((syncs() - before, stats.syncs), (1, 1));
+    }
+    let before = syncs();
+    let epoch = disk.get().begin_epoch(EpochStep::Start, 0).unwrap().epoch;
+    disk.get().mark_clean(epoch, 0).unwrap();
+    assert_eq!(syncs() - before, 2);
+}
+
+#[test]
+fn a_commit_whose_sync_fails_is_not_acknowledged_and_not_retried() {
+    let disk = OnDisk::new();
+    disk.fail_next(FailAt::BeforeSync);
+    let before = disk.probe.syncs.load(Ordering::Relaxed);
+    assert!(matches!(commit(disk.get(), vec![put(1, b"x")]), Err(CommitError::Fault(Fault::Io { .. }))));
+    assert!(matches!(commit(disk.get(), vec![put(2, b"x")]), Err(CommitError::Fault(Fault::Stopped))));
+    assert_eq!(disk.probe.syncs.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn opening_syncs_what_the_last_process_left_in_the_page_cache() {
+    let mut disk = OnDisk::new();
+    disk.fail_next(FailAt::BeforeSync);
+    commit(disk.get(), vec![put(1, b"x")]).unwrap_err();
+    let before = disk.probe.syncs.load(Ordering::Relaxed);
+    disk.reopened();
+    assert!(disk.probe.syncs.load(Ordering::Relaxed) > before);
+}
+
+#[test]
+fn no_batch_has_more_keys_than_the_cap() {
+    let disk = OnDisk::new();
+    let stats = commit(disk.get(), (0..3_000).map(|run| put(run, b"value")).collect()).unwrap();
+    assert_eq!(disk.probe.largest_batch.load(Ordering::Relaxed), MAX_BATCH_KEYS);
+    assert_eq!(stats.keys, 3_000);
+    assert!(stats.own_keys < 120, "{} keys: staging is to cost little", stats.own_keys);
+    let stats = commit(disk.get(), (0..511).map(|run| put(run, b"other")).collect()).unwrap();
+    assert_eq!((stats.keys, stats.own_keys, stats.syncs), (511, 1, 1), "a full batch needs no steps");
+}
+
+/// Photographs the files at every write and every sync: what a process that is killed there leaves behind.
+#[derive(Debug)]
+struct Camera {
+    files: PathBuf,
+    shots: PathBuf,
+    taken: AtomicUsize,
+}
+
+impl Camera {
+    fn shoot(&self) {
+        let shot = self.taken.fetch_add(1, Ordering::Relaxed);
+        copy_dir(&self.files, &self.shots.join(shot.to_string()).join("sled"));
+    }
+}
+
+impl Syncer for Arc<Camera> {
+    fn before_write(&self, _keys: usize) -> io::Result<()> {
+        self.shoot();
+        Ok(())
+    }
+
+    fn sync(&self, db: &File) -> io::Result<()> {
+        self.shoot();
+        DataSync.sync(db)
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_large_commit_leaves_all_of_it_or_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let old: Vec<Op> = (0..3_000).step_by(3).map(|run| put(run, b"old")).collect();
+    let store = SledStore::open(&dir, CLUSTER).unwrap();
+    commit(&store, old).unwrap();
+    let before = store.load().unwrap().records;
+    drop(store);
+
+    let shots = temp.path().join("shots");
+    let camera = Arc::new(Camera { files: dir.join("sled"), shots, taken: AtomicUsize::new(0) });
+    let store = SledStore::open_with(&dir, CLUSTER, Box::new(camera.clone())).unwrap();
+    let first = camera.taken.load(Ordering::Relaxed);
+    let changes = (0..3_000).map(|run| match run % 2 {
+        0 => put(run, b"new"),
+        _ => Op::Delete { key: Key::run(T, run) },
+    });
+    commit(&store, changes.collect()).unwrap();
+    let after = store.load().unwrap().records;
+    let last = camera.taken.load(Ordering::Relaxed);
+    drop(store);
+
+    let (mut dropped, mut completed) = (0, 0);
+    for shot in first..last {
+        let dir = camera.shots.join(shot.to_string());
+        let found = SledStore::open(&dir, CLUSTER).unwrap().load().unwrap();
+        let recovered = found.report.recovered;
+        let whole = match (recovered.dropped_commit, recovered.completed_commit) {
+            (true, _) => found.records == before,
+            (false, true) => found.records == after,
+            (false, false) => found.records == before || found.records == after,
+        };
+        assert!(whole, "shot {shot} of {first}..{last}: half a commit, {recovered:?}");
+        dropped += u32::from(recovered.dropped_commit);
+        completed += u32::from(recovered.completed_commit);
+        let again = SledStore::open(&dir, CLUSTER).unwrap().load().unwrap();
+        assert_eq!(again.report.recovered, Recovery::default(), "shot {shot}: mended once");
+        assert!(again.records == found.records, "shot {shot}");
+    }
+    assert!(dropped >= 2 && completed >= 2, "{dropped} dropped, {completed} completed");
+}
+
+#[test]
+fn values_at_the_cap_leave_the_unsynced_blob_files_unused() {
+    let disk = OnDisk::new();
+    for round in 0..6_u64 {
+        let value = vec![u8::try_from(round).unwrap(); MAX_VALUE_BYTES];
+        let name = |task: u64| format!("{:0>245}", task * 37 % 100);
+        let ops =
+            (0..100).map(|task| Op::Put { key: Key::name(T, &name(task)).unwrap(), value: value.clone() });
+        commit(disk.get(), ops.collect()).unwrap();
+        commit(disk.get(), (0..600).map(|run| put(run, &value)).collect()).unwrap();
+        assert_eq!(fs::read_dir(disk.files().join("blobs")).unwrap().count(), 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_torn_index_snapshot_bricks_nothing() {
+    let mut disk = OnDisk::new();
+    commit(disk.get(), vec![put(1, b"x")]).unwrap();
+    disk.store = None;
+    for content in [&b""[..], b"torn", &[0; 100]] {
+        let torn = disk.files().join("snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&torn, content).unwrap();
+        let store = disk.reopened();
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.report.records, loaded.report.recovered.torn_snapshots), (1, 1));
+        assert!(!torn.exists());
+    }
+}
+
+#[test]
+fn without_the_guard_a_torn_index_snapshot_would_brick_the_store() {
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("snap.FFFFFFFFFFFFFFFF.generating"), b"").unwrap();
+    let refused = ::sled::Config::new().path(files.path()).flush_every_ms(None).open();
+    assert!(matches!(refused, Err(::sled::Error::Corruption { .. })), "sled no longer needs the guard");
+}
+
+#[test]
+fn damaged_index_snapshots_are_moved_aside_and_rebuilt_from_the_log() {
+    let mut disk = OnDisk::new();
+    commit(disk.get(), (0..2_000).map(|run| put(run, b"value")).collect()).unwrap();
+    // sled writes its index only while opening a log that has grown.
+    let before = disk.reopened().load().unwrap().records;
+    disk.store = None;
+    let snapshots: Vec<PathBuf> = fs::read_dir(disk.files())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap."))
+        .collect();
+    assert!(!snapshots.is_empty());
+    for path in &snapshots {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let loaded = disk.reopened().load().unwrap();
+    assert!(loaded.report.recovered.rebuilt_index);
+    assert!(loaded.records == before);
+    assert_eq!(fs::read_dir(disk.dir.path().join("aside")).unwrap().count(), snapshots.len());
+    commit(disk.get(), vec![put(9_999, b"goes on")]).unwrap();
+    assert!(!disk.reopened().load().unwrap().report.recovered.rebuilt_index);
+}
+
+#[test]
+fn a_second_process_is_refused_by_pid() {
+    let disk = OnDisk::new();
+    let error = disk.try_open().unwrap_err();
+    assert!(
+        matches!(error, OpenError::Locked(dir::LockError::InUse { pid: Some(pid), .. }) if pid == std::process::id())
+    );
+    assert!(error.to_string().contains("is in use by process"), "{error}");
+}
+
+#[test]
+fn a_copied_directory_is_the_same_cluster() {
+    let mut disk = OnDisk::new();
+    commit(disk.get(), vec![put(1, b"x")]).unwrap();
+    disk.store = None;
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(disk.dir.path(), copy.path());
+    let store = SledStore::open(copy.path(), ClusterId([0; 16])).unwrap();
+    assert_eq!(store.meta().cluster, CLUSTER);
+    assert_eq!(count(&store), 1);
+}
+
+/// Writes under a key as no store would.
+fn write_raw(disk: &OnDisk, key: &Key, framed: Vec<u8>) {
+    disk.get().disk.write(&[(key.clone(), Some(framed))]).unwrap();
+}
+
+#[test]
+fn a_damaged_record_is_named_and_never_returned() {
+    let disk = OnDisk::new();
+    let key = Key::run(T, 1);
+    commit(disk.get(), vec![put(1, b"payload")]).unwrap();
+    let mut framed = disk.get().disk.get(&key).unwrap().unwrap().to_vec();
+    framed[10] ^= 1;
+    write_raw(&disk, &key, framed);
+    let store = disk.get();
+    let names_it = |fault: &Fault| matches!(fault, Fault::Record { key: named, .. } if *named == key);
+    assert!(matches!(store.load(), Err(LoadError(fault)) if names_it(&fault)));
+    assert!(matches!(store.get(&key), Err(ReadError::Fault(fault)) if names_it(&fault)));
+    assert!(
+        matches!(store.scan(&Prefix::everything(), None, 9), Err(ReadError::Fault(fault)) if names_it(&fault))
+    );
+    assert!(matches!(store.export(&mut Vec::new()), Err(ExportError::Fault(fault)) if names_it(&fault)));
+}
+
+#[test]
+fn a_record_of_a_newer_schema_stops_the_start() {
+    let disk = OnDisk::new();
+    let key = Key::run(T, 1);
+    write_raw(&disk, &key, record::encode_as(SCHEMA + 1, &key, b"from the future"));
+    let error = disk.get().load().unwrap_err();
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source).unwrap();
+    assert!(cause.to_string().contains("run a newer orchd"), "{cause}");
+}
+
+#[test]
+fn a_store_of_another_schema_does_not_open() {
+    let mut disk = OnDisk::new();
+    let meta = disk.get().meta();
+    for (schema, newer) in [(2, true), (0, false)] {
+        write_raw(&disk, &Key::meta(), Meta { schema, ..meta }.encode());
+        disk.store = None;
+        let error = disk.try_open().unwrap_err();
+        assert_eq!(matches!(error, OpenError::NewerSchema { found: 2 }), newer, "{error}");
+        assert_eq!(matches!(error, OpenError::OlderSchema { found: 0 }), !newer, "{error}");
+        let mut recovery = Recovery::default();
+        let raw = guards::open(disk.dir.path(), Box::new(DataSync), &mut recovery).unwrap();
+        raw.write(&[changes::of_meta(&meta)]).unwrap();
+        drop(raw);
+        disk.reopened();
+    }
+}
+
+#[test]
+fn an_import_that_broke_off_is_not_taken_for_a_store() {
+    let disk = OnDisk::new();
+    commit(disk.get(), (0..600).map(|run| put(run, b"value")).collect()).unwrap();
+    let mut export = Vec::new();
+    disk.get().export(&mut export).unwrap();
+    export.truncate(export.len() / 2);
+    let mut copy = OnDisk::new();
+    assert!(copy.get().import(&mut export.as_slice()).is_err());
+    copy.store = None;
+    assert!(matches!(copy.try_open(), Err(OpenError::UnfinishedImport { .. })));
+}
+
+#[test]
+fn files_are_private_and_measured() {
+    let disk = OnDisk::new();
+    commit(disk.get(), vec![put(1, &[7; 4000])]).unwrap();
+    let mut pending = vec![disk.dir.path().to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            let expected = if meta.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(meta.permissions().mode() & 0o777, expected, "{}", entry.path().display());
+            pending.extend(meta.is_dir().then(|| entry.path()));
+        }
+    }
+    let health = disk.get().health().unwrap();
+    assert!(health.bytes_on_disk >= 4000 && health.free_disk_percent <= 100);
+}
+
+#[test]
+fn a_record_that_vanished_or_came_back_older_is_missed() {
+    let disk = OnDisk::new();
+    let key = Key::run(T, 1);
+    commit(disk.get(), vec![put(1, b"old"), put(2, b"other")]).unwrap();
+    let old = disk.get().disk.get(&key).unwrap().unwrap().to_vec();
+    commit(disk.get(), vec![put(1, b"new")]).unwrap();
+    assert_eq!(count(disk.get()), 2);
+    for tampered in [Some(old), None] {
+        disk.get().disk.write(&[(key.clone(), tampered)]).unwrap();
+        let error = disk.get().load().unwrap_err();
+        assert!(matches!(error, LoadError(Fault::Incomplete { expected: 2, .. })), "{error:?}");
+    }
+}
+
+/// Flips one bit of `db` in a copy of the directory and says what opening and loading the copy comes to.
+fn load_with_flipped_bit(disk: &OnDisk, log: &[u8], bit: usize) -> Result<Vec<Record>, String> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(disk.dir.path(), copy.path());
+    let mut damaged = log.to_vec();
+    damaged[bit / 8] ^= 1 << (bit % 8);
+    fs::write(copy.path().join("sled/db"), damaged).unwrap();
+    let store = SledStore::open(copy.path(), CLUSTER).map_err(|error| error.to_string())?;
+    Ok(store.load().map_err(|error| error.0.to_string())?.records)
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_not_taken_for_an_older_store() {
+    let mut disk = OnDisk::new();
+    for run in 0..5 {
+        commit(disk.get(), vec![put(run, format!("the value of {run}").as_bytes())]).unwrap();
+    }
+    disk.store = None;
+    let log = fs::read(disk.files().join("db")).unwrap();
+    let last = log.windows(14).position(|bytes| bytes == b"the value of 4").unwrap();
+    let error = load_with_flipped_bit(&disk, &log, last * 8).unwrap_err();
+    assert!(error.contains("commit 5 was acknowledged, its files end at commit 4"), "{error}");
+}
+
+#[test]
+fn a_log_that_lost_everything_is_not_taken_for_a_new_store() {
+    let mut disk = OnDisk::new();
+    commit(disk.get(), vec![put(1, b"the value")]).unwrap();
+    disk.store = None;
+    for file in fs::read_dir(disk.files()).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        let error = disk.try_open().unwrap_err();
+        assert!(
+            error.to_string().contains("commit 1 was acknowledged, its files end at commit 0"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_found_or_harmless() {
+    let mut found = 0;
+    // A log of one segment, where most of it counts, and one of several, where much is out of date.
+    for rounds in [20, 80] {
+        let mut disk = OnDisk::new();
+        for round in 0..rounds {
+            let value = vec![u8::try_from(round).unwrap(); 100];
+            commit(disk.get(), (0..50).map(|run| put(round * 37 + run, &value)).collect()).unwrap();
+        }
+        let before = disk.reopened().load().unwrap().records;
+        disk.store = None;
+        let log = fs::read(disk.files().join("db")).unwrap();
+        for sample in 0..25 {
+            let bit = sample * 7_919_993 % (log.len() * 8);
+            match load_with_flipped_bit(&disk, &log, bit) {
+                Ok(records) => assert!(records == before, "bit {bit}: wrong and not noticed"),
+                Err(_) => found += 1,
+            }
+        }
+    }
+    assert!(found >= 5, "only {found} of 50 flips hit anything");
+}
