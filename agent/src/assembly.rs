@@ -1,0 +1,176 @@
+//! Puts an agent together from its settings: directories, spool, runners, and the end of whatever its former
+//! self left running. Starts no session; whoever holds the result does.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::boottime::boot_id;
+use crate::config::Config;
+use crate::homes::{HomeError, Homes};
+use crate::host::{self, HostProbe};
+use crate::reexec::SelfExe;
+use crate::runner::claude::{ClaudeRunner, ClaudeSettings};
+use crate::runner::command::{AllowedPrograms, CommandRunner, NotFound};
+use crate::runner::environment::HostEnvironment;
+use crate::runner::program;
+use crate::secret::{SecretError, read_key_file};
+use crate::spool::SpoolError;
+use crate::spool::file::FileSpool;
+use crate::supervisor::client::Launcher;
+use crate::supervisor::client::leftovers::{self, Leftover};
+
+/// How long a supervisor of a former agent may take to end its tree before it is killed with it.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(10);
+
+/// An agent without its session.
+#[derive(Debug)]
+pub struct Assembled {
+    /// Directories of conversations. Holds the lock on the data directory.
+    pub homes: Arc<Homes>,
+    /// What must outlive the agent.
+    pub spool: FileSpool,
+    /// Runs the CLI.
+    pub claude: ClaudeRunner,
+    /// The CLI, if it was found.
+    pub claude_program: Option<PathBuf>,
+    /// Runs listed programs; absent when none is listed.
+    pub command: Option<CommandRunner>,
+    /// Attempts at a time.
+    pub slots: u32,
+    /// Figures of the host.
+    pub probe: HostProbe,
+    /// Attempts that were found running and were ended.
+    pub leftovers: Vec<Leftover>,
+    /// Missing or weakened protections and other facts for people.
+    pub warnings: Vec<String>,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, Error)]
+pub enum AssemblyError {
+    /// A directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] SecretError),
+    /// A listed program is not there.
+    #[error(transparent)]
+    Program(#[from] NotFound),
+    /// Something else on this host is in the way.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Puts the agent together. `exe` is the program that has the hidden subcommands. Blocks, up to some seconds
+/// for each supervisor that has to be ended.
+///
+/// # Errors
+/// See [`AssemblyError`]. Nothing of the agent runs then.
+pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyError> {
+    let homes = Arc::new(Homes::open(&config.data_dir)?);
+    if let Some(file) = &config.api_key_file {
+        read_key_file(file)?;
+    }
+    let host_env = HostEnvironment::of_this_process();
+    let allowed = AllowedPrograms::find(&config.allow_command, host_env.path())?;
+    let launcher = Launcher::new(exe, config.sockets_dir(), config.data_dir.clone())
+        .map_err(|source| AssemblyError::Io { what: "use the runtime directory", source })?;
+    let notes = leftovers::find(launcher.runtime_dir(), launcher.owner())
+        .map_err(|source| AssemblyError::Io { what: "look for supervisors", source })?;
+    let leftovers = leftovers::end_all(launcher.runtime_dir(), notes, LEFTOVER_GRACE);
+    for left in &leftovers {
+        tracing::warn!(
+            task = left.reference,
+            was_running = left.was_running,
+            "ended what a former agent left"
+        );
+    }
+    let (spool, found) = FileSpool::open(&config.data_dir.join("spool"), &boot_id())?;
+    if found.torn_bytes > 0 {
+        tracing::warn!(bytes = found.torn_bytes, "the end of the spool was torn and is dropped");
+    }
+    let probe = HostProbe::new(config.data_dir.clone());
+    let claude_program = program::find(&config.claude_bin, host_env.path());
+    let settings = ClaudeSettings {
+        program: config.claude_bin.clone(),
+        api_key_file: config.api_key_file.clone(),
+        api_base_url: config.api_base_url.clone(),
+        host: host_env.clone(),
+    };
+    let command = (!allowed.is_empty())
+        .then(|| CommandRunner::new(launcher.clone(), Arc::clone(&homes), allowed, host_env));
+    Ok(Assembled {
+        claude: ClaudeRunner::new(launcher, Arc::clone(&homes), settings),
+        command,
+        slots: config.slots.unwrap_or_else(|| host::default_slots(&probe.figures())),
+        warnings: warnings(config, claude_program.is_some()),
+        claude_program,
+        homes,
+        spool,
+        probe,
+        leftovers,
+    })
+}
+
+fn warnings(config: &Config, has_cli: bool) -> Vec<String> {
+    let mut warnings = vec!["no sandbox: tasks of this agent can read each other's files".to_owned()];
+    if !has_cli {
+        warnings.push(format!("no CLI: {} was not found", config.claude_bin));
+    }
+    if has_cli && config.api_key_file.is_none() {
+        warnings.push("no key: start with --api-key-file".to_owned());
+    }
+    if rustix::process::geteuid().is_root() {
+        warnings.push("runs as root".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Flags;
+
+    use super::*;
+
+    fn config(dir: &std::path::Path) -> Config {
+        Config::resolve(Flags { data_dir: Some(dir.join("data")), ..Flags::default() }).unwrap()
+    }
+
+    #[test]
+    fn an_agent_is_put_together_and_names_what_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.claude_bin = "no-such-cli".to_owned();
+        let agent = assemble(&config, SelfExe::hold().unwrap()).unwrap();
+        assert!(agent.slots >= 1 && agent.command.is_none() && agent.claude_program.is_none());
+        assert_eq!(agent.leftovers, []);
+        assert!(agent.warnings.iter().any(|warning| warning == "no CLI: no-such-cli was not found"));
+    }
+
+    #[test]
+    fn a_second_agent_on_the_same_data_and_a_program_that_is_not_there_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        let first = assemble(&config, SelfExe::hold().unwrap()).unwrap();
+        let error = assemble(&config, SelfExe::hold().unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with("another agent already uses "), "{error}");
+        drop(first);
+        config.allow_command = vec!["no-such-program".to_owned()];
+        let error = assemble(&config, SelfExe::hold().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "the program \"no-such-program\" was not found");
+    }
+}

@@ -1,0 +1,397 @@
+//! The agent itself: one task that holds the attempts, keeps the session and lets nothing get lost between them.
+//! Knows when things happen; how an attempt is run is a runner's, how bytes travel is the session's.
+//!
+//! ```text
+//!             ┌────────── daemon ──────────┐
+//! session ──▶ │ inbox ─▶ table ─▶ runners  │──▶ supervisors
+//!         ◀── │ outbox ◀─ spool ◀─ reports │
+//!             └────────────────────────────┘
+//! ```
+
+mod inbox;
+mod left;
+mod meter;
+mod outbox;
+mod phase;
+mod start;
+pub mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use crate::boottime::BootMillis;
+use crate::daemon::meter::Meter;
+use crate::daemon::outbox::Outbox;
+use crate::daemon::phase::{Happened, Leave, Phase};
+use crate::daemon::status::{Connection, StatusFile};
+use crate::daemon::table::{Finish, Table};
+use crate::daemon::upkeep::Upkeep;
+use crate::homes::{ConversationKey, Homes};
+use crate::host::HostProbe;
+use crate::runner::{AttemptKey, AttemptReport};
+use crate::session::convert;
+use crate::session::link::Coordinators;
+use crate::session::reconnect::FullJitter;
+use crate::spool::{Spool, SpoolError};
+use crate::supervisor::stop::StopCause;
+use orch_proto::v1;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+pub use self::start::{Identity, Offer, Runners};
+
+/// Heartbeats in a row without an answer after which the coordinator is taken for gone. The connection may look well:
+/// pings are answered by whatever stands next, heartbeats by the coordinator alone.
+const UNANSWERED_HEARTBEATS: usize = 12;
+/// And for at least this long, for heartbeats that follow each other quickly.
+const UNANSWERED_FOR: Duration = Duration::from_secs(15);
+/// Unanswered heartbeats that are remembered: those of [`UNANSWERED_FOR`] and many more at any sensible interval.
+const HEARTBEATS_KEPT: usize = 256;
+/// How long a stopping agent waits for its children to end and their reports to be recorded: the whole stop ladder of a
+/// child that heeds nothing, and a little for the coordinator.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How often a stopping agent looks whether it is done.
+const STOP_POLL: Duration = Duration::from_millis(50);
+/// How long the end of the session may take after that.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+/// Interval until Welcome says another.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
+/// No heartbeats follow each other faster than this.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+/// Limit until Welcome says another.
+const FIRST_STOP_AFTER: Duration = Duration::from_secs(480);
+/// Conversations that Hello names at most, the latest ones: it must fit into one message.
+const CONVERSATIONS_NAMED: usize = 4_096;
+
+/// Everything a daemon is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it offers.
+    pub offer: Offer,
+    /// Where the coordinator is.
+    pub coordinators: Coordinators,
+    /// What executes attempts.
+    pub runners: Runners,
+    /// Directories of conversations.
+    pub homes: Arc<Homes>,
+    /// Accepts and reports that outlive the process.
+    pub spool: Box<dyn Spool>,
+    /// Figures of the host.
+    pub host: HostProbe,
+    /// Where the state is announced.
+    pub status: StatusFile,
+    /// Seed of the reconnect policy.
+    pub seed: u64,
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    identity: Identity,
+    offer: Offer,
+    coordinators: Coordinators,
+    runners: Runners,
+    homes: Arc<Homes>,
+    meter: Meter,
+    upkeep: Upkeep,
+    status: StatusFile,
+    policy: FullJitter,
+    table: Table,
+    outbox: Outbox,
+    /// Where frames go; `None` until Welcome, so also the mark of a session that may be used.
+    outbound: Option<mpsc::Sender<v1::AgentMessage>>,
+    running: JoinSet<(AttemptKey, AttemptReport)>,
+    /// At most one sync of the spool.
+    syncs: JoinSet<std::io::Result<()>>,
+    terms: Terms,
+    heartbeat: Interval,
+    /// Heartbeats that were not answered, with the time of each.
+    heartbeats: VecDeque<(u64, BootMillis)>,
+    /// Whether the last coordinator asked the agent to leave, and none has welcomed it since.
+    sent_away: bool,
+    stopping: bool,
+}
+
+/// Why the daemon cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The disk did not take a sync of the spool.
+    #[error("cannot sync the spool")]
+    Sync(#[source] std::io::Error),
+}
+
+/// What the coordinator said about itself.
+#[derive(Debug, Clone)]
+struct Terms {
+    epoch: u64,
+    cluster: Vec<u8>,
+    stop_after: Duration,
+    next_heartbeat: u64,
+}
+
+impl Daemon {
+    /// A daemon that holds what its spool says it holds. Blocks while it reads what a former process left, and must be
+    /// called within a runtime.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { identity, offer, coordinators, runners, homes, spool, host, status, seed } = parts;
+        let table = Table::new(spool, offer.slots, |key, note| left::report(key, note, &runners, &homes));
+        let (epoch, cluster) = table.coordinator();
+        let mut outbox = Outbox::default();
+        for (key, live) in left::transcripts(&homes) {
+            outbox.follow(key, live);
+        }
+        Self {
+            table,
+            identity,
+            offer,
+            coordinators,
+            runners,
+            meter: Meter::new(host),
+            upkeep: Upkeep::new(Arc::clone(&homes)),
+            homes,
+            status,
+            policy: FullJitter::new(seed),
+            outbox,
+            outbound: None,
+            running: JoinSet::new(),
+            syncs: JoinSet::new(),
+            terms: Terms { epoch, cluster, stop_after: FIRST_STOP_AFTER, next_heartbeat: 0 },
+            heartbeat: heartbeat_every(FIRST_HEARTBEAT),
+            heartbeats: VecDeque::new(),
+            sent_away: false,
+            stopping: false,
+        }
+    }
+
+    /// Runs until `stop`, then ends its children and returns.
+    ///
+    /// # Errors
+    /// When the spool fails: a report that cannot be kept must not be promised.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DaemonError> {
+        // What was judged at the start is kept before it is offered.
+        self.table.flush()?;
+        let mut phase = self.dial();
+        self.announce(Connection::Connecting);
+        let mut give_up = None;
+        loop {
+            if self.stopping && self.is_done(give_up) {
+                self.outbound = None;
+                phase.close(FAREWELL_LIMIT).await;
+                self.status.write(Connection::Stopped);
+                return Ok(());
+            }
+            tokio::select! {
+                () = stop.cancelled(), if !self.stopping => {
+                    self.begin_stop();
+                    give_up = Some(Instant::now() + STOP_LIMIT);
+                }
+                happened = phase.next() => phase = self.session_event(phase, happened),
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => self.attempt_done(done),
+                bulk = self.outbox.next_bulk() => self.outbox.bulk_done(bulk, &self.table),
+                permit = room(self.outbound.clone()), if self.outbox.has_items() => self.outbox.flush(permit),
+                _ = self.heartbeat.tick(), if self.outbound.is_some() => self.send_heartbeat(),
+                looked = self.meter.next() => self.meter.done(looked),
+                step = self.upkeep.next() => self.keep_up(step),
+                Some(synced) = self.syncs.join_next(), if !self.syncs.is_empty() => self.sync_done(synced)?,
+                () = tokio::time::sleep(STOP_POLL), if self.stopping => {}
+            }
+            if let Some(why) = self.is_unheard() {
+                phase = self.session_down(&phase, Leave::Lost(why.to_owned()));
+            }
+            self.start_waiting();
+            // Before anything is said of what has just happened: the next turn of the loop is the first that sends.
+            self.table.flush()?;
+            self.begin_sync()?;
+        }
+    }
+
+    fn dial(&mut self) -> Phase {
+        let hello = self.hello();
+        Phase::dial_now(&mut self.coordinators, hello)
+    }
+
+    fn session_event(&mut self, phase: Phase, happened: Happened) -> Phase {
+        let (phase, frame) = match happened {
+            Happened::TimeToDial => return self.dial(),
+            Happened::Down(why) => return self.session_down(&phase, Leave::Lost(why)),
+            Happened::Opened(link) => Phase::up(*link),
+            Happened::Frame(frame) => (phase, frame),
+        };
+        let ways = if self.outbound.is_none() { phase.ways() } else { None };
+        match self.take_frame(ways, frame) {
+            Ok(()) => phase,
+            Err(leave) => self.session_down(&phase, leave),
+        }
+    }
+
+    /// The session is over; dials again after a while.
+    fn session_down(&mut self, phase: &Phase, leave: Leave) -> Phase {
+        match &leave {
+            Leave::SentAway { why, spread } => {
+                tracing::info!(why, ?spread, "the coordinator sends its agents away")
+            }
+            Leave::Lost(why) => tracing::warn!(why, "the session is down"),
+        }
+        self.announce(Connection::Connecting);
+        self.outbound = None;
+        self.outbox.session_down();
+        self.heartbeats.clear();
+        self.sent_away |= matches!(leave, Leave::SentAway { .. });
+        // Also what has ended and is not recorded would be given to somebody else. A coordinator that sends its agents
+        // away comes back with a grace for all they hold.
+        self.policy.holding = !self.sent_away && !self.table.is_empty();
+        Phase::wait(&mut self.policy, phase.lived(), &leave)
+    }
+
+    /// Why the session is of no use, though the connection looks well.
+    fn is_unheard(&self) -> Option<&'static str> {
+        let oldest = self.heartbeats.front().filter(|_| self.heartbeats.len() > UNANSWERED_HEARTBEATS);
+        if oldest.is_some_and(|(_, sent)| BootMillis::now().since(*sent) >= UNANSWERED_FOR) {
+            return Some("the coordinator answers no heartbeat");
+        }
+        self.outbox.is_overflowing().then_some("the coordinator does not read what is said")
+    }
+
+    /// Announces where the agent is; while it stops it is stopping, wherever it is.
+    fn announce(&self, connection: Connection) {
+        self.status.write(if self.stopping { Connection::Stopping } else { connection });
+    }
+
+    /// An attempt ended: its report is kept before it is sent.
+    fn attempt_done(&mut self, done: Result<(AttemptKey, AttemptReport), JoinError>) {
+        let (key, report) = match done {
+            Ok(done) => done,
+            // A runner that panics is a report; this is only an end of the whole runtime.
+            Err(error) => return tracing::error!(%error, "a task of the agent broke off"),
+        };
+        let _span = key.span().entered();
+        let report = convert::report(key, report);
+        tracing::info!(outcome = report.outcome().word(), detail = report.detail, "attempt ended");
+        match self.table.finished(key, report) {
+            Finish::Owed => self.outbox.report(key, &self.table),
+            Finish::GivenUp => {
+                let conversation = ConversationKey { run: key.run, task: key.task };
+                if !self.table.conversations().contains(&conversation)
+                    && let Err(error) = self.homes.forget(conversation)
+                {
+                    tracing::warn!(%error, "cannot forget a conversation of another cluster");
+                }
+            }
+        }
+    }
+
+    /// Starts what was accepted and waited for a slot. Nothing begins without a session: its prompt could not be
+    /// fetched, and the coordinator may be about to give it to somebody else.
+    fn start_waiting(&mut self) {
+        if self.outbound.is_none() {
+            return;
+        }
+        while let Some(assigned) = self.table.next_to_start() {
+            let (handle, attempt) =
+                self.runners.start(assigned, self.terms.stop_after, self.outbox.bulk_client());
+            self.outbox.follow(attempt.key, handle.live.clone());
+            self.table.started(attempt.key, handle);
+            self.running.spawn(attempt.run);
+        }
+    }
+
+    fn keep_up(&mut self, step: upkeep::Step) {
+        let mut in_use = self.table.conversations();
+        in_use.append(&mut self.outbox.conversations());
+        self.upkeep.take(step, in_use);
+    }
+
+    fn begin_stop(&mut self) {
+        tracing::info!("stopping: children are ended and their reports sent");
+        self.stopping = true;
+        self.announce(Connection::Stopping);
+        self.outbox.push(v1::agent_item::Item::Draining(v1::Draining {}));
+        for key in self.table.stop_all(StopCause::AgentStopping) {
+            self.outbox.report(key, &self.table);
+        }
+    }
+
+    fn begin_sync(&mut self) -> Result<(), DaemonError> {
+        if let Some(job) = self.table.begin_sync()? {
+            self.syncs.spawn_blocking(move || job.run());
+        }
+        Ok(())
+    }
+
+    fn sync_done(&mut self, synced: Result<std::io::Result<()>, JoinError>) -> Result<(), DaemonError> {
+        self.table.end_sync();
+        synced
+            .map_err(|error| DaemonError::Sync(std::io::Error::other(error)))?
+            .map_err(DaemonError::Sync)?;
+        self.begin_sync()
+    }
+
+    /// Whether nothing is left to be done, or no time for it. What was not recorded is kept for the next start.
+    fn is_done(&self, give_up: Option<Instant>) -> bool {
+        let late = give_up.is_some_and(|limit| Instant::now() >= limit);
+        let silent = self.table.is_empty() && !self.outbox.has_items() && !self.outbox.has_transcripts();
+        late || (self.running.is_empty() && (silent || self.outbound.is_none()))
+    }
+
+    fn send_heartbeat(&mut self) {
+        let seq = self.terms.next_heartbeat;
+        self.terms.next_heartbeat += 1;
+        if self.heartbeats.len() == HEARTBEATS_KEPT {
+            // The oldest stays: it tells since when nothing was answered.
+            self.heartbeats.remove(1);
+        }
+        self.heartbeats.push_back((seq, BootMillis::now()));
+        self.outbox.push_heartbeat(v1::Heartbeat {
+            seq,
+            held: self.table.listed(&self.meter),
+            free_slots: self.table.free_slots(),
+            host: Some(convert::host_figures(self.meter.host())),
+        });
+        self.meter.look(self.table.supervisors());
+    }
+
+    fn hello(&self) -> v1::AgentMessage {
+        let conversations = self.homes.kept().unwrap_or_default();
+        let latest = conversations.into_iter().rev().take(CONVERSATIONS_NAMED);
+        let hello = v1::Hello {
+            epoch_seen: self.terms.epoch,
+            inventory: self.table.inventory(),
+            conversations: latest
+                .map(|kept| v1::KeptConversation { run_id: kept.run, task_index: kept.task })
+                .collect(),
+            ..self.identity.hello(&self.offer)
+        };
+        let item = v1::AgentItem { item: Some(v1::agent_item::Item::Hello(hello)) };
+        v1::AgentMessage { items: vec![item] }
+    }
+}
+
+/// Room for one frame; never, without a session.
+async fn room(outbound: Option<mpsc::Sender<v1::AgentMessage>>) -> mpsc::OwnedPermit<v1::AgentMessage> {
+    match outbound {
+        Some(outbound) => match outbound.reserve_owned().await {
+            Ok(permit) => permit,
+            // The stream is gone; reading from it will say so.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+fn heartbeat_every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period.max(SHORTEST_HEARTBEAT));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

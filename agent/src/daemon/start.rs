@@ -1,0 +1,266 @@
+//! From an accepted assignment to a running attempt: fetches its bulk, picks its runner.
+//! Knows runners by trait; refuses to know processes.
+
+use crate::causes::one_line;
+use crate::runner::{
+    AttemptHandle, AttemptKey, AttemptLink, AttemptReport, Outcome, Prompt, Runner, Work, link,
+    noop::NoopRunner,
+};
+use crate::session::bulk::{self, BulkError};
+use crate::session::convert::{self, Assigned, AssignedWork, AssignmentError};
+use crate::session::link::Bulk;
+use crate::supervisor::stop::StopCause;
+use futures_util::FutureExt as _;
+use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN, v1};
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+/// Worker definitions kept: a fleet has a handful.
+const MAX_DEFINITIONS: usize = 64;
+/// How often bulk is asked for again while the coordinator is out of reach: together a little less than the time after
+/// which it would give the attempt to somebody else.
+const FETCH_TRIES: u32 = 20;
+/// Pause between two of them.
+const FETCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who the agent is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the certificate.
+    pub name: String,
+    /// Random per process.
+    pub incarnation: [u8; 16],
+    /// Host name.
+    pub host: String,
+}
+
+/// What the agent offers.
+#[derive(Debug, Clone, Default)]
+pub struct Offer {
+    /// Slots.
+    pub slots: u32,
+    /// Capabilities, each `key=value`.
+    pub capabilities: Vec<String>,
+    /// Version line of the CLI; empty when there is none.
+    pub cli_version: String,
+    /// Missing protections and other facts for people.
+    pub warnings: Vec<String>,
+    /// Runners on offer.
+    pub runners: Vec<String>,
+}
+
+impl Identity {
+    /// The Hello of this agent, without what it holds.
+    #[must_use]
+    pub fn hello(&self, offer: &Offer) -> v1::Hello {
+        v1::Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            agent: self.name.clone(),
+            incarnation: self.incarnation.to_vec(),
+            slots: offer.slots,
+            capabilities: offer.capabilities.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cli_version: offer.cli_version.clone(),
+            warnings: offer.warnings.clone(),
+            runners: offer.runners.clone(),
+            host: self.host.clone(),
+            ..v1::Hello::default()
+        }
+    }
+}
+
+/// What executes attempts.
+#[derive(Debug, Clone)]
+pub struct Runners {
+    /// The Claude CLI, when there is one.
+    pub claude: Option<Arc<dyn Runner>>,
+    /// Listed programs, when there are any.
+    pub command: Option<Arc<dyn Runner>>,
+    definitions: Arc<Mutex<Definitions>>,
+}
+
+/// Worker definitions by digest.
+type Definitions = BTreeMap<Vec<u8>, Arc<[u8]>>;
+
+/// An attempt about to run.
+pub(super) struct Attempt {
+    pub(super) key: AttemptKey,
+    pub(super) run: Pin<Box<dyn Future<Output = (AttemptKey, AttemptReport)> + Send>>,
+}
+
+/// Why an attempt could not be prepared.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error("there was no connection to fetch the prompt by")]
+    NoBulk,
+    #[error("cannot fetch the {0}")]
+    Fetch(&'static str, #[source] BulkError),
+    #[error(transparent)]
+    Assignment(#[from] AssignmentError),
+    #[error("the {0} is not UTF-8")]
+    NotText(&'static str),
+}
+
+impl Runners {
+    /// The given runners, and `noop`.
+    #[must_use]
+    pub fn new(claude: Option<Arc<dyn Runner>>, command: Option<Arc<dyn Runner>>) -> Self {
+        Self { claude, command, definitions: Arc::default() }
+    }
+
+    /// Whether an assignment can be run here.
+    ///
+    /// # Errors
+    /// Why not, in plain English.
+    pub(super) fn can_run(&self, assigned: &Assigned) -> Result<(), String> {
+        match &assigned.work {
+            AssignedWork::Claude(_) if self.claude.is_none() => {
+                Err("this agent has no claude CLI".to_owned())
+            }
+            AssignedWork::Command(_) if self.command.is_none() => {
+                Err("this agent allows no program".to_owned())
+            }
+            AssignedWork::Claude(_) | AssignedWork::Command(_) | AssignedWork::Noop => Ok(()),
+        }
+    }
+
+    /// Starts an attempt. The future ends with its report, whatever happens.
+    pub(super) fn start(
+        &self,
+        assigned: Assigned,
+        stop_after: Duration,
+        bulk: Option<Bulk>,
+    ) -> (AttemptHandle, Attempt) {
+        let (handle, link) = link();
+        let (this, key) = (self.clone(), assigned.key);
+        let run = async move {
+            let run = AssertUnwindSafe(this.execute(assigned, stop_after, bulk, link)).catch_unwind();
+            let report = run.await.unwrap_or_else(|_| {
+                tracing::error!("a runner broke off, which is a mistake in the agent");
+                AttemptReport::of(
+                    Outcome::Crash,
+                    "the agent broke off while it ran, which is a mistake in the agent",
+                )
+            });
+            (key, report)
+        };
+        (handle, Attempt { key, run: Box::pin(run.instrument(key.span())) })
+    }
+
+    async fn execute(
+        self,
+        assigned: Assigned,
+        stop_after: Duration,
+        bulk: Option<Bulk>,
+        link: AttemptLink,
+    ) -> AttemptReport {
+        let mut stop = link.stop.clone();
+        let prepared = tokio::select! {
+            cause = asked_to_stop(&mut stop) => return AttemptReport::stopped(cause),
+            prepared = self.prepare(&assigned.work, bulk) => prepared,
+        };
+        let work = match prepared {
+            Ok(work) => work,
+            Err(error) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+        };
+        let runner = match &work {
+            Work::Claude(_) => self.claude,
+            Work::Command(_) => self.command,
+            Work::Noop => Some(Arc::new(NoopRunner) as Arc<dyn Runner>),
+        };
+        match runner {
+            Some(runner) => runner.run(convert::spec(&assigned, work, stop_after), link).await,
+            None => AttemptReport::of(Outcome::SpawnFailed, "this agent has no such runner"),
+        }
+    }
+
+    async fn prepare(&self, work: &AssignedWork, bulk: Option<Bulk>) -> Result<Work, PrepareError> {
+        let claude = match work {
+            AssignedWork::Noop => return Ok(Work::Noop),
+            AssignedWork::Command(command) => return Ok(Work::Command(command.clone())),
+            AssignedWork::Claude(claude) => claude,
+        };
+        let mut bulk = bulk.ok_or(PrepareError::NoBulk)?;
+        let definition = self.definition(claude.worker.as_ref(), &mut bulk).await?;
+        let prompt = text("prompt", claude.prompt.as_ref(), &mut bulk).await?;
+        let prompt = prompt.ok_or(AssignmentError::Missing("prompt"))?;
+        let schema = text("output schema", claude.output_schema.as_ref(), &mut bulk).await?;
+        let schema = schema.unwrap_or_default();
+        Ok(convert::claude_work(claude, &definition, Prompt::Text(prompt), schema)?)
+    }
+
+    async fn definition(
+        &self,
+        blob: Option<&v1::BlobRef>,
+        bulk: &mut Bulk,
+    ) -> Result<Arc<[u8]>, PrepareError> {
+        let blob = blob.ok_or(AssignmentError::Missing("worker"))?;
+        if let Some(known) = self.known().get(&blob.digest) {
+            return Ok(Arc::clone(known));
+        }
+        let bytes: Arc<[u8]> = Arc::from(fetch("worker", blob, bulk).await?);
+        let mut known = self.known();
+        if known.len() >= MAX_DEFINITIONS {
+            known.clear();
+        }
+        known.insert(blob.digest.clone(), Arc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Definitions> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A text of an assignment, which may be bulk.
+async fn text(
+    what: &'static str,
+    text: Option<&v1::Text>,
+    bulk: &mut Bulk,
+) -> Result<Option<String>, PrepareError> {
+    match text.and_then(|text| text.body.as_ref()) {
+        Some(v1::text::Body::Inline(text)) => Ok(Some(text.clone())),
+        Some(v1::text::Body::Blob(blob)) => {
+            let text = String::from_utf8(fetch(what, blob, bulk).await?);
+            Ok(Some(text.map_err(|_| PrepareError::NotText(what))?))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Fetches bulk, again and again while the coordinator is out of reach for a moment: that is nothing an attempt should
+/// fail for.
+async fn fetch(what: &'static str, blob: &v1::BlobRef, bulk: &mut Bulk) -> Result<Vec<u8>, PrepareError> {
+    let mut tries = 1;
+    loop {
+        match bulk::get(&mut bulk.blobs, blob).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.is_passing() && tries < FETCH_TRIES => {
+                tracing::warn!(what, %error, "cannot fetch bulk yet");
+                tries += 1;
+                tokio::time::sleep(FETCH_PAUSE).await;
+            }
+            Err(error) => return Err(PrepareError::Fetch(what, error)),
+        }
+    }
+}
+
+/// Waits for the order to stop; for ever once nobody can give it.
+async fn asked_to_stop(stop: &mut watch::Receiver<Option<StopCause>>) -> StopCause {
+    let cause = stop.wait_for(Option::is_some).await.ok().and_then(|cause| *cause);
+    match cause {
+        Some(cause) => cause,
+        None => std::future::pending().await,
+    }
+}
+
+/// The report of a task that does nothing.
+pub(super) fn noop_report(assigned: &Assigned) -> AttemptReport {
+    NoopRunner::end(&convert::spec(assigned, Work::Noop, Duration::ZERO))
+}

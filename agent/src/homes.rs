@@ -1,0 +1,348 @@
+//! Directories of conversations and attempts, private to the agent's user.
+//!
+//! ```text
+//! DATA/tasks/RUN-TASK/home   HOME of the child; home/.claude is the CLI's configuration
+//!                    /work   its working directory; a resumed conversation needs the same one
+//!                    /out    what it hands over
+//!                    /attempts/N   spec, segments, exit record: outside what the child is shown
+//!                    /ended  its time is when the last attempt ended
+//! DATA/gone          forgotten conversations whose files are being removed
+//! ```
+//!
+//! Names are made of numbers the coordinator gave, never of anything a person or a model chose.
+//! Knows no process; [`sweep`] forgets what is old.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+use thiserror::Error;
+
+pub mod sweep;
+
+/// A task's conversation: the run's number and the task's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConversationKey {
+    /// Coordinator's number of the run.
+    pub run: u64,
+    /// Index of the task within the run.
+    pub task: u32,
+}
+
+impl ConversationKey {
+    fn name(self) -> String {
+        format!("{}-{}", self.run, self.task)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let (run, task) = name.split_once('-')?;
+        let key = Self { run: run.parse().ok()?, task: task.parse().ok()? };
+        (key.name() == name).then_some(key)
+    }
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, Error)]
+pub enum HomeError {
+    /// It cannot be made or read.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else stands in its place.
+    #[error("{} is not a directory of this user", path.display())]
+    NotOurs {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// Another agent runs on the same data.
+    #[error("another agent already uses {}", path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+}
+
+/// All conversations of an agent.
+#[derive(Debug)]
+pub struct Homes {
+    root: PathBuf,
+    /// Held for the agent's life: two agents on one directory would end each other's children.
+    _lock: File,
+}
+
+/// One conversation's directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    dir: PathBuf,
+}
+
+impl Homes {
+    /// Takes the data directory for this agent alone, making it when it is missing.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn open(data_dir: &Path) -> Result<Self, HomeError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(|source| HomeError::Io { path: data_dir.to_owned(), source })?;
+        let lock_file = data_dir.join("agent.lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_file)
+            .map_err(|source| HomeError::Io { path: lock_file, source })?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| HomeError::Locked { path: data_dir.to_owned() })?;
+        let root = data_dir.join("tasks");
+        private_dir(&root)?;
+        Ok(Self { root, _lock: lock })
+    }
+
+    /// The directories of a conversation, made when they are missing.
+    ///
+    /// # Errors
+    /// See [`HomeError`]. A symbolic link or another user's directory in their place is refused.
+    pub fn conversation(&self, key: ConversationKey) -> Result<Conversation, HomeError> {
+        let conversation = Conversation { dir: self.root.join(key.name()) };
+        let dirs = [
+            conversation.dir.clone(),
+            conversation.home(),
+            conversation.config(),
+            conversation.tmp(),
+            conversation.work(),
+            conversation.out(),
+            conversation.dir.join("attempts"),
+        ];
+        for dir in &dirs {
+            private_dir(dir)?;
+        }
+        Ok(conversation)
+    }
+
+    /// The conversations that are kept, in ascending order.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn kept(&self) -> io::Result<Vec<ConversationKey>> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            kept.extend(entry?.file_name().to_str().and_then(ConversationKey::from_name));
+        }
+        kept.sort_unstable();
+        Ok(kept)
+    }
+
+    /// Notes that the last attempt of a conversation has ended now.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn note_end(&self, key: ConversationKey) -> io::Result<()> {
+        let path = self.root.join(key.name()).join("ended");
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map(drop)
+    }
+
+    /// The directory of an attempt, whether it exists or not.
+    #[must_use]
+    pub fn attempt_dir(&self, key: ConversationKey, attempt: u32) -> PathBuf {
+        Conversation { dir: self.dir(key) }.attempt(attempt)
+    }
+
+    /// The attempts that have a directory, in ascending order. What cannot be listed is left out.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<(ConversationKey, u32)> {
+        let mut found = Vec::new();
+        for key in self.kept().unwrap_or_default() {
+            let dirs = fs::read_dir(self.dir(key).join("attempts")).into_iter().flatten().flatten();
+            let mut numbers: Vec<u32> =
+                dirs.filter_map(|dir| dir.file_name().to_str()?.parse().ok()).collect();
+            numbers.sort_unstable();
+            found.extend(numbers.into_iter().map(|number| (key, number)));
+        }
+        found
+    }
+
+    fn dir(&self, key: ConversationKey) -> PathBuf {
+        self.root.join(key.name())
+    }
+}
+
+impl Conversation {
+    /// `HOME` of the child.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    /// Configuration and session files of the CLI.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("home/.claude")
+    }
+
+    /// Temporary files of the child.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.dir.join("home/tmp")
+    }
+
+    /// Working directory of the child.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// What the child hands over.
+    #[must_use]
+    pub fn out(&self) -> PathBuf {
+        self.dir.join("out")
+    }
+
+    /// Whether the CLI has a session `id` here that can be resumed.
+    #[must_use]
+    pub fn has_session(&self, id: &str) -> bool {
+        let file = format!("{id}.jsonl");
+        let Ok(projects) = fs::read_dir(self.config().join("projects")) else { return false };
+        projects.flatten().any(|project| project.path().join(&file).is_file())
+    }
+
+    /// The directory of an attempt, empty. What a start that never got far left there is removed; the caller
+    /// has made sure that nothing of it runs.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn fresh_attempt(&self, attempt: u32) -> Result<PathBuf, HomeError> {
+        let dir = self.attempt(attempt);
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(HomeError::Io { path: dir, source }),
+        }
+        private_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// The directory of an attempt.
+    #[must_use]
+    pub fn attempt(&self, attempt: u32) -> PathBuf {
+        self.dir.join("attempts").join(attempt.to_string())
+    }
+}
+
+/// Makes a directory that only this user may enter, or checks that it is one.
+///
+/// # Errors
+/// See [`HomeError`].
+pub fn private_dir(path: &Path) -> Result<(), HomeError> {
+    let io = |source| HomeError::Io { path: path.to_owned(), source };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(io(source)),
+    }
+    let found = fs::symlink_metadata(path).map_err(io)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() {
+        return Err(HomeError::NotOurs { path: path.to_owned() });
+    }
+    if found.permissions().mode() & 0o7777 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ConversationKey = ConversationKey { run: 129, task: 3 };
+
+    fn homes() -> (tempfile::TempDir, Homes) {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::open(&dir.path().join("data")).unwrap();
+        (dir, homes)
+    }
+
+    #[test]
+    fn every_directory_is_private_and_named_by_numbers() {
+        let (dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        let attempt = conversation.fresh_attempt(2).unwrap();
+        assert_eq!(attempt, dir.path().join("data/tasks/129-3/attempts/2"));
+        assert_eq!((homes.attempt_dir(KEY, 2), homes.attempts()), (attempt.clone(), vec![(KEY, 2)]));
+        for path in [&attempt, &conversation.home(), &conversation.work(), &conversation.config()] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+        }
+        assert_eq!(homes.kept().unwrap(), [KEY]);
+    }
+
+    #[test]
+    fn a_conversation_is_found_again_with_what_it_held_and_closed_to_others() {
+        let (_dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        fs::write(conversation.work().join("note"), "x").unwrap();
+        fs::set_permissions(conversation.work(), Permissions::from_mode(0o755)).unwrap();
+        let again = homes.conversation(KEY).unwrap();
+        assert_eq!(fs::read(again.work().join("note")).unwrap(), b"x");
+        assert_eq!(fs::metadata(again.work()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_link_or_a_file_in_the_place_of_a_directory_is_refused() {
+        let (dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        fs::remove_dir(conversation.work()).unwrap();
+        std::os::unix::fs::symlink(dir.path(), conversation.work()).unwrap();
+        assert!(matches!(homes.conversation(KEY), Err(HomeError::NotOurs { .. })));
+        fs::remove_file(conversation.work()).unwrap();
+        fs::write(conversation.work(), "").unwrap();
+        assert!(matches!(homes.conversation(KEY), Err(HomeError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn an_attempt_starts_empty() {
+        let (_dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        let attempt = conversation.fresh_attempt(1).unwrap();
+        fs::write(attempt.join("exit.json"), "{}").unwrap();
+        assert_eq!(fs::read_dir(conversation.fresh_attempt(1).unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_data_directory_serves_one_agent() {
+        let (dir, homes) = homes();
+        let error = Homes::open(&dir.path().join("data")).unwrap_err();
+        assert!(error.to_string().starts_with("another agent already uses "), "{error}");
+        drop(homes);
+        Homes::open(&dir.path().join("data")).unwrap();
+    }
+
+    #[test]
+    fn a_session_is_known_by_its_file() {
+        let (_dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        let project = conversation.config().join("projects/-data-work");
+        assert!(!conversation.has_session("5a5a"));
+        fs::create_dir_all(&project).unwrap();
+        fs::write(project.join("5a5a.jsonl"), "").unwrap();
+        assert!(conversation.has_session("5a5a") && !conversation.has_session("5b5b"));
+    }
+
+    #[test]
+    fn only_names_we_made_are_conversations() {
+        assert_eq!(ConversationKey::from_name("129-3"), Some(KEY));
+        for name in ["129", "-3", "129-", "0129-3", "+1-2", "a-b", "1-2-3", "../x"] {
+            assert_eq!(ConversationKey::from_name(name), None, "{name}");
+        }
+    }
+}

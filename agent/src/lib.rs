@@ -1,0 +1,89 @@
+//! The agent of orch: a daemon on a host that dials the coordinator, runs attempts and streams them back.
+//! It knows how to start, watch and end processes and how to keep what they say until the coordinator has
+//! it; it decides nothing about runs, queues or retries.
+//!
+//! Two subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
+//! does anything else, because a supervisor must stay single-threaded.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{Cli, Config};
+use crate::reexec::SelfExe;
+use crate::supervisor::child::{CHILD_COMMAND, become_program};
+use crate::supervisor::run::{SUPERVISE_COMMAND, supervise};
+
+pub mod assembly;
+pub mod boottime;
+pub mod causes;
+pub mod config;
+pub mod daemon;
+pub mod homes;
+pub mod host;
+pub mod procfs;
+pub mod reexec;
+pub mod runner;
+pub mod secret;
+pub mod serve;
+pub mod session;
+pub mod spool;
+pub mod supervisor;
+pub mod telemetry;
+
+/// Threads of the daemon: one for its loop and one for TLS; everything heavy is in other processes.
+const RUNTIME_THREADS: usize = 2;
+
+/// Runs one of the hidden subcommands to its end, if that is what `args` asks for. `args` begins with the
+/// program's name.
+#[must_use]
+pub fn run_hidden(args: &[OsString]) -> Option<ExitCode> {
+    let rest = || args.iter().skip(2).cloned();
+    match args.get(1)?.to_str()? {
+        SUPERVISE_COMMAND => Some(supervise(rest())),
+        CHILD_COMMAND => Some(become_program(rest())),
+        _ => None,
+    }
+}
+
+/// The whole program `orch-agent`. `args` begins with the program's name.
+pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = run_hidden(&args) {
+        return code;
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Where help cannot be written, nothing can.
+            let _ = refusal.print();
+            return ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::resolve(cli.flags)?;
+    telemetry::start(&config.log)?;
+    orch_certs::install_ring();
+    let agent = assembly::assemble(&config, SelfExe::hold()?)?;
+    for warning in &agent.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(RUNTIME_THREADS).build()?;
+    runtime.block_on(serve::serve(&config, agent))
+}
+
+#[expect(clippy::print_stderr, reason = "logging may not have begun when this is said")]
+fn report(error: &anyhow::Error) {
+    eprintln!("orch-agent: {error:#}");
+}

@@ -1,0 +1,418 @@
+//! What executes an attempt, seen from outside: a specification in, a report out, and a link for what
+//! happens in between. Plain data of the agent's own; no wire message and no process appears here.
+//!
+//! | Runner | What it is |
+//! |---|---|
+//! | [`claude`] | the Claude Code CLI under a supervisor: the product |
+//! | [`command`] | a listed program under a supervisor; off unless the agent lists programs |
+//! | [`noop`] | nothing, in process; for benchmarks and health checks |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use orch_proto::v1::Outcome;
+
+use crate::supervisor::stop::StopCause;
+
+pub mod claude;
+pub mod command;
+pub mod environment;
+pub mod noop;
+pub mod program;
+pub mod supervised;
+
+/// Longest answer text a report carries, in bytes. A longer one is cut at a character and the detail says so;
+/// the transcript has all of it.
+pub const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// Longest structured answer, in bytes.
+pub const LONGEST_STRUCTURED: usize = 256 * 1024;
+
+/// Longest detail of a report, in bytes.
+pub const LONGEST_DETAIL: usize = 4 * 1024;
+
+/// A future that a runner returns.
+pub type RunFuture<'a> = Pin<Box<dyn Future<Output = AttemptReport> + Send + 'a>>;
+
+/// Executes attempts of one kind.
+pub trait Runner: Send + Sync + fmt::Debug {
+    /// The word agents offer it under: `claude`, `command`, `noop`.
+    fn name(&self) -> &'static str;
+
+    /// Runs one attempt to its end. Never fails: what goes wrong is an outcome. Nothing of the attempt runs
+    /// any more when the future is done; dropping it earlier leaves the end to the dead-man switch.
+    fn run(&self, spec: AttemptSpec, link: AttemptLink) -> RunFuture<'_>;
+
+    /// Judges an attempt that a former process of the agent ran by what lies in its directory, given
+    /// whether a structured answer was demanded of it. `None` when the directory does not tell how it ended.
+    /// Blocks as long as reading the transcript takes.
+    fn judge_left(&self, _attempt_dir: &Path, _structured: bool) -> Option<AttemptReport> {
+        None
+    }
+}
+
+/// One execution of a task: the fence token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptKey {
+    /// Coordinator's number of the run.
+    pub run: u64,
+    /// Index of the task within the run.
+    pub task: u32,
+    /// Attempt number, from 1.
+    pub attempt: u32,
+}
+
+impl AttemptKey {
+    /// The span of everything that is logged about it: fields `run`, `task` and `attempt`. Of the highest level, so
+    /// that the fields are there whatever the log filter lets through.
+    #[must_use]
+    pub fn span(self) -> tracing::Span {
+        tracing::error_span!("attempt", run = self.run, task = self.task, attempt = self.attempt)
+    }
+}
+
+impl fmt::Display for AttemptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}#{}", self.run, self.task, self.attempt)
+    }
+}
+
+/// What is to be run, and its limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptSpec {
+    /// Which attempt.
+    pub key: AttemptKey,
+    /// `name/number/task`, for people and for the child.
+    pub reference: String,
+    /// What executes it.
+    pub work: Work,
+    /// Deadlines.
+    pub limits: AttemptLimits,
+    /// What becomes of it when the coordinator is out of reach. The supervisor stops it after `stop_after`
+    /// in both cases; the coordinator waits for that only in one.
+    pub on_loss: OnLoss,
+    /// Further variables for the child. Names that could change how programs are found, linked or
+    /// configured are refused.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What executes an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// The Claude Code CLI.
+    Claude(Box<ClaudeWork>),
+    /// A program.
+    Command(CommandWork),
+    /// Nothing.
+    Noop,
+}
+
+/// Work for the Claude Code CLI.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaudeWork {
+    /// The persona.
+    pub worker: WorkerSettings,
+    /// What to do.
+    pub prompt: Prompt,
+    /// CLI session of the conversation: the same for every attempt of it.
+    pub session: Uuid,
+    /// JSON Schema of the answer.
+    pub output_schema: Option<String>,
+    /// Ceiling in millionths of a US dollar. Zero is a budget already spent.
+    pub budget_micro_usd: Option<u64>,
+    /// Most turns of the main thread, over all lines.
+    pub max_turns: Option<u32>,
+    /// Whether a denied tool makes the attempt fail with `permission_denied`. Otherwise it is reported only.
+    pub denial_fails: bool,
+}
+
+/// A worker as far as the CLI must know it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkerSettings {
+    /// Model name or alias.
+    pub model: String,
+    /// System prompt.
+    pub system_prompt: String,
+    /// Exact set of built-in tools; empty means none.
+    pub tools: Vec<String>,
+    /// Permission rules that allow.
+    pub allowed_tools: Vec<String>,
+    /// Permission rules that deny.
+    pub disallowed_tools: Vec<String>,
+    /// Permission mode of the CLI; empty means `dontAsk`.
+    pub permission_mode: String,
+    /// Sub-agents as the JSON object of `--agents`; empty means none.
+    pub subagents_json: String,
+}
+
+/// A prompt: in memory, or in a file of the agent.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// The text.
+    Text(String),
+    /// A UTF-8 file.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Prompt {
+    /// Never shows the text: prompts do not belong into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Prompt({} bytes)", text.len()),
+            Self::File(path) => write!(f, "Prompt({})", path.display()),
+        }
+    }
+}
+
+/// A program and its arguments; never a shell line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandWork {
+    /// Program as the agent lists it.
+    pub program: String,
+    /// Arguments.
+    pub args: Vec<String>,
+}
+
+/// Deadlines of an attempt. Absent ones are not enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttemptLimits {
+    /// Longest life.
+    pub timeout: Option<Duration>,
+    /// Longest silence of the child.
+    pub silence: Option<Duration>,
+    /// Longest life without an acknowledged renewal.
+    pub stop_after: Option<Duration>,
+}
+
+/// What happens to an attempt whose agent is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnLoss {
+    /// The coordinator requeues soon.
+    #[default]
+    Fast,
+    /// The coordinator requeues only when the old child is certainly dead.
+    Wait,
+}
+
+/// The two ends of what happens while an attempt runs. Each channel holds only the latest value, so none can
+/// fill up and none can be missed for good.
+#[derive(Debug)]
+pub struct AttemptLink {
+    /// What the attempt is doing.
+    pub live: watch::Sender<Live>,
+    /// The latest acknowledged renewal.
+    pub renewals: watch::Receiver<Option<Renewal>>,
+    /// Set when the attempt is to stop.
+    pub stop: watch::Receiver<Option<StopCause>>,
+}
+
+/// The agent's ends of an [`AttemptLink`].
+#[derive(Debug)]
+pub struct AttemptHandle {
+    /// What the attempt is doing.
+    pub live: watch::Receiver<Live>,
+    /// Where acknowledged renewals go.
+    pub renewals: watch::Sender<Option<Renewal>>,
+    /// Where a stop is asked for.
+    pub stop: watch::Sender<Option<StopCause>>,
+}
+
+/// Makes both ends.
+#[must_use]
+pub fn link() -> (AttemptHandle, AttemptLink) {
+    let (live_in, live) = watch::channel(Live::default());
+    let (renewals, renewals_out) = watch::channel(None);
+    let (stop, stop_out) = watch::channel(None);
+    (
+        AttemptHandle { live, renewals, stop },
+        AttemptLink { live: live_in, renewals: renewals_out, stop: stop_out },
+    )
+}
+
+/// An acknowledged renewal: the attempt may go on for `stop_after`, counted from `sent`, when the heartbeat
+/// left that was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// When the heartbeat was sent.
+    pub sent: crate::boottime::BootMillis,
+    /// How long the attempt may go on from then.
+    pub stop_after: Duration,
+}
+
+/// What an attempt is doing, for heartbeats and for whoever sends its transcript.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    /// In plain English, at most 120 characters, without control characters.
+    pub now: String,
+    /// Turns so far.
+    pub num_turns: u32,
+    /// Spent so far in millionths of a US dollar, estimated until a result is there.
+    pub cost_micro_usd: u64,
+    /// Root of its process tree; absent without one.
+    pub supervisor_pid: Option<i32>,
+    /// Where its output lies; absent without one.
+    pub attempt_dir: Option<PathBuf>,
+    /// Bytes of its transcript so far.
+    pub transcript_bytes: u64,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptReport {
+    /// Typed ending.
+    pub outcome: Outcome,
+    /// What happened, in plain English.
+    pub detail: String,
+    /// The answer.
+    pub answer: Option<String>,
+    /// The structured answer as JSON.
+    pub structured: Option<String>,
+    /// Tokens and money.
+    pub usage: Usage,
+    /// Turns.
+    pub num_turns: u32,
+    /// CLI session.
+    pub session_id: Option<String>,
+    /// Exit code of the child, when it exited.
+    pub exit_code: Option<i32>,
+    /// Signal that ended the child, when one did.
+    pub signal: Option<i32>,
+    /// CPU of its process tree.
+    pub cpu: Duration,
+    /// Largest memory of its process tree in bytes.
+    pub peak_memory_bytes: u64,
+    /// Tools that were denied.
+    pub denied_tools: Vec<String>,
+    /// From the start of the child to its end.
+    pub duration: Duration,
+    /// Bytes of its transcript.
+    pub transcript_bytes: u64,
+    /// Earliest time another attempt makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl AttemptReport {
+    /// A report that consists of an outcome and a reason.
+    #[must_use]
+    pub fn of(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            detail: shorten(detail.into(), LONGEST_DETAIL),
+            answer: None,
+            structured: None,
+            usage: Usage::default(),
+            num_turns: 0,
+            session_id: None,
+            exit_code: None,
+            signal: None,
+            cpu: Duration::ZERO,
+            peak_memory_bytes: 0,
+            denied_tools: Vec::new(),
+            duration: Duration::ZERO,
+            transcript_bytes: 0,
+            retry_after: None,
+        }
+    }
+
+    /// The report of an attempt that was stopped for `cause` before any of it ran.
+    #[must_use]
+    pub fn stopped(cause: StopCause) -> Self {
+        let (outcome, detail) = outcome_of_stop(cause).unwrap_or((Outcome::Cancelled, "it was stopped"));
+        Self::of(outcome, detail)
+    }
+}
+
+/// Tokens and money of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// By model name.
+    pub models: BTreeMap<String, ModelUsage>,
+    /// Total list price in millionths of a US dollar.
+    pub cost_micro_usd: u64,
+    /// Whether part of it was estimated because no result was seen.
+    pub estimated: bool,
+}
+
+/// Tokens and money of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelUsage {
+    /// Input tokens that were neither read from nor written to the cache.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// Input tokens read from the cache.
+    pub cache_read_tokens: u64,
+    /// Input tokens written to the cache.
+    pub cache_write_tokens: u64,
+    /// List price in millionths of a US dollar.
+    pub cost_micro_usd: u64,
+}
+
+/// Cuts a text to at most `longest` bytes, at a character, and marks the cut.
+#[must_use]
+pub fn shorten(mut text: String, longest: usize) -> String {
+    const MARK: &str = " […]";
+    if text.len() > longest {
+        let mut end = longest.saturating_sub(MARK.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// The outcome of an attempt that was stopped for `cause`; `None` when the stop says nothing about the work.
+#[must_use]
+pub fn outcome_of_stop(cause: StopCause) -> Option<(Outcome, &'static str)> {
+    match cause {
+        StopCause::Cancelled => Some((Outcome::Cancelled, "it was cancelled")),
+        StopCause::Unknown => {
+            Some((Outcome::Cancelled, "it was stopped for a reason this agent does not know"))
+        }
+        StopCause::Fenced => Some((Outcome::Cancelled, "it was no longer this agent's")),
+        StopCause::Timeout => Some((Outcome::Timeout, "it passed its time limit")),
+        StopCause::Hang => Some((Outcome::Hang, "it said nothing for longer than the silence limit")),
+        StopCause::LostAgent => Some((Outcome::LostAgent, "nobody renewed it in time")),
+        StopCause::LimitOutput => Some((Outcome::LimitOutput, "it wrote more than an attempt may")),
+        StopCause::TranscriptLost => Some((Outcome::LimitOutput, "its transcript could not be written")),
+        StopCause::MaxTurns => Some((Outcome::MaxTurns, "it reached its turn limit")),
+        StopCause::Budget => Some((Outcome::Budget, "it reached its budget")),
+        StopCause::AgentStopping => Some((Outcome::LostAgent, "the agent stopped while it ran")),
+        StopCause::Lingering => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_never_shown() {
+        let prompt = Prompt::Text("the secret plan".to_owned());
+        assert_eq!(format!("{prompt:?}"), "Prompt(15 bytes)");
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        assert_eq!(shorten("short".to_owned(), 10), "short");
+        let cut = shorten("ééééééééééé".to_owned(), 12);
+        assert!(cut.len() <= 12 && cut.ends_with(" […]"), "{cut}");
+        assert_eq!(AttemptReport::of(Outcome::Crash, "x".repeat(9_999)).detail.len(), LONGEST_DETAIL);
+    }
+
+    #[test]
+    fn only_lingering_says_nothing_about_the_work() {
+        assert_eq!(outcome_of_stop(StopCause::Lingering), None);
+        assert_eq!(outcome_of_stop(StopCause::Hang).unwrap().0, Outcome::Hang);
+        assert_eq!(outcome_of_stop(StopCause::TranscriptLost).unwrap().0, Outcome::LimitOutput);
+    }
+}

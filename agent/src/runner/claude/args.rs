@@ -1,0 +1,400 @@
+//! The command line and environment of the CLI for one attempt. Pure; every rule here was observed on the
+//! CLI, which ignores or misreads much of what it is given without saying so. What it would ignore is
+//! refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::super::ClaudeWork;
+
+/// Longest JSON passed as one argument, in bytes: the kernel allows 128 KiB for one.
+pub const LONGEST_JSON: usize = 96 * 1024;
+
+/// Longest prompt in bytes: the CLI refuses input of more than about 10 MB.
+pub const LONGEST_PROMPT: usize = 8 * 1024 * 1024;
+
+/// Permission mode where a worker names none: what no rule allows is refused, and nobody is asked.
+const DEFAULT_PERMISSION_MODE: &str = "dontAsk";
+
+/// The modes the CLI knows.
+const PERMISSION_MODES: [&str; 6] =
+    ["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan"];
+
+/// The CLI retries a refused key and an overloaded API alike, ten times over three minutes by default. The
+/// coordinator retries better: it knows who else uses the credential.
+const MAX_RETRIES: &str = "2";
+
+/// How long the CLI waits for the headers of an answer, in milliseconds; five minutes by default.
+const API_TIMEOUT_MS: &str = "120000";
+
+/// Why an attempt cannot be put on a command line.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ArgsError {
+    /// The prompt is empty.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt is too long.
+    #[error("the prompt has {bytes} bytes, {LONGEST_PROMPT} are allowed")]
+    LongPrompt {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A word would be taken for an option, or cannot be passed.
+    #[error("{what} {value:?} cannot be passed to the CLI")]
+    Word {
+        /// What it is.
+        what: &'static str,
+        /// The word.
+        value: String,
+    },
+    /// JSON is malformed, of the wrong shape, or too long.
+    #[error("{what} {why}")]
+    Json {
+        /// What it is.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing is left to spend. Reported as outcome `budget`.
+    #[error("the budget is spent")]
+    NoBudget,
+}
+
+/// Directories and files of the attempt, absolute paths.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// `HOME`.
+    pub home: &'a Path,
+    /// The CLI's configuration.
+    pub config: &'a Path,
+    /// Temporary files.
+    pub tmp: &'a Path,
+    /// What the task hands over: a working directory besides the current one.
+    pub out: &'a Path,
+    /// File of the system prompt.
+    pub system_prompt: &'a Path,
+    /// Whether the conversation has a session to resume.
+    pub resume: bool,
+}
+
+/// The arguments.
+///
+/// # Errors
+/// See [`ArgsError`].
+pub fn arguments(work: &ClaudeWork, place: Place<'_>) -> Result<Vec<String>, ArgsError> {
+    let worker = &work.worker;
+    let mut args: Vec<String> =
+        ["-p", "--verbose", "--input-format", "stream-json", "--output-format", "stream-json"]
+            .map(str::to_owned)
+            .into();
+    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    option("--model", word("the model", &worker.model)?);
+    option(if place.resume { "--resume" } else { "--session-id" }, work.session.to_string());
+    option("--add-dir", path("the output directory", place.out)?);
+    option("--setting-sources", String::new());
+    option("--permission-mode", permission_mode(&worker.permission_mode)?);
+    option("--tools", words("the tool", &worker.tools)?);
+    if !worker.allowed_tools.is_empty() {
+        option("--allowedTools", words("the permission rule", &worker.allowed_tools)?);
+    }
+    if !worker.disallowed_tools.is_empty() {
+        option("--disallowedTools", words("the permission rule", &worker.disallowed_tools)?);
+    }
+    option("--system-prompt-file", path("the system prompt", place.system_prompt)?);
+    if !worker.subagents_json.trim().is_empty() {
+        option("--agents", subagents(&worker.subagents_json)?);
+    }
+    if let Some(schema) = &work.output_schema {
+        option("--json-schema", json_object("the schema of the answer", schema)?.to_string());
+    }
+    if let Some(budget) = work.budget_micro_usd {
+        option("--max-budget-usd", dollars(budget)?);
+    }
+    args.push("--strict-mcp-config".to_owned());
+    Ok(args)
+}
+
+/// Adds the CLI's own variables to a child's environment. The key is not among them.
+///
+/// # Errors
+/// When a path is not UTF-8.
+pub fn environment(
+    mut env: BTreeMap<String, String>,
+    place: Place<'_>,
+    api_base_url: Option<&str>,
+) -> Result<BTreeMap<String, String>, ArgsError> {
+    let tmp = path("the temporary directory", place.tmp)?;
+    let own = [
+        ("HOME", path("the home", place.home)?),
+        ("CLAUDE_CONFIG_DIR", path("the configuration directory", place.config)?),
+        ("CLAUDE_CODE_TMPDIR", tmp.clone()),
+        ("TMPDIR", tmp),
+        // `@path` in a prompt would put that file into the request, wherever it lies.
+        ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1".to_owned()),
+        ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1".to_owned()),
+        // The quiet four: without them the CLI talks to hosts other than the API.
+        ("DISABLE_TELEMETRY", "1".to_owned()),
+        ("DISABLE_AUTOUPDATER", "1".to_owned()),
+        ("DISABLE_ERROR_REPORTING", "1".to_owned()),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        ("CLAUDE_CODE_MAX_RETRIES", MAX_RETRIES.to_owned()),
+        ("API_TIMEOUT_MS", API_TIMEOUT_MS.to_owned()),
+    ];
+    env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(url) = api_base_url {
+        env.insert("ANTHROPIC_BASE_URL".to_owned(), url.to_owned());
+    }
+    Ok(env)
+}
+
+/// Checks a prompt.
+///
+/// # Errors
+/// See [`ArgsError`].
+pub fn check_prompt(prompt: &str) -> Result<(), ArgsError> {
+    if prompt.trim().is_empty() {
+        return Err(ArgsError::EmptyPrompt);
+    }
+    if prompt.len() > LONGEST_PROMPT {
+        return Err(ArgsError::LongPrompt { bytes: prompt.len() });
+    }
+    Ok(())
+}
+
+/// A word that cannot be taken for an option.
+fn word(what: &'static str, value: &str) -> Result<String, ArgsError> {
+    let bad = value.is_empty() || value.starts_with('-') || value.chars().any(char::is_control);
+    if bad {
+        return Err(ArgsError::Word { what, value: value.to_owned() });
+    }
+    Ok(value.to_owned())
+}
+
+/// Words joined as the CLI takes lists. An empty list is an empty argument: no tools at all.
+fn words(what: &'static str, values: &[String]) -> Result<String, ArgsError> {
+    let checked: Result<Vec<String>, ArgsError> = values.iter().map(|value| word(what, value)).collect();
+    Ok(checked?.join(","))
+}
+
+/// A path as the CLI is told it.
+///
+/// # Errors
+/// When it is not UTF-8.
+pub fn path(what: &'static str, path: &Path) -> Result<String, ArgsError> {
+    match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(ArgsError::Word { what, value: path.display().to_string() }),
+    }
+}
+
+fn permission_mode(mode: &str) -> Result<String, ArgsError> {
+    match mode {
+        "" => Ok(DEFAULT_PERMISSION_MODE.to_owned()),
+        known if PERMISSION_MODES.contains(&known) => Ok(known.to_owned()),
+        _ => Err(ArgsError::Word { what: "the permission mode", value: mode.to_owned() }),
+    }
+}
+
+/// The CLI drops a malformed `--agents` without a word, and an agent without description or prompt too.
+fn subagents(text: &str) -> Result<String, ArgsError> {
+    let what = "the sub-agents";
+    let agents = json_object(what, text)?;
+    for (name, agent) in agents.as_object().into_iter().flatten() {
+        for field in ["description", "prompt"] {
+            if agent.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+                return Err(ArgsError::Json { what, why: format!("lack a {field} for {name:?}") });
+            }
+        }
+    }
+    Ok(agents.to_string())
+}
+
+fn json_object(what: &'static str, text: &str) -> Result<Value, ArgsError> {
+    if text.len() > LONGEST_JSON {
+        let why = format!("have {} bytes, {LONGEST_JSON} are allowed", text.len());
+        return Err(ArgsError::Json { what, why });
+    }
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| ArgsError::Json { what, why: format!("is not JSON: {error}") })?;
+    if !value.is_object() {
+        return Err(ArgsError::Json { what, why: "is not a JSON object".to_owned() });
+    }
+    Ok(value)
+}
+
+/// Millionths of a dollar as the CLI takes amounts; 0 would crash it.
+fn dollars(micro_usd: u64) -> Result<String, ArgsError> {
+    if micro_usd == 0 {
+        return Err(ArgsError::NoBudget);
+    }
+    Ok(format!("{}.{:06}", micro_usd / 1_000_000, micro_usd % 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::super::{Prompt, WorkerSettings};
+    use super::*;
+
+    fn work() -> ClaudeWork {
+        ClaudeWork {
+            worker: WorkerSettings {
+                model: "sonnet".to_owned(),
+                system_prompt: "You are Anga.".to_owned(),
+                tools: vec!["Agent".to_owned(), "Bash".to_owned()],
+                allowed_tools: vec!["Agent".to_owned(), "Bash(git *)".to_owned()],
+                disallowed_tools: vec!["WebFetch".to_owned()],
+                permission_mode: String::new(),
+                subagents_json: r#"{"helper":{"description":"helps","prompt":"Help.","model":"haiku"}}"#
+                    .to_owned(),
+            },
+            prompt: Prompt::Text("do it".to_owned()),
+            session: Uuid::from_u128(0x5a5a_5a5a_2222_4333_8444_5555_5555_5555),
+            output_schema: Some(r#"{"type":"object"}"#.to_owned()),
+            budget_micro_usd: Some(1_250_000),
+            max_turns: Some(9),
+            denial_fails: false,
+        }
+    }
+
+    const PLACE: fn(bool) -> Place<'static> = |resume| Place {
+        home: Path::new("/t/home"),
+        config: Path::new("/t/home/.claude"),
+        tmp: Path::new("/t/home/tmp"),
+        out: Path::new("/t/out"),
+        system_prompt: Path::new("/t/home/system.md"),
+        resume,
+    };
+
+    #[test]
+    fn the_command_line_is_this() {
+        insta::assert_snapshot!(arguments(&work(), PLACE(false)).unwrap().join("\n"), @r#"
+        -p
+        --verbose
+        --input-format
+        stream-json
+        --output-format
+        stream-json
+        --model
+        sonnet
+        --session-id
+        5a5a5a5a-2222-4333-8444-555555555555
+        --add-dir
+        /t/out
+        --setting-sources
+
+        --permission-mode
+        dontAsk
+        --tools
+        Agent,Bash
+        --allowedTools
+        Agent,Bash(git *)
+        --disallowedTools
+        WebFetch
+        --system-prompt-file
+        /t/home/system.md
+        --agents
+        {"helper":{"description":"helps","model":"haiku","prompt":"Help."}}
+        --json-schema
+        {"type":"object"}
+        --max-budget-usd
+        1.250000
+        --strict-mcp-config
+        "#);
+    }
+
+    #[test]
+    fn a_kept_session_is_resumed_and_the_turn_limit_is_not_the_clis() {
+        let args = arguments(&work(), PLACE(true)).unwrap();
+        assert!(args.windows(2).any(|pair| pair == ["--resume", "5a5a5a5a-2222-4333-8444-555555555555"]));
+        assert!(!args.iter().any(|arg| arg == "--session-id" || arg == "--max-turns"));
+    }
+
+    #[test]
+    fn no_tools_is_an_empty_argument() {
+        let mut work = work();
+        work.worker.tools.clear();
+        work.worker.allowed_tools.clear();
+        let args = arguments(&work, PLACE(false)).unwrap();
+        assert!(args.windows(2).any(|pair| pair == ["--tools", ""]));
+        assert!(!args.iter().any(|arg| arg == "--allowedTools"));
+    }
+
+    #[test]
+    fn the_environment_is_quiet_and_holds_no_key() {
+        let env = environment(BTreeMap::new(), PLACE(false), Some("http://127.0.0.1:1")).unwrap();
+        let lines: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ANTHROPIC_BASE_URL=http://127.0.0.1:1
+        API_TIMEOUT_MS=120000
+        CLAUDE_CODE_DISABLE_ATTACHMENTS=1
+        CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1
+        CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
+        CLAUDE_CODE_MAX_RETRIES=2
+        CLAUDE_CODE_TMPDIR=/t/home/tmp
+        CLAUDE_CONFIG_DIR=/t/home/.claude
+        DISABLE_AUTOUPDATER=1
+        DISABLE_ERROR_REPORTING=1
+        DISABLE_TELEMETRY=1
+        HOME=/t/home
+        TMPDIR=/t/home/tmp
+        ");
+    }
+
+    fn refused(change: impl FnOnce(&mut ClaudeWork)) -> String {
+        let mut work = work();
+        change(&mut work);
+        arguments(&work, PLACE(false)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_the_cli_would_misread_or_ignore_is_refused() {
+        assert_eq!(refused(|work| work.worker.model.clear()), "the model \"\" cannot be passed to the CLI");
+        assert_eq!(
+            refused(|work| work.worker.model = "--dangerously-skip-permissions".to_owned()),
+            "the model \"--dangerously-skip-permissions\" cannot be passed to the CLI"
+        );
+        assert_eq!(
+            refused(|work| work.worker.tools = vec!["-x".to_owned()]),
+            "the tool \"-x\" cannot be passed to the CLI"
+        );
+        assert_eq!(
+            refused(|work| work.worker.permission_mode = "nonsense".to_owned()),
+            "the permission mode \"nonsense\" cannot be passed to the CLI"
+        );
+        assert_eq!(
+            refused(|work| work.worker.subagents_json = r#"{"a":{"prompt":"x"}}"#.to_owned()),
+            "the sub-agents lack a description for \"a\""
+        );
+        assert_eq!(
+            refused(|work| work.worker.subagents_json = "[]".to_owned()),
+            "the sub-agents is not a JSON object"
+        );
+        assert!(
+            refused(|work| work.output_schema = Some("{".to_owned()))
+                .starts_with("the schema of the answer is not JSON")
+        );
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST_JSON));
+        assert!(refused(|work| work.output_schema = Some(long)).contains("98304 are allowed"));
+        assert_eq!(refused(|work| work.budget_micro_usd = Some(0)), "the budget is spent");
+    }
+
+    #[test]
+    fn the_smallest_budget_is_not_rounded_to_nothing() {
+        assert_eq!(dollars(1).unwrap(), "0.000001");
+        assert_eq!(dollars(20_000_000).unwrap(), "20.000000");
+    }
+
+    #[test]
+    fn prompts_are_checked() {
+        assert_eq!(check_prompt(" \n"), Err(ArgsError::EmptyPrompt));
+        assert_eq!(check_prompt(""), Err(ArgsError::EmptyPrompt));
+        assert_eq!(check_prompt("/help"), Ok(()));
+        let long = "x".repeat(9 * 1024 * 1024);
+        assert_eq!(check_prompt(&long), Err(ArgsError::LongPrompt { bytes: long.len() }));
+    }
+}

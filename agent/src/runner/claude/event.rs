@@ -1,0 +1,394 @@
+//! One line of the CLI's output as a typed event, with only what orch needs of it. Reads every field
+//! defensively: absent, of another type or unknown is never an error. Draws no conclusion.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::ModelUsage;
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The CLI accepted its arguments and a line of input.
+    Init(Init),
+    /// A finished block of a model's message.
+    Assistant(Assistant),
+    /// A tool's result, a sub-agent's prompt, or an echo.
+    User(User),
+    /// The CLI waits before it asks the API again.
+    Retry(Retry),
+    /// A subscription window moved.
+    RateLimit(RateLimit),
+    /// A sub-agent or background command started.
+    TaskStarted {
+        /// Its id.
+        id: String,
+        /// Its kind, for people.
+        kind: String,
+    },
+    /// A sub-agent or background command ended.
+    TaskEnded {
+        /// Its id.
+        id: String,
+    },
+    /// The CLI asks us something.
+    ControlRequest {
+        /// To be repeated in the answer.
+        request_id: String,
+        /// What it asks, for example `can_use_tool`.
+        subtype: String,
+    },
+    /// A turn is over.
+    Result(Box<ResultLine>),
+    /// Something else, by type and subtype.
+    Other {
+        /// `type` or `type/subtype`.
+        kind: String,
+    },
+    /// Not a JSON object.
+    Malformed,
+    /// A line over the limit.
+    Oversized,
+}
+
+/// `system/init`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Init {
+    /// Session in use.
+    pub session_id: Option<String>,
+    /// Model in use.
+    pub model: Option<String>,
+    /// Sub-agents that were understood: bad JSON in `--agents` is dropped silently by the CLI.
+    pub agents: Vec<String>,
+    /// CLI version.
+    pub version: Option<String>,
+}
+
+/// `assistant`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assistant {
+    /// The same for every block of one message.
+    pub message_id: String,
+    /// Model name.
+    pub model: String,
+    /// Made by the CLI itself to tell of an error.
+    pub synthetic: bool,
+    /// The error, on a synthetic message.
+    pub error: Option<String>,
+    /// Whether the main thread spoke, not a sub-agent.
+    pub main_thread: bool,
+    /// Tokens as known at the message's start. Output is far too low there.
+    pub usage: ModelUsage,
+    /// Bytes of text, thinking and tool input in this block.
+    pub written: u64,
+    /// Tools called in this block.
+    pub tools: Vec<String>,
+}
+
+/// `user`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct User {
+    /// Whether it belongs to the main thread.
+    pub main_thread: bool,
+    /// Tool results in it.
+    pub tool_results: u32,
+}
+
+/// `system/api_retry`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retry {
+    /// Which retry.
+    pub attempt: u64,
+    /// Of how many.
+    pub max_retries: u64,
+    /// HTTP status; absent for network errors and timeouts.
+    pub status: Option<u16>,
+    /// The CLI's word for it.
+    pub error: String,
+}
+
+/// `rate_limit_event`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RateLimit {
+    /// `allowed`, `allowed_warning` or `rejected`.
+    pub status: String,
+    /// When the window resets, in seconds since 1970.
+    pub resets_at: Option<u64>,
+    /// Which window.
+    pub window: String,
+}
+
+/// `result`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ResultLine {
+    /// Not a verdict: failures of the API are `success` here.
+    pub subtype: String,
+    /// Whether the turn failed.
+    pub is_error: Option<bool>,
+    /// HTTP status of the API's refusal.
+    pub api_error_status: Option<u16>,
+    /// Turns of this line of input.
+    pub num_turns: u64,
+    /// The answer, or the text of the failure.
+    pub text: Option<String>,
+    /// Further texts of a failure.
+    pub errors: Vec<String>,
+    /// Why the model stopped.
+    pub stop_reason: Option<String>,
+    /// Why the turn ended.
+    pub terminal_reason: Option<String>,
+    /// Money of this process so far, in millionths of a US dollar.
+    pub cost_micro_usd: Option<u64>,
+    /// Tokens and money of this process so far, by model.
+    pub models: BTreeMap<String, ModelUsage>,
+    /// Tools that were denied.
+    pub denied_tools: Vec<String>,
+    /// The structured answer as JSON.
+    pub structured: Option<String>,
+    /// Session.
+    pub session_id: Option<String>,
+}
+
+impl Event {
+    /// Parses one line.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Self {
+        let Ok(value) = serde_json::from_slice::<Value>(line) else { return Self::Malformed };
+        if !value.is_object() {
+            return Self::Malformed;
+        }
+        let (kind, subtype) = (text(&value, "type"), text(&value, "subtype"));
+        match (kind.as_str(), subtype.as_str()) {
+            ("system", "init") => Self::Init(init(&value)),
+            ("system", "api_retry") => Self::Retry(retry(&value)),
+            ("system", "task_started") => {
+                Self::TaskStarted { id: text(&value, "task_id"), kind: task_kind(&value) }
+            }
+            ("system", "task_updated" | "task_notification") => ended_task(&value),
+            ("assistant", _) => Self::Assistant(assistant(&value)),
+            ("user", _) => Self::User(user(&value)),
+            ("rate_limit_event", _) => Self::RateLimit(rate_limit(&value)),
+            ("control_request", _) => Self::ControlRequest {
+                request_id: text(&value, "request_id"),
+                subtype: value.get("request").map(|request| text(request, "subtype")).unwrap_or_default(),
+            },
+            ("result", _) => Self::Result(Box::new(result(value, subtype))),
+            (_, "") => Self::Other { kind },
+            (_, _) => Self::Other { kind: format!("{kind}/{subtype}") },
+        }
+    }
+}
+
+fn init(value: &Value) -> Init {
+    Init {
+        session_id: opt_text(value, "session_id"),
+        model: opt_text(value, "model"),
+        agents: list(value, "agents").filter_map(Value::as_str).map(str::to_owned).collect(),
+        version: opt_text(value, "claude_code_version"),
+    }
+}
+
+fn assistant(value: &Value) -> Assistant {
+    let empty = Value::Null;
+    let message = value.get("message").unwrap_or(&empty);
+    let model = text(message, "model");
+    let usage = message.get("usage").unwrap_or(&empty);
+    let mut found = Assistant {
+        message_id: text(message, "id"),
+        synthetic: model == "<synthetic>",
+        model,
+        error: opt_text(value, "error"),
+        main_thread: is_main_thread(value),
+        usage: ModelUsage {
+            input_tokens: number(usage, "input_tokens"),
+            output_tokens: number(usage, "output_tokens"),
+            cache_read_tokens: number(usage, "cache_read_input_tokens"),
+            cache_write_tokens: number(usage, "cache_creation_input_tokens"),
+            cost_micro_usd: 0,
+        },
+        ..Assistant::default()
+    };
+    for block in list(message, "content") {
+        found.written += written(block);
+        if text(block, "type") == "tool_use" {
+            found.tools.push(text(block, "name"));
+        }
+    }
+    if let Some(Value::String(content)) = message.get("content") {
+        found.written += content.len() as u64;
+    }
+    found
+}
+
+fn written(block: &Value) -> u64 {
+    let texts =
+        ["text", "thinking"].iter().filter_map(|key| block.get(key)?.as_str()).map(str::len).sum::<usize>();
+    let input = block.get("input").map_or(0, |input| input.to_string().len());
+    (texts + input) as u64
+}
+
+/// `message.content` is an array or, now and then, a string.
+fn user(value: &Value) -> User {
+    let results = value.get("message").map_or(0, |message| {
+        list(message, "content").filter(|block| text(block, "type") == "tool_result").count()
+    });
+    User { main_thread: is_main_thread(value), tool_results: u32::try_from(results).unwrap_or(u32::MAX) }
+}
+
+fn retry(value: &Value) -> Retry {
+    Retry {
+        attempt: number(value, "attempt"),
+        max_retries: number(value, "max_retries"),
+        status: status(value, "error_status"),
+        error: text(value, "error"),
+    }
+}
+
+fn rate_limit(value: &Value) -> RateLimit {
+    let info = value.get("rate_limit_info").unwrap_or(&Value::Null);
+    RateLimit {
+        status: text(info, "status"),
+        resets_at: info.get("resetsAt").and_then(Value::as_u64),
+        window: text(info, "rateLimitType"),
+    }
+}
+
+fn task_kind(value: &Value) -> String {
+    opt_text(value, "subagent_type").unwrap_or_else(|| text(value, "task_type"))
+}
+
+fn ended_task(value: &Value) -> Event {
+    let status = opt_text(value, "status")
+        .or_else(|| value.get("patch").and_then(|patch| opt_text(patch, "status")))
+        .unwrap_or_default();
+    match status.as_str() {
+        "" | "running" | "pending" => Event::Other { kind: format!("system/{}", text(value, "subtype")) },
+        _ => Event::TaskEnded { id: text(value, "task_id") },
+    }
+}
+
+fn result(mut value: Value, subtype: String) -> ResultLine {
+    let structured = value.get_mut("structured_output").map(Value::take).filter(|answer| !answer.is_null());
+    ResultLine {
+        subtype,
+        is_error: value.get("is_error").and_then(Value::as_bool),
+        api_error_status: status(&value, "api_error_status"),
+        num_turns: number(&value, "num_turns"),
+        text: opt_text(&value, "result"),
+        errors: list(&value, "errors").filter_map(Value::as_str).map(str::to_owned).collect(),
+        stop_reason: opt_text(&value, "stop_reason"),
+        terminal_reason: opt_text(&value, "terminal_reason"),
+        cost_micro_usd: value.get("total_cost_usd").and_then(Value::as_f64).map(micro_usd),
+        models: models(&value),
+        denied_tools: list(&value, "permission_denials").map(|denial| text(denial, "tool_name")).collect(),
+        structured: structured.map(|answer| answer.to_string()),
+        session_id: opt_text(&value, "session_id"),
+    }
+}
+
+fn models(value: &Value) -> BTreeMap<String, ModelUsage> {
+    let rows = value.get("modelUsage").and_then(Value::as_object).into_iter().flatten();
+    rows.map(|(model, row)| {
+        let usage = ModelUsage {
+            input_tokens: number(row, "inputTokens"),
+            output_tokens: number(row, "outputTokens"),
+            cache_read_tokens: number(row, "cacheReadInputTokens"),
+            cache_write_tokens: number(row, "cacheCreationInputTokens"),
+            cost_micro_usd: row.get("costUSD").and_then(Value::as_f64).map_or(0, micro_usd),
+        };
+        (model.clone(), usage)
+    })
+    .collect()
+}
+
+/// US dollars to millionths, rounded; nonsense is nothing.
+fn micro_usd(usd: f64) -> u64 {
+    // A cast from a float saturates, and takes NaN and negative amounts to 0.
+    (usd * 1e6).round() as u64
+}
+
+fn is_main_thread(value: &Value) -> bool {
+    value.get("parent_tool_use_id").is_none_or(Value::is_null)
+}
+
+fn status(value: &Value, key: &str) -> Option<u16> {
+    value.get(key)?.as_u64().and_then(|status| u16::try_from(status).ok())
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn opt_text(value: &Value, key: &str) -> Option<String> {
+    value.get(key)?.as_str().map(str::to_owned)
+}
+
+fn text(value: &Value, key: &str) -> String {
+    opt_text(value, key).unwrap_or_default()
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_gives_its_figures_in_millionths() {
+        let line = br#"{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"cached","total_cost_usd":0.15150000000000002,"modelUsage":{"claude-opus-4-8[1m]":{"inputTokens":10,"outputTokens":50,"cacheReadInputTokens":30000,"cacheCreationInputTokens":2000,"costUSD":0.0288}},"permission_denials":[{"tool_name":"Bash"}],"structured_output":{"n":3}}"#;
+        let Event::Result(result) = Event::parse(line) else { panic!("not a result") };
+        assert_eq!(
+            (result.is_error, result.num_turns, result.cost_micro_usd),
+            (Some(false), 1, Some(151_500))
+        );
+        assert_eq!(result.models["claude-opus-4-8[1m]"].cost_micro_usd, 28_800);
+        assert_eq!(result.models["claude-opus-4-8[1m]"].cache_read_tokens, 30_000);
+        assert_eq!(
+            (result.denied_tools, result.structured.as_deref()),
+            (vec!["Bash".to_owned()], Some(r#"{"n":3}"#))
+        );
+    }
+
+    #[test]
+    fn fields_of_a_wrong_type_are_absent() {
+        let line = br#"{"type":"result","subtype":7,"is_error":"no","num_turns":"3","result":[1],"total_cost_usd":"x","modelUsage":[1],"permission_denials":{},"errors":"x","structured_output":null,"api_error_status":99999999}"#;
+        assert_eq!(Event::parse(line), Event::Result(Box::default()));
+        assert_eq!(Event::parse(br#"{"type":"result","total_cost_usd":-1}"#), {
+            let result = ResultLine { cost_micro_usd: Some(0), ..ResultLine::default() };
+            Event::Result(Box::new(result))
+        });
+    }
+
+    #[test]
+    fn content_may_be_a_string() {
+        let user = Event::parse(br#"{"type":"user","message":{"role":"user","content":"<local>"}}"#);
+        assert_eq!(user, Event::User(User { main_thread: true, tool_results: 0 }));
+        let Event::Assistant(said) = Event::parse(br#"{"type":"assistant","message":{"content":"four"}}"#)
+        else {
+            panic!("not an assistant")
+        };
+        assert_eq!(said.written, 4);
+    }
+
+    #[test]
+    fn a_sub_agents_call_is_not_of_the_main_thread() {
+        let line = br#"{"type":"assistant","message":{"id":"m","model":"x","content":[{"type":"tool_use","name":"Bash","input":{"a":1}}],"usage":{"input_tokens":100}},"parent_tool_use_id":"toolu_1"}"#;
+        let Event::Assistant(said) = Event::parse(line) else { panic!("not an assistant") };
+        assert!(!said.main_thread && !said.synthetic);
+        assert_eq!((said.tools, said.usage.input_tokens, said.written), (vec!["Bash".to_owned()], 100, 7));
+    }
+
+    #[test]
+    fn a_task_that_goes_on_has_not_ended() {
+        let line = |status: &str| {
+            format!(
+                r#"{{"type":"system","subtype":"task_updated","task_id":"t","patch":{{"status":"{status}"}}}}"#
+            )
+        };
+        assert_eq!(Event::parse(line("completed").as_bytes()), Event::TaskEnded { id: "t".to_owned() });
+        assert!(matches!(Event::parse(line("running").as_bytes()), Event::Other { .. }));
+    }
+}

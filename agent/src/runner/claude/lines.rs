@@ -1,0 +1,102 @@
+//! The lines that are said to the CLI: `--input-format stream-json` and its control protocol.
+//! Knows their spelling only.
+
+use serde_json::json;
+
+/// A user's line with one text block. The text begins with a line break: without it a leading `/` would be
+/// taken for a command of the CLI, even here.
+#[must_use]
+pub fn user(text: &str) -> String {
+    json!({
+        "type": "user",
+        "message": { "role": "user", "content": [{ "type": "text", "text": format!("\n{text}") }] },
+    })
+    .to_string()
+}
+
+/// The line of a task: its text after a preamble that names the place it works in. The preamble belongs to the task
+/// and not to the system prompt, which is the same for all tasks of a worker.
+#[must_use]
+pub fn task(text: &str, work: &str, out: &str) -> String {
+    user(&format!(
+        "Working directory: {work}\nOutput directory: {out}\nFiles to hand over go into the output directory.\n\n{text}"
+    ))
+}
+
+/// Asks the CLI to drop what it is doing. It answers with a result and stays for more.
+#[must_use]
+pub fn interrupt() -> String {
+    json!({
+        "type": "control_request",
+        "request_id": "orch-interrupt",
+        "request": { "subtype": "interrupt" },
+    })
+    .to_string()
+}
+
+/// Answers a question for permission: nobody is there to be asked.
+#[must_use]
+pub fn deny(request_id: &str) -> String {
+    json!({
+        "type": "control_response",
+        "response": {
+            "subtype": "success",
+            "request_id": request_id,
+            "response": { "behavior": "deny", "message": "nobody is there to be asked; go on without it" },
+        },
+    })
+    .to_string()
+}
+
+/// Refuses any other request of the CLI.
+#[must_use]
+pub fn refuse(request_id: &str) -> String {
+    json!({
+        "type": "control_response",
+        "response": { "subtype": "error", "request_id": request_id, "error": "not supported" },
+    })
+    .to_string()
+}
+
+/// The one reminder of a missing structured answer.
+#[must_use]
+pub fn repair() -> String {
+    user(
+        "Your structured answer is missing. Call the StructuredOutput tool now, once, with the complete answer \
+         in the required schema. Do not do anything else.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_one_line_and_begins_with_a_line_break() {
+        for prompt in ["/help", "a\nb\u{2028}\"c\" \\", "@/etc/passwd", "", "\u{1b}[31m"] {
+            let line = user(prompt);
+            assert!(!line.contains('\n'), "{line}");
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(value["message"]["content"][0]["text"], format!("\n{prompt}"));
+        }
+    }
+
+    #[test]
+    fn a_task_names_its_place_first_and_its_text_stays_as_it_is() {
+        let line: serde_json::Value = serde_json::from_str(&task("/help\n @x", "/t/work", "/t/out")).unwrap();
+        assert_eq!(
+            line["message"]["content"][0]["text"],
+            "\nWorking directory: /t/work\nOutput directory: /t/out\nFiles to hand over go into the output \
+             directory.\n\n/help\n @x"
+        );
+    }
+
+    #[test]
+    fn control_lines_are_spelled_as_the_cli_was_seen_to_take_them() {
+        let interrupt: serde_json::Value = serde_json::from_str(&interrupt()).unwrap();
+        assert_eq!(interrupt["request"]["subtype"], "interrupt");
+        let deny: serde_json::Value = serde_json::from_str(&deny("r1")).unwrap();
+        assert_eq!(deny["response"]["request_id"], "r1");
+        assert_eq!(deny["response"]["response"]["behavior"], "deny");
+    }
+}

@@ -1,0 +1,170 @@
+//! What one CLI process has cost. The figures of a `result` are cumulative within the process, so the last
+//! one is the bill; what came after it is estimated from message ids seen since. A resumed conversation is a
+//! new process and starts at nothing. Knows list prices roughly, for estimates only.
+
+use std::collections::BTreeMap;
+
+use super::super::{ModelUsage, Usage};
+use super::event::{Assistant, ResultLine};
+
+/// Bytes of text that make a token, on the safe side.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// The bill of one process.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    billed: Option<(u64, BTreeMap<String, ModelUsage>)>,
+    /// Messages since the last bill, by message id.
+    since: BTreeMap<String, Unbilled>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Unbilled {
+    model: String,
+    usage: ModelUsage,
+    written: u64,
+}
+
+impl Ledger {
+    /// Notes a block of a message. Blocks of one message share its id and its tokens.
+    pub fn message(&mut self, said: &Assistant) {
+        if said.synthetic || said.message_id.is_empty() {
+            return;
+        }
+        let entry = self.since.entry(said.message_id.clone()).or_default();
+        entry.model.clone_from(&said.model);
+        entry.usage = said.usage;
+        entry.written = entry.written.saturating_add(said.written);
+    }
+
+    /// Notes a bill. One without figures, as from a CLI that could not start its turn, bills nothing new.
+    pub fn result(&mut self, result: &ResultLine) {
+        if let Some(cost) = result.cost_micro_usd {
+            self.billed = Some((cost, result.models.clone()));
+            self.since.clear();
+        }
+    }
+
+    /// The total. `open` says that a turn was going on at the end, which may have cost what nobody saw.
+    #[must_use]
+    pub fn total(&self, open: bool) -> Usage {
+        let (mut cost_micro_usd, mut models) = self.billed.clone().unwrap_or_default();
+        for unbilled in self.since.values() {
+            let mut usage = unbilled.usage;
+            usage.output_tokens = usage.output_tokens.max(unbilled.written / BYTES_PER_TOKEN);
+            usage.cost_micro_usd = list_price(&unbilled.model, &usage);
+            cost_micro_usd = cost_micro_usd.saturating_add(usage.cost_micro_usd);
+            add(models.entry(unbilled.model.clone()).or_default(), &usage);
+        }
+        Usage { models, cost_micro_usd, estimated: open || !self.since.is_empty() }
+    }
+}
+
+fn add(sum: &mut ModelUsage, usage: &ModelUsage) {
+    sum.input_tokens = sum.input_tokens.saturating_add(usage.input_tokens);
+    sum.output_tokens = sum.output_tokens.saturating_add(usage.output_tokens);
+    sum.cache_read_tokens = sum.cache_read_tokens.saturating_add(usage.cache_read_tokens);
+    sum.cache_write_tokens = sum.cache_write_tokens.saturating_add(usage.cache_write_tokens);
+    sum.cost_micro_usd = sum.cost_micro_usd.saturating_add(usage.cost_micro_usd);
+}
+
+/// Input and output price in US dollars per million tokens, which is millionths of a dollar per token. The
+/// CLI prices names it does not know like Opus; so does this.
+fn prices(model: &str) -> (u64, u64) {
+    if model.contains("haiku") {
+        (1, 5)
+    } else if model.contains("sonnet") {
+        (3, 15)
+    } else if model.contains("fable") {
+        (10, 50)
+    } else {
+        (5, 25)
+    }
+}
+
+/// A cache write costs 1.25 and a cache read 0.1 of an input token.
+fn list_price(model: &str, usage: &ModelUsage) -> u64 {
+    let (input, output) = prices(model);
+    let twentieths = usage
+        .input_tokens
+        .saturating_mul(20)
+        .saturating_add(usage.cache_write_tokens.saturating_mul(25))
+        .saturating_add(usage.cache_read_tokens.saturating_mul(2));
+    (twentieths.saturating_mul(input) / 20).saturating_add(usage.output_tokens.saturating_mul(output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(id: &str, model: &str, written: u64) -> Assistant {
+        Assistant {
+            message_id: id.to_owned(),
+            model: model.to_owned(),
+            written,
+            usage: ModelUsage { input_tokens: 100, output_tokens: 1, ..ModelUsage::default() },
+            ..Assistant::default()
+        }
+    }
+
+    fn bill(cost: u64) -> ResultLine {
+        ResultLine { cost_micro_usd: Some(cost), ..ResultLine::default() }
+    }
+
+    #[test]
+    fn list_prices_are_those_the_cli_was_seen_to_use() {
+        let cached = ModelUsage {
+            input_tokens: 10,
+            output_tokens: 50,
+            cache_read_tokens: 30_000,
+            cache_write_tokens: 2_000,
+            cost_micro_usd: 0,
+        };
+        assert_eq!(list_price("claude-opus-4-8[1m]", &cached), 28_800);
+        let small = ModelUsage { input_tokens: 100, output_tokens: 20, ..ModelUsage::default() };
+        for (model, cost) in [
+            ("claude-sonnet-5", 600),
+            ("claude-haiku-4-5-20251001", 200),
+            ("claude-fable-5", 2_000),
+            ("my-custom-model", 1_000),
+        ] {
+            assert_eq!(list_price(model, &small), cost, "{model}");
+        }
+    }
+
+    #[test]
+    fn the_last_bill_counts_and_earlier_ones_are_in_it() {
+        let mut ledger = Ledger::default();
+        ledger.message(&block("a", "claude-sonnet-5", 30));
+        ledger.result(&bill(1_000));
+        ledger.message(&block("b", "claude-sonnet-5", 30));
+        ledger.result(&bill(2_500));
+        assert_eq!(ledger.total(false), Usage { cost_micro_usd: 2_500, ..Usage::default() });
+    }
+
+    #[test]
+    fn without_a_bill_each_message_is_estimated_once() {
+        let mut ledger = Ledger::default();
+        ledger.message(&block("a", "claude-sonnet-5", 30));
+        ledger.message(&block("a", "claude-sonnet-5", 60));
+        ledger.message(&block("b", "claude-haiku-4-5", 0));
+        let total = ledger.total(true);
+        assert!(total.estimated);
+        assert_eq!(total.models["claude-sonnet-5"].output_tokens, 30);
+        assert_eq!(total.cost_micro_usd, (300 + 30 * 15) + (100 + 5));
+    }
+
+    #[test]
+    fn what_came_after_the_last_bill_is_added_and_marked() {
+        let mut ledger = Ledger::default();
+        ledger.result(&bill(1_000));
+        ledger.message(&block("b", "claude-haiku-4-5", 0));
+        assert_eq!((ledger.total(false).cost_micro_usd, ledger.total(false).estimated), (1_105, true));
+    }
+
+    #[test]
+    fn a_turn_that_was_cut_off_before_any_message_is_marked() {
+        assert!(Ledger::default().total(true).estimated);
+        assert!(!Ledger::default().total(false).estimated);
+    }
+}

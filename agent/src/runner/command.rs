@@ -1,0 +1,268 @@
+//! The runner of plain programs: only those the agent lists, by absolute path, without a shell, in the same
+//! directories and under the same supervisor as the CLI. Knows no model.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+
+use crate::causes::one_line;
+use crate::homes::{ConversationKey, HomeError, Homes};
+use crate::supervisor::client::{End, Launcher};
+use crate::supervisor::exit::ExitRecord;
+use crate::supervisor::ladder::LadderPlan;
+use crate::supervisor::spec::{Input, SPEC_VERSION, Secrets, SuperviseSpec};
+
+use super::environment::{EnvironmentError, HostEnvironment};
+use super::supervised::{self, Action, Ended, Watcher, supervisor_id, with_end};
+use super::{
+    AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture, Runner, Work,
+    outcome_of_stop, program, shorten,
+};
+
+/// The programs an agent offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedPrograms(BTreeMap<String, PathBuf>);
+
+/// Why a listed program cannot be offered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the program {0:?} was not found")]
+pub struct NotFound(pub String);
+
+impl AllowedPrograms {
+    /// Finds each listed program now, so that nothing else is executed under its name later.
+    ///
+    /// # Errors
+    /// Names the first program that is not there.
+    pub fn find(listed: &[String], search_path: &str) -> Result<Self, NotFound> {
+        let find = |name: &String| {
+            let path = program::find(name, search_path).ok_or_else(|| NotFound(name.clone()))?;
+            Ok((name.clone(), path))
+        };
+        listed.iter().map(find).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether none is offered: the runner is off.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A program asked for as it is listed, or by the path it was found at.
+    #[must_use]
+    pub fn path(&self, asked: &str) -> Option<&PathBuf> {
+        self.0.get(asked).or_else(|| self.0.values().find(|path| path.as_os_str() == asked))
+    }
+}
+
+/// Runs listed programs.
+#[derive(Debug, Clone)]
+pub struct CommandRunner {
+    launcher: Launcher,
+    homes: Arc<Homes>,
+    allowed: Arc<AllowedPrograms>,
+    host: Arc<HostEnvironment>,
+}
+
+#[derive(Debug, Error)]
+enum PrepareError {
+    #[error("this work is not for the command runner")]
+    OtherWork,
+    #[error("the agent does not allow the program {0:?}; it is started with --allow-command for each")]
+    NotAllowed(String),
+    #[error("an argument holds a NUL byte")]
+    Nul,
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error("cannot prepare the attempt")]
+    Io(#[from] io::Error),
+}
+
+impl CommandRunner {
+    /// Runs the programs of `allowed` in `homes` under supervisors of `launcher`.
+    #[must_use]
+    pub fn new(
+        launcher: Launcher,
+        homes: Arc<Homes>,
+        allowed: AllowedPrograms,
+        host: HostEnvironment,
+    ) -> Self {
+        Self { launcher, homes, allowed: Arc::new(allowed), host: Arc::new(host) }
+    }
+
+    async fn attempt(&self, spec: AttemptSpec, link: AttemptLink) -> AttemptReport {
+        let conversation = ConversationKey { run: spec.key.run, task: spec.key.task };
+        let this = self.clone();
+        let prepared = match spawn_blocking(move || this.prepare(&spec)).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(error)) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+            Err(error) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+        };
+        let mut watcher = Collector::default();
+        let ended = supervised::run(&self.launcher, &prepared, &Secrets::default(), link, &mut watcher).await;
+        if let Err(error) = self.homes.note_end(conversation) {
+            tracing::warn!(%error, "the end of a conversation could not be noted");
+        }
+        match ended {
+            Ok(ended) => report(watcher, &ended),
+            Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+        }
+    }
+
+    fn prepare(&self, spec: &AttemptSpec) -> Result<SuperviseSpec, PrepareError> {
+        let Work::Command(work) = &spec.work else { return Err(PrepareError::OtherWork) };
+        let path = self.allowed.path(&work.program);
+        let program = path.ok_or_else(|| PrepareError::NotAllowed(work.program.clone()))?.clone();
+        if work.args.iter().any(|arg| arg.contains('\0')) {
+            return Err(PrepareError::Nul);
+        }
+        let mut env = self.host.for_attempt(spec)?;
+        let id = supervisor_id(self.launcher.owner(), spec.key);
+        self.launcher.refuse_running(&id).map_err(io::Error::other)?;
+        let conversation =
+            self.homes.conversation(ConversationKey { run: spec.key.run, task: spec.key.task })?;
+        for (name, dir) in [("HOME", conversation.home()), ("TMPDIR", conversation.tmp())] {
+            env.insert(name.to_owned(), dir.to_string_lossy().into_owned());
+        }
+        Ok(SuperviseSpec {
+            version: SPEC_VERSION,
+            id,
+            owner: self.launcher.owner().to_owned(),
+            reference: spec.reference.clone(),
+            runtime_dir: self.launcher.runtime_dir().to_owned(),
+            attempt_dir: conversation.fresh_attempt(spec.key.attempt)?,
+            program,
+            args: work.args.clone(),
+            env,
+            cwd: conversation.work(),
+            input: Input::Closed,
+            ladder: LadderPlan::program(),
+            limits: supervised::limits(&spec.limits),
+        })
+    }
+}
+
+impl Runner for CommandRunner {
+    fn name(&self) -> &'static str {
+        "command"
+    }
+
+    fn run(&self, spec: AttemptSpec, link: AttemptLink) -> RunFuture<'_> {
+        Box::pin(self.attempt(spec, link))
+    }
+
+    fn judge_left(&self, attempt_dir: &Path, _structured: bool) -> Option<AttemptReport> {
+        let mut collector = Collector::default();
+        let ended = supervised::left(attempt_dir, |bytes| drop(collector.stdout(bytes)))?;
+        Some(report(collector, &ended))
+    }
+}
+
+fn report(collector: Collector, ended: &Ended) -> AttemptReport {
+    let (outcome, detail) = match &ended.end {
+        End::Recorded(record) => judge(record, &ended.stderr),
+        End::Lost { detail } => (Outcome::Crash, detail.clone()),
+    };
+    let mut report = AttemptReport::of(outcome, detail);
+    report.answer = Some(collector.answer());
+    with_end(report, &ended.end)
+}
+
+/// Keeps the beginning of the output: it is the answer.
+#[derive(Debug, Default)]
+struct Collector {
+    kept: Vec<u8>,
+    seen: u64,
+}
+
+impl Collector {
+    fn answer(self) -> String {
+        let text = String::from_utf8_lossy(&self.kept).into_owned();
+        let text = text.strip_suffix('\n').map(str::to_owned).unwrap_or(text);
+        shorten(text, LONGEST_ANSWER)
+    }
+}
+
+impl Watcher for Collector {
+    fn stdout(&mut self, bytes: &[u8]) -> Vec<Action> {
+        self.seen += bytes.len() as u64;
+        // One byte more than fits, so that the cut is marked.
+        let room = (LONGEST_ANSWER + 1).saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Vec::new()
+    }
+
+    fn stopping(&mut self) {}
+
+    fn describe(&self, live: &mut Live) {
+        "running".clone_into(&mut live.now);
+        live.transcript_bytes = self.seen;
+    }
+}
+
+/// A program's own verdict is its exit code, so a code other than 0 is a check that did not pass; a signal
+/// that was not ours is a crash.
+fn judge(record: &ExitRecord, stderr: &str) -> (Outcome, String) {
+    if let Some(error) = &record.spawn_error {
+        return (Outcome::SpawnFailed, error.clone());
+    }
+    if let Some((outcome, why)) = record.stop.and_then(|stop| outcome_of_stop(stop.cause)) {
+        return (outcome, why.to_owned());
+    }
+    let said = stderr.trim();
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    match (record.code, record.signal) {
+        (Some(0), _) => (Outcome::Ok, String::new()),
+        (Some(code), _) => (Outcome::GateFailed, format!("the program ended with exit code {code}{said}")),
+        (None, Some(signal)) => (Outcome::Crash, format!("the program was ended by signal {signal}{said}")),
+        (None, None) => (Outcome::Crash, format!("the program ended in an unknown way{said}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_programs_are_offered_under_their_name_or_path() {
+        let listed = ["sh".to_owned(), "/bin/echo".to_owned()];
+        let allowed = AllowedPrograms::find(&listed, "/bin").unwrap();
+        assert_eq!(allowed.path("sh"), Some(&PathBuf::from("/bin/sh")));
+        assert_eq!(allowed.path("/bin/sh"), Some(&PathBuf::from("/bin/sh")));
+        for asked in ["echo", "/usr/bin/env", "../bin/sh", "sh -c", ""] {
+            assert_eq!(allowed.path(asked), None, "{asked}");
+        }
+        assert_eq!(AllowedPrograms::find(&["nope".to_owned()], "/bin"), Err(NotFound("nope".to_owned())));
+        assert!(AllowedPrograms::default().is_empty());
+    }
+
+    #[test]
+    fn an_exit_code_is_the_programs_verdict() {
+        let ended = |code, signal| ExitRecord { code, signal, ..ExitRecord::default() };
+        assert_eq!(judge(&ended(Some(0), None), "noise"), (Outcome::Ok, String::new()));
+        let (outcome, detail) = judge(&ended(Some(3), None), "no such thing\n");
+        assert_eq!(
+            (outcome, detail.as_str()),
+            (Outcome::GateFailed, "the program ended with exit code 3: no such thing")
+        );
+        assert_eq!(judge(&ended(None, Some(11)), "").0, Outcome::Crash);
+    }
+
+    #[test]
+    fn the_answer_is_cut_where_it_gets_too_long() {
+        let mut collector = Collector::default();
+        for _ in 0..17 {
+            collector.stdout(&vec![b'x'; 1024 * 1024]);
+        }
+        let answer = collector.answer();
+        assert!(answer.len() <= LONGEST_ANSWER && answer.ends_with(" […]"));
+        let mut short = Collector::default();
+        short.stdout(b"a\nb\n");
+        assert_eq!(short.answer(), "a\nb");
+    }
+}

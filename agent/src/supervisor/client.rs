@@ -1,0 +1,338 @@
+//! The agent's side: starting a supervisor, talking to it, and learning how it ended. Knows no task; what to
+//! say to a child and what its output means is for a runner.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command as Program};
+use tokio::time::timeout;
+
+use crate::boottime::boot_id;
+use crate::reexec::SelfExe;
+
+use super::control::short_path;
+use super::exit::ExitRecord;
+use super::record;
+use super::run::{Announcement, SUPERVISE_COMMAND};
+use super::segments::Channel;
+use super::spec::{MARK_VARIABLE, Secrets, SuperviseSpec};
+use super::stop::{Rung, StopCause};
+use super::tree;
+use super::wire::{Command, Event, WIRE_VERSION, parse, spell};
+
+pub mod leftovers;
+
+/// A supervisor is ready within milliseconds; a host that is swapping takes seconds.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between the last line of a supervisor and its exit lies nothing that waits.
+const EXIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the tree of a supervisor that is gone is hunted.
+const HUNT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Starts supervisors.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    exe: Arc<SelfExe>,
+    runtime_dir: PathBuf,
+    owner: PathBuf,
+}
+
+/// Why an attempt has no supervisor.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The attempt runs already.
+    #[error("the attempt already has a supervisor with pid {pid}")]
+    AlreadyRunning {
+        /// Its pid.
+        pid: i32,
+    },
+    /// Something on this host is in the way.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The supervisor said why it could not start.
+    #[error("the supervisor failed: {0}")]
+    Refused(String),
+    /// It said nothing in time.
+    #[error("the supervisor was not ready within {} s", START_LIMIT.as_secs())]
+    Silent,
+}
+
+/// How a supervised attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The supervisor saw it through.
+    Recorded(Box<ExitRecord>),
+    /// The supervisor itself was lost; what was left of the tree was hunted by its mark.
+    Lost {
+        /// What is known, for people.
+        detail: String,
+    },
+}
+
+impl Launcher {
+    /// Supervisors of the agent whose data lies in `owner`, with sockets in `runtime_dir`, which is made
+    /// private.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or is not this user's.
+    pub fn new(exe: SelfExe, runtime_dir: PathBuf, owner: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&runtime_dir)?;
+        std::fs::set_permissions(&runtime_dir, std::fs::Permissions::from_mode(0o700))?;
+        Ok(Self { exe: Arc::new(exe), runtime_dir, owner })
+    }
+
+    /// Directory of sockets.
+    #[must_use]
+    pub fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
+    /// The agent the supervisors belong to.
+    #[must_use]
+    pub fn owner(&self) -> &Path {
+        &self.owner
+    }
+
+    /// Starts the supervisor of `spec` and connects to it. The secrets pass through a pipe and touch neither
+    /// a disk nor a command line.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing of the attempt runs then.
+    pub async fn start(&self, spec: &SuperviseSpec, secrets: &Secrets) -> Result<Supervised, StartError> {
+        self.refuse_running(&spec.id)?;
+        record::remove(&self.runtime_dir, &spec.id);
+        let spec_file = spec.write().map_err(|source| io_error("write the supervisor's file", source))?;
+        let mut child = self.spawn(&spec_file, &spec.attempt_dir)?;
+        let pid = child.id();
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let told = match pipes {
+            Some((stdin, stdout)) => timeout(START_LIMIT, introduce(stdin, stdout, secrets)).await,
+            None => Ok(Err(io::Error::other("no pipes"))),
+        };
+        let child_pid = match told {
+            Ok(Ok(Announcement::Ready { child })) => child,
+            Ok(Ok(Announcement::Failed { error })) => return Err(StartError::Refused(error)),
+            Ok(Err(source)) => return Err(io_error("hear from the supervisor", source)),
+            Err(_) => {
+                self.give_up(&mut child, &spec.id).await;
+                return Err(StartError::Silent);
+            }
+        };
+        let connection = match self.connect(&spec.id).await {
+            Ok(connection) => Some(connection),
+            // It saw the attempt through and did not wait for us: the record tells the rest.
+            Err(_) if matches!(ExitRecord::read(&spec.attempt_dir), Ok(Some(_))) => None,
+            Err(source) => {
+                self.give_up(&mut child, &spec.id).await;
+                return Err(io_error("connect to the supervisor", source));
+            }
+        };
+        let mut supervised = Supervised {
+            launcher: self.clone(),
+            id: spec.id.clone(),
+            attempt_dir: spec.attempt_dir.clone(),
+            supervisor_pid: pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default(),
+            child_pid,
+            process: child,
+            connection,
+        };
+        supervised.send(&Command::Hello { version: WIRE_VERSION }).await;
+        Ok(supervised)
+    }
+
+    /// Refuses an id whose supervisor runs: it is that of this very attempt. Any other note is stale.
+    ///
+    /// # Errors
+    /// [`StartError::AlreadyRunning`], or that the notes cannot be read.
+    pub fn refuse_running(&self, id: &str) -> Result<(), StartError> {
+        let notes =
+            record::list(&self.runtime_dir).map_err(|source| io_error("look for supervisors", source))?;
+        let boot = boot_id();
+        match notes.iter().find(|note| note.id == id && note.is_alive(&boot)) {
+            Some(note) => Err(StartError::AlreadyRunning { pid: note.pid }),
+            None => Ok(()),
+        }
+    }
+
+    fn spawn(&self, spec_file: &Path, attempt_dir: &Path) -> Result<Child, StartError> {
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(attempt_dir.join("supervisor.log"))
+            .map_err(|source| io_error("open the supervisor's log", source))?;
+        Program::new(self.exe.path())
+            .arg0("orch-supervise")
+            .arg(SUPERVISE_COMMAND)
+            .arg(spec_file)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(|source| io_error("start the supervisor", source))
+    }
+
+    async fn connect(&self, id: &str) -> io::Result<Connection> {
+        let (_dir, path) = short_path(&self.runtime_dir, id)?;
+        let (reader, writer) = UnixStream::connect(path).await?.into_split();
+        Ok(Connection { reader: BufReader::new(reader).lines(), writer })
+    }
+
+    /// Ends a supervisor that does not answer, and everything below it.
+    async fn give_up(&self, process: &mut Child, id: &str) {
+        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+        let mark = format!("{MARK_VARIABLE}={id}");
+        let hunt = move || {
+            if let Some(pid) = pid {
+                tree::kill_descendants(pid, HUNT_LIMIT, || ());
+            }
+        };
+        // A panic there would be a bug; the kill below still ends the supervisor and with it the child.
+        let _ = tokio::task::spawn_blocking(hunt).await;
+        let _ = process.kill().await;
+        let _ = tokio::task::spawn_blocking(move || tree::kill_marked(&mark, HUNT_LIMIT)).await;
+        record::remove(&self.runtime_dir, id);
+    }
+}
+
+fn io_error(what: &'static str, source: io::Error) -> StartError {
+    StartError::Io { what, source }
+}
+
+async fn introduce(
+    mut stdin: ChildStdin,
+    stdout: ChildStdout,
+    secrets: &Secrets,
+) -> io::Result<Announcement> {
+    stdin.write_all(&serde_json::to_vec(secrets)?).await?;
+    drop(stdin);
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).await?;
+    if line.is_empty() {
+        return Err(io::Error::other(
+            "it ended without a word; see supervisor.log in the attempt's directory",
+        ));
+    }
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// A running supervisor and the connection to it. Dropping it stops nothing: the dead-man switch does.
+#[derive(Debug)]
+pub struct Supervised {
+    launcher: Launcher,
+    id: String,
+    attempt_dir: PathBuf,
+    supervisor_pid: i32,
+    child_pid: i32,
+    process: Child,
+    /// Absent when the attempt was over before it could be made.
+    connection: Option<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    reader: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+}
+
+impl Supervised {
+    /// Pid of the supervisor: root of the attempt's process tree.
+    #[must_use]
+    pub fn supervisor_pid(&self) -> i32 {
+        self.supervisor_pid
+    }
+
+    /// Pid of the child.
+    #[must_use]
+    pub fn child_pid(&self) -> i32 {
+        self.child_pid
+    }
+
+    /// What the supervisor says next; `None` when it says no more. Cancel safe.
+    pub async fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let line = self.connection.as_mut()?.reader.next_line().await.ok()??;
+            match parse(line.as_bytes()) {
+                Ok(Event::Unknown) => {}
+                Ok(event) => return Some(event),
+                Err(error) => tracing::warn!(supervisor = self.id, %error, "a supervisor said nonsense"),
+            }
+        }
+    }
+
+    /// Passes on an acknowledged renewal.
+    pub async fn renew(&mut self, stop_after: Duration) {
+        let stop_after_ms = u64::try_from(stop_after.as_millis()).unwrap_or(u64::MAX);
+        self.send(&Command::Renew { stop_after_ms }).await;
+    }
+
+    /// Says a line to the child.
+    pub async fn say(&mut self, line: String) {
+        self.send(&Command::Stdin { line }).await;
+    }
+
+    /// Closes the child's input.
+    pub async fn close_input(&mut self) {
+        self.send(&Command::CloseStdin).await;
+    }
+
+    /// Says that a segment is kept elsewhere. The supervisor deletes it unless it is still being written.
+    pub async fn acknowledge(&mut self, channel: Channel, segment: u64) {
+        self.send(&Command::Ack { channel, segment }).await;
+    }
+
+    /// Asks for the end.
+    pub async fn stop(&mut self, cause: StopCause, from: Rung) {
+        self.send(&Command::Stop { cause, from }).await;
+    }
+
+    /// Sends a command. One that cannot be sent any more is dropped: the supervisor has ended or will end the
+    /// attempt by itself, and [`Self::finish`] tells how.
+    async fn send(&mut self, command: &Command) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Err(error) = connection.writer.write_all(&spell(command)).await {
+            tracing::debug!(supervisor = self.id, %error, "a command did not reach its supervisor");
+        }
+    }
+
+    /// Waits for the supervisor's exit and reads its record. To be called after [`Self::next_event`] has
+    /// answered `None`, or a supervisor that has more to say will be ended.
+    pub async fn finish(mut self) -> End {
+        let in_time = timeout(EXIT_LIMIT, self.process.wait()).await;
+        if in_time.is_err() {
+            self.launcher.give_up(&mut self.process, &self.id).await;
+        }
+        match ExitRecord::read(&self.attempt_dir) {
+            Ok(Some(record)) => End::Recorded(Box::new(record)),
+            Ok(None) => {
+                self.launcher.give_up(&mut self.process, &self.id).await;
+                let how = match in_time {
+                    Ok(Ok(status)) => status.to_string(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "it did not answer".to_owned(),
+                };
+                End::Lost { detail: format!("the supervisor was lost: {how}") }
+            }
+            Err(error) => End::Lost { detail: format!("the exit record cannot be read: {error}") },
+        }
+    }
+}

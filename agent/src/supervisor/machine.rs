@@ -1,0 +1,346 @@
+//! The supervisor itself: one child, its pipes, its limits, and the agents that listen. Every step is
+//! non-blocking; the loop around it is in `run`, the end in `ending`.
+//! Knows no coordinator, no task and no outcome.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
+
+use crate::boottime::BootMillis;
+use crate::procfs;
+
+use super::child;
+use super::control::Control;
+use super::deadlines::Deadlines;
+use super::input::{InputFeed, first_words};
+use super::ladder::Ladder;
+use super::output::Output;
+use super::redact::Redactor;
+use super::result_line::ResultSpotter;
+use super::segments::{Channel, SegmentWriter};
+use super::spec::{Input, Secrets, SuperviseSpec};
+use super::stop::{Rung, StopCause, StopFact};
+use super::tree::{kill_descendants, signal_exactly};
+use super::wire::{Command, Event, Status, WIRE_VERSION};
+
+/// How long one attempt to empty the tree may take before others get their turn.
+const TREE_KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// With no agent to speak, a finished conversation gets this long for its last words.
+const ALONE_IDLE_MS: u64 = 250;
+
+/// How often memory is sampled.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// The first sample comes early: most of the CLI's memory is there after half a second.
+const FIRST_SAMPLE: Duration = Duration::from_millis(500);
+
+/// Everything one supervisor holds.
+#[derive(Debug)]
+pub struct Supervisor {
+    pub(super) spec: SuperviseSpec,
+    pub(super) control: Control,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    start_ticks: u64,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    pub(super) input: InputFeed,
+    deadlines: Deadlines,
+    ladder: Ladder,
+    pub(super) stop: Option<StopFact>,
+    pub(super) status: Option<WaitStatus>,
+    pub(super) results: u64,
+    /// Since when a finished turn waits for more to be said.
+    idle_since: Option<BootMillis>,
+    /// Since when a child with a result and without input has been silent.
+    lingering_since: Option<BootMillis>,
+    pub(super) started: BootMillis,
+    next_sample: BootMillis,
+    pub(super) peak_memory: u64,
+    pub(super) trouble: Option<String>,
+}
+
+impl Supervisor {
+    /// Starts the child of `spec`. The caller is its subreaper already and `control` listens.
+    ///
+    /// # Errors
+    /// When the child cannot be started or its first words cannot be read.
+    pub fn start(spec: SuperviseSpec, secrets: &Secrets, control: Control) -> io::Result<Self> {
+        let first = match &spec.input {
+            Input::Closed => None,
+            Input::Conversation { first } => Some(first_words(first)?),
+        };
+        let child = child::start(&spec, secrets)?;
+        let now = BootMillis::now();
+        let redactor = Redactor::new(secrets.redact.iter().map(String::as_str));
+        let segments =
+            |channel| SegmentWriter::new(spec.attempt_dir.clone(), channel, spec.limits.segment_bytes);
+        let spotter = first.is_some().then(ResultSpotter::default);
+        let mut input = InputFeed::new(child.stdin);
+        input.say(&first.unwrap_or_default());
+        let millis = |limit: Option<u64>| limit.map(Duration::from_millis);
+        let limits = &spec.limits;
+        Ok(Self {
+            deadlines: Deadlines::new(
+                now,
+                millis(limits.attempt_ms),
+                millis(limits.silence_ms),
+                millis(limits.stop_after_ms),
+            ),
+            ladder: Ladder::new(spec.ladder.clone()),
+            start_ticks: procfs::read_stat(child.pid).map_or(0, |stat| stat.start_ticks),
+            stdout: Output::new(child.stdout, redactor.clone(), segments(Channel::Stdout), spotter),
+            stderr: Output::new(child.stderr, redactor, segments(Channel::Stderr), None),
+            pid: child.pid,
+            pidfd: child.pidfd,
+            input,
+            control,
+            stop: None,
+            status: None,
+            results: 0,
+            idle_since: None,
+            lingering_since: None,
+            started: now,
+            next_sample: now.plus(FIRST_SAMPLE),
+            peak_memory: 0,
+            trouble: None,
+            spec,
+        })
+    }
+
+    /// Everything that can be done at `now` without waiting.
+    pub fn step(&mut self, now: BootMillis) {
+        self.listen_to_child(now);
+        for command in self.serve_agents() {
+            self.obey(now, command);
+        }
+        self.input.feed();
+        self.reap();
+        if self.status.is_none() {
+            self.keep_limits(now);
+            self.end_conversation(now);
+            if let Some(rung) = self.ladder.climb(now) {
+                self.act(now, rung);
+            }
+        }
+        if now >= self.next_sample {
+            self.sample_memory();
+            self.next_sample = now.plus(SAMPLE_EVERY);
+        }
+    }
+
+    /// The next moment at which [`Self::step`] has something to do by itself.
+    #[must_use]
+    pub fn next_moment(&self) -> BootMillis {
+        let idle = self.idle_since.map(|since| since.plus(self.idle_limit()));
+        let linger = self.lingering_since.map(|since| since.plus(self.linger_limit()));
+        let moments = [self.deadlines.next(), self.ladder.next_at(), idle, linger];
+        // A deadline that already led to a stop lies in the past and must not make the loop spin.
+        let deadline = if self.stop.is_some() { &moments[1..] } else { &moments[..] };
+        deadline.iter().flatten().copied().min().unwrap_or(self.next_sample).min(self.next_sample)
+    }
+
+    /// Reaps the child and every orphan that ended.
+    pub fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid.as_raw_nonzero().get() == self.pid {
+                self.status = Some(status);
+            }
+        }
+    }
+
+    /// Reads both pipes once; returns whether anything came.
+    pub fn listen_to_child(&mut self, now: BootMillis) -> bool {
+        let before = (self.stdout.written(), self.stderr.written());
+        let (out, err) = (self.stdout.turn(), self.stderr.turn());
+        if self.stdout.written() > before.0 {
+            self.tell_progress(Channel::Stdout, self.stdout.written());
+        }
+        if self.stderr.written() > before.1 {
+            self.tell_progress(Channel::Stderr, self.stderr.written());
+        }
+        if out.heard || err.heard {
+            self.deadlines.heard(now);
+            self.idle_since = self.idle_since.map(|_| now);
+            self.lingering_since = self.lingering_since.map(|_| now);
+        }
+        if out.results > 0 {
+            self.results += out.results as u64;
+            self.idle_since = Some(now);
+            // Short conversations end before the next sample is due.
+            self.sample_memory();
+        }
+        if let Some(error) = self.stdout.take_trouble().or_else(|| self.stderr.take_trouble()) {
+            self.trouble.get_or_insert_with(|| format!("cannot write the transcript: {error}"));
+            self.stop(now, StopCause::TranscriptLost, Rung::Interrupt);
+        }
+        out.heard || err.heard
+    }
+
+    fn tell_progress(&mut self, channel: Channel, len: u64) {
+        self.control.broadcast_lossy(&Event::Progress { channel, len });
+    }
+
+    /// Takes in agents that wait and returns what all of them say.
+    pub fn serve_agents(&mut self) -> Vec<Command> {
+        let greeting = [
+            Event::Hello { version: WIRE_VERSION, id: self.spec.id.clone() },
+            Event::Status(self.situation()),
+        ];
+        self.control.serve(|| greeting.clone())
+    }
+
+    fn situation(&self) -> Status {
+        Status {
+            child: self.status.is_none().then_some(self.pid),
+            stdout_len: self.stdout.written(),
+            stderr_len: self.stderr.written(),
+            results: self.results,
+            stdin_closed: self.input.is_closed(),
+            stop: self.stop,
+        }
+    }
+
+    fn obey(&mut self, now: BootMillis, command: Command) {
+        match command {
+            Command::Hello { .. } | Command::Unknown => {}
+            Command::Renew { stop_after_ms } => {
+                self.deadlines.renewed(now, Duration::from_millis(stop_after_ms));
+            }
+            Command::Stdin { line } => {
+                self.input.say(line.as_bytes());
+                self.input.say(b"\n");
+                self.idle_since = None;
+            }
+            Command::CloseStdin => self.close_input(now),
+            Command::Stop { cause, from } => self.stop(now, cause, from),
+            Command::Status => self.control.broadcast(&Event::Status(self.situation())),
+            Command::Ack { channel, segment } => self.release(channel, segment),
+        }
+    }
+
+    /// Deletes a segment that is kept elsewhere. The one being written, and later ones, stay.
+    fn release(&self, channel: Channel, segment: u64) {
+        let len = match channel {
+            Channel::Stdout => self.stdout.written(),
+            Channel::Stderr => self.stderr.written(),
+        };
+        if segment < len / self.spec.limits.segment_bytes.max(1) {
+            // One that is gone already was released before.
+            let _ = std::fs::remove_file(channel.segment(&self.spec.attempt_dir, segment));
+        }
+    }
+
+    fn keep_limits(&mut self, now: BootMillis) {
+        if self.stop.is_some() {
+            return;
+        }
+        if self.stdout.written().saturating_add(self.stderr.written()) > self.spec.limits.output_bytes {
+            // No gentler rung: a child that floods would go on while it is asked.
+            self.stop(now, StopCause::LimitOutput, Rung::TreeKill);
+        } else if let Some(cause) = self.deadlines.passed(now) {
+            self.stop(now, cause, Rung::Interrupt);
+        }
+    }
+
+    /// Closes the input of a conversation that has its result and nobody who speaks, and ends a child that
+    /// does not leave after that.
+    fn end_conversation(&mut self, now: BootMillis) {
+        let idle = self.idle_since.map(|since| now.since(since));
+        if idle.is_some_and(|idle| self.stop.is_some() || idle >= self.idle_limit()) {
+            self.idle_since = None;
+            self.close_input(now);
+        }
+        if self.lingering_since.is_some_and(|since| now.since(since) >= self.linger_limit()) {
+            self.lingering_since = None;
+            self.stop(now, StopCause::Lingering, Rung::Term);
+        }
+    }
+
+    fn idle_limit(&self) -> Duration {
+        let limit = self.spec.limits.result_idle_ms;
+        let alone = !self.control.has_client();
+        Duration::from_millis(if alone { limit.min(ALONE_IDLE_MS) } else { limit })
+    }
+
+    fn linger_limit(&self) -> Duration {
+        Duration::from_millis(self.spec.limits.linger_ms)
+    }
+
+    fn close_input(&mut self, now: BootMillis) {
+        if !self.input.is_closed() {
+            self.input.close();
+            self.control.broadcast(&Event::StdinClosed);
+        }
+        if self.results > 0 {
+            self.deadlines.silence_no_longer_counts();
+            self.lingering_since.get_or_insert(now);
+        }
+    }
+
+    fn stop(&mut self, now: BootMillis, cause: StopCause, from: Rung) {
+        // A child that has just ended has ended by itself.
+        self.reap();
+        if self.status.is_some() {
+            return;
+        }
+        if self.stop.is_none() {
+            self.stop = Some(StopFact { cause, stdout_len: self.stdout.written(), rung: from });
+        }
+        if let Some(rung) = self.ladder.begin(now, from) {
+            self.act(now, rung);
+        }
+        if let Some(fact) = self.stop {
+            self.control.broadcast(&Event::Stopping(fact));
+        }
+    }
+
+    fn act(&mut self, now: BootMillis, rung: Rung) {
+        match rung {
+            Rung::Interrupt => {
+                let line = format!("{}\n", self.ladder.interrupt_line().unwrap_or_default());
+                if !self.input.say(line.as_bytes()) {
+                    // Nobody can be asked through a closed input.
+                    let next = self.ladder.begin(now, Rung::Int).unwrap_or(Rung::TreeKill);
+                    return self.act(now, next);
+                }
+                self.input.feed();
+            }
+            Rung::Int => self.signal(Signal::INT),
+            Rung::Term => self.signal(Signal::TERM),
+            Rung::TreeKill => self.kill_tree(),
+        }
+        if let Some(fact) = &mut self.stop {
+            fact.rung = fact.rung.max(rung);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if let Err(error) = signal_exactly(self.pid, self.start_ticks, signal) {
+            self.trouble.get_or_insert_with(|| format!("cannot signal the child: {error}"));
+        }
+    }
+
+    fn kill_tree(&mut self) {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let mut status = None;
+        let child = self.pid;
+        kill_descendants(me, TREE_KILL_LIMIT, || {
+            while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
+                if pid.as_raw_nonzero().get() == child {
+                    status = Some(ended);
+                }
+            }
+        });
+        self.status = self.status.or(status);
+    }
+
+    fn sample_memory(&mut self) {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let own = procfs::read_stat(me).map_or(0, |stat| stat.rss_bytes);
+        self.peak_memory = self.peak_memory.max(procfs::tree_usage(me).rss_bytes.saturating_sub(own));
+    }
+}

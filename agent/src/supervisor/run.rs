@@ -1,0 +1,139 @@
+//! The `__supervise` process: leaves the agent's session, becomes subreaper, starts the child, and turns
+//! poll() into steps until the child is gone. Single-threaded, so that the child's wish to die with its
+//! parent is tied to this process and to nothing shorter.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::boottime::{BootMillis, boot_id};
+use crate::causes::one_line;
+use crate::procfs;
+
+use super::control::Control;
+use super::machine::Supervisor;
+use super::record::RuntimeRecord;
+use super::spec::{Secrets, SpecError, SuperviseSpec};
+
+/// Hidden subcommand: `__supervise SPEC_FILE`, secrets on standard input.
+pub const SUPERVISE_COMMAND: &str = "__supervise";
+
+/// poll() counts time that stands still while the host sleeps; deadlines do not. This is the most they can
+/// be late after a wake-up.
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+
+/// The one line a supervisor writes on its standard output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announcement {
+    /// The socket listens and the child was started.
+    Ready {
+        /// Pid of the child.
+        child: i32,
+    },
+    /// Nothing was started.
+    Failed {
+        /// Why, for people.
+        error: String,
+    },
+}
+
+/// Runs the subcommand to its end.
+pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let started = prepare(args.into_iter().next().map(PathBuf::from));
+    let announcement = match &started {
+        Ok(supervisor) => Announcement::Ready { child: supervisor.pid },
+        Err(error) => Announcement::Failed { error: one_line(error) },
+    };
+    // An agent that died meanwhile reads nothing; the dead-man switch knows what to do.
+    let _ = announce(&announcement);
+    match started {
+        Ok(supervisor) => {
+            let _record = run(supervisor).finish();
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Why a supervisor did not start.
+#[derive(Debug, Error)]
+enum PrepareError {
+    #[error("no spec file was named")]
+    Usage,
+    #[error("cannot learn what to supervise")]
+    Spec(#[from] SpecError),
+    #[error("cannot set the process up")]
+    Process(#[from] rustix::io::Errno),
+    #[error("cannot start the child")]
+    Start(#[source] io::Error),
+    #[error("cannot leave a note in the runtime directory")]
+    Record(#[source] io::Error),
+}
+
+fn prepare(spec_file: Option<PathBuf>) -> Result<Supervisor, PrepareError> {
+    let spec_file = spec_file.ok_or(PrepareError::Usage)?;
+    let secrets = Secrets::read(io::stdin().lock())?;
+    let spec = SuperviseSpec::read(&spec_file)?;
+    let me = rustix::process::getpid();
+    // Only a leader of a process group is refused, and a child of the agent is none.
+    rustix::process::setsid()?;
+    rustix::process::set_child_subreaper(Some(me))?;
+    rustix::thread::set_name(c"orch-supervise")?;
+    let pid = me.as_raw_nonzero().get();
+    let record = RuntimeRecord {
+        id: spec.id.clone(),
+        pid,
+        start_ticks: procfs::read_stat(pid).map_or(0, |stat| stat.start_ticks),
+        boot_id: boot_id(),
+        owner: spec.owner.clone(),
+        reference: spec.reference.clone(),
+        attempt_dir: spec.attempt_dir.clone(),
+    };
+    record.write(&spec.runtime_dir).map_err(PrepareError::Record)?;
+    let (runtime_dir, id) = (spec.runtime_dir.clone(), spec.id.clone());
+    let started =
+        Control::listen(&runtime_dir, &id).and_then(|control| Supervisor::start(spec, &secrets, control));
+    if started.is_err() {
+        super::record::remove(&runtime_dir, &id);
+    }
+    started.map_err(PrepareError::Start)
+}
+
+fn announce(announcement: &Announcement) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, announcement)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn run(mut supervisor: Supervisor) -> Supervisor {
+    while supervisor.status.is_none() {
+        wait_for_something(&supervisor);
+        supervisor.step(BootMillis::now());
+    }
+    supervisor
+}
+
+fn wait_for_something(supervisor: &Supervisor) {
+    let mut fds = vec![PollFd::new(&supervisor.pidfd, PollFlags::IN)];
+    for pipe in [supervisor.stdout.descriptor(), supervisor.stderr.descriptor()].into_iter().flatten() {
+        fds.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
+    }
+    if let Some(pipe) = supervisor.input.descriptor() {
+        fds.push(PollFd::from_borrowed_fd(pipe, PollFlags::OUT));
+    }
+    for (fd, wants_room) in supervisor.control.descriptors() {
+        let flags = if wants_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        fds.push(PollFd::from_borrowed_fd(fd, flags));
+    }
+    let left = supervisor.next_moment().since(BootMillis::now()).min(LONGEST_POLL);
+    // A failing poll only makes the loop look at once.
+    let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+}

@@ -1,0 +1,236 @@
+//! What a supervisor is told at its start: a file without secrets, and the secrets on its standard input.
+//! Knows no task and no model; the same for every runner that starts a process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::exit::write_atomically;
+use super::ladder::LadderPlan;
+use super::segments::SEGMENT_BYTES;
+
+/// Name of the file in an attempt's directory.
+pub const SPEC_FILE: &str = "supervise.json";
+
+/// Version of the file. A supervisor is started by the very program that wrote it, so there is only one.
+pub const SPEC_VERSION: u32 = 1;
+
+/// Longest list of secrets a supervisor reads, in bytes.
+const MOST_SECRET_BYTES: u64 = 256 * 1024;
+
+/// Name of the variable that marks every process of an attempt; its value is the supervisor's id.
+pub const MARK_VARIABLE: &str = "ORCH_SUPERVISOR";
+
+/// The child and its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuperviseSpec {
+    /// [`SPEC_VERSION`].
+    pub version: u32,
+    /// Identity of the supervisor, unique on the host: letters and digits only. Names its socket.
+    pub id: String,
+    /// Whose supervisor it is: the agent's data directory. A restarted agent ends only its own.
+    pub owner: PathBuf,
+    /// The attempt, for people.
+    pub reference: String,
+    /// Directory of sockets; private.
+    pub runtime_dir: PathBuf,
+    /// Directory of the attempt: segments and exit record; private.
+    pub attempt_dir: PathBuf,
+    /// Program, an absolute path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment but for the secrets.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// What its input is.
+    pub input: Input,
+    /// How it is asked to stop.
+    pub ladder: LadderPlan,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// What the child's standard input is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Closed from the start.
+    Closed,
+    /// A conversation in lines: the file is written first, then lines come from the agent. A result line
+    /// ends a turn; with nothing more to say the input is closed.
+    Conversation {
+        /// What to say first.
+        first: PathBuf,
+    },
+}
+
+/// Limits of an attempt, in milliseconds and bytes. An absent one is not enforced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Longest life of the attempt.
+    pub attempt_ms: Option<u64>,
+    /// Longest silence of the child.
+    pub silence_ms: Option<u64>,
+    /// Longest life without a renewal.
+    pub stop_after_ms: Option<u64>,
+    /// Most bytes of standard output and standard error together.
+    pub output_bytes: u64,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// How long after a result line the input stays open for the agent to speak. Without an agent it is
+    /// closed at once.
+    pub result_idle_ms: u64,
+    /// How long a child may take to exit once its input is closed after a result.
+    pub linger_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            attempt_ms: None,
+            silence_ms: None,
+            stop_after_ms: None,
+            output_bytes: 1024 * 1024 * 1024,
+            segment_bytes: SEGMENT_BYTES,
+            result_idle_ms: 10_000,
+            linger_ms: 10_000,
+        }
+    }
+}
+
+/// What must not be on a disk, on a command line or in a log.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Variables for the child.
+    pub env: BTreeMap<String, String>,
+    /// Texts to overwrite in its output, besides the values of `env` that are listed here too.
+    pub redact: Vec<String>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({} variables, {} texts)", self.env.len(), self.redact.len())
+    }
+}
+
+/// Why a supervisor could not learn what to do.
+#[derive(Debug, Error)]
+pub enum SpecError {
+    /// The file or the pipe cannot be read.
+    #[error("cannot read {what}")]
+    Read {
+        /// Which of the two.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{what} is malformed")]
+    Malformed {
+        /// Which of the two.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another version wrote it.
+    #[error("the file has version {found}, this program knows {SPEC_VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The id would not be a file name.
+    #[error("the supervisor id is not made of letters and digits")]
+    Id,
+}
+
+impl SuperviseSpec {
+    /// Writes the file, private to the user.
+    ///
+    /// # Errors
+    /// When the attempt's directory cannot be written.
+    pub fn write(&self) -> io::Result<PathBuf> {
+        let path = self.attempt_dir.join(SPEC_FILE);
+        write_atomically(&path, &serde_json::to_vec_pretty(self)?)?;
+        Ok(path)
+    }
+
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub fn read(path: &Path) -> Result<Self, SpecError> {
+        let what = "the supervisor's file";
+        let bytes = fs::read(path).map_err(|source| SpecError::Read { what, source })?;
+        let spec: Self =
+            serde_json::from_slice(&bytes).map_err(|source| SpecError::Malformed { what, source })?;
+        if spec.version != SPEC_VERSION {
+            return Err(SpecError::Version { found: spec.version });
+        }
+        if !is_id(&spec.id) {
+            return Err(SpecError::Id);
+        }
+        Ok(spec)
+    }
+}
+
+impl Secrets {
+    /// Reads the secrets up to the end of `input`.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub fn read(input: impl Read) -> Result<Self, SpecError> {
+        let what = "the supervisor's input";
+        let mut bytes = Vec::new();
+        input
+            .take(MOST_SECRET_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|source| SpecError::Read { what, source })?;
+        serde_json::from_slice(&bytes).map_err(|source| SpecError::Malformed { what, source })
+    }
+}
+
+/// Whether `id` can name a supervisor.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secrets = Secrets {
+            env: BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), "sk-canary".to_owned())]),
+            redact: vec!["sk-canary".to_owned()],
+        };
+        assert!(!format!("{secrets:?}").contains("canary"));
+        let bytes = serde_json::to_vec(&secrets).unwrap();
+        assert_eq!(Secrets::read(bytes.as_slice()).unwrap(), secrets);
+    }
+
+    #[test]
+    fn an_id_is_a_plain_file_name() {
+        assert!(is_id("a1B2"));
+        for bad in ["", "../x", "a/b", "a.b", "a b", &"x".repeat(65)] {
+            assert!(!is_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn malformed_input_is_refused_with_its_name() {
+        let error = Secrets::read(&b"{"[..]).unwrap_err();
+        assert_eq!(error.to_string(), "the supervisor's input is malformed");
+    }
+}

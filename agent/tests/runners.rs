@@ -1,0 +1,418 @@
+//! The claude and command runners with real processes. The CLI here is a fake in sh that imitates single
+//! habits; whole conversations are tried elsewhere with the scripted stand-in.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_agent::homes::Homes;
+use orch_agent::reexec::SelfExe;
+use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
+use orch_agent::runner::command::{AllowedPrograms, CommandRunner};
+use orch_agent::runner::environment::HostEnvironment;
+use orch_agent::runner::supervised::{self, Action, Watcher};
+use orch_agent::runner::{
+    AttemptHandle, AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Live,
+    OnLoss, Outcome, Prompt, Runner, Work, WorkerSettings, link,
+};
+use orch_agent::supervisor::client::{End, Launcher, leftovers};
+use orch_agent::supervisor::spec::Secrets;
+use orch_agent::supervisor::stop::StopCause;
+use support::{PATIENCE, until};
+use uuid::Uuid;
+
+/// An agent's data and a fake CLI.
+struct Agent {
+    dir: tempfile::TempDir,
+    launcher: Launcher,
+    homes: Arc<Homes>,
+}
+
+impl Agent {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let homes = Arc::new(Homes::open(&data).unwrap());
+        let exe = SelfExe::Named(PathBuf::from(env!("CARGO_BIN_EXE_orch-agent")));
+        let launcher = Launcher::new(exe, dir.path().join("runtime"), data).unwrap();
+        Self { dir, launcher, homes }
+    }
+
+    fn claude(&self, script: &str) -> ClaudeRunner {
+        let program = self.dir.path().join("claude");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let key = self.dir.path().join("key");
+        fs::write(&key, "sk-canary-0123456789\n").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let settings = ClaudeSettings {
+            program: program.to_str().unwrap().to_owned(),
+            api_key_file: Some(key),
+            api_base_url: Some("http://127.0.0.1:9".to_owned()),
+            host: HostEnvironment::pick([]),
+        };
+        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), settings)
+    }
+
+    fn command(&self) -> CommandRunner {
+        let allowed = AllowedPrograms::find(&["sh".to_owned(), "echo".to_owned()], "/bin").unwrap();
+        CommandRunner::new(self.launcher.clone(), Arc::clone(&self.homes), allowed, HostEnvironment::pick([]))
+    }
+
+    fn work_dir(&self) -> PathBuf {
+        self.dir.path().join("data/tasks/7-0/work")
+    }
+}
+
+fn spec(work: Work) -> AttemptSpec {
+    AttemptSpec {
+        key: AttemptKey { run: 7, task: 0, attempt: 1 },
+        reference: "adhoc/7/main".to_owned(),
+        work,
+        limits: AttemptLimits { timeout: Some(PATIENCE), ..AttemptLimits::default() },
+        on_loss: OnLoss::Fast,
+        env: BTreeMap::new(),
+    }
+}
+
+fn claude_work(prompt: &str) -> ClaudeWork {
+    ClaudeWork {
+        worker: WorkerSettings {
+            model: "haiku".to_owned(),
+            system_prompt: "You are Anga.".to_owned(),
+            ..WorkerSettings::default()
+        },
+        prompt: Prompt::Text(prompt.to_owned()),
+        session: Uuid::from_u128(7),
+        output_schema: None,
+        budget_micro_usd: None,
+        max_turns: None,
+        denial_fails: false,
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> AttemptSpec {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    spec(Work::Command(CommandWork { program: program.to_owned(), args }))
+}
+
+async fn end(runner: &dyn Runner, spec: AttemptSpec) -> AttemptReport {
+    let (_handle, link) = link();
+    tokio::time::timeout(PATIENCE, runner.run(spec, link)).await.expect("the attempt ends")
+}
+
+/// Starts an attempt beside the test.
+fn start(
+    runner: impl Runner + 'static,
+    spec: AttemptSpec,
+) -> (AttemptHandle, tokio::task::JoinSet<AttemptReport>) {
+    let (handle, link) = link();
+    let mut attempts = tokio::task::JoinSet::new();
+    attempts.spawn(async move { runner.run(spec, link).await });
+    (handle, attempts)
+}
+
+async fn joined(mut attempts: tokio::task::JoinSet<AttemptReport>) -> AttemptReport {
+    tokio::time::timeout(PATIENCE, attempts.join_next()).await.expect("the attempt ends").unwrap().unwrap()
+}
+
+const INIT: &str = r#"echo '{"type":"system","subtype":"init","session_id":"s-1"}'"#;
+const DONE: &str = r#"echo '{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"done","total_cost_usd":0.25,"modelUsage":{"m":{"inputTokens":3,"outputTokens":4,"costUSD":0.25}}}'"#;
+
+#[tokio::test]
+async fn the_cli_gets_its_prompt_place_and_key_and_its_answer_is_reported() {
+    let agent = Agent::new();
+    let script = format!(
+        "env | sort > env; printf '%s\\n' \"$@\" > args; pwd > pwd; read -r line; printf '%s' \"$line\" > line
+         {INIT}; echo \"key $ANTHROPIC_API_KEY\" >&2; {DONE}; cat >/dev/null"
+    );
+    let report =
+        end(&agent.claude(&script), spec(Work::Claude(Box::new(claude_work("/help @/etc/passwd"))))).await;
+    assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Ok, ""));
+    assert_eq!(report.answer.as_deref(), Some("done"));
+    assert_eq!(report.session_id.as_deref(), Some("s-1"));
+    assert_eq!((report.usage.cost_micro_usd, report.usage.estimated), (250_000, false));
+    assert_eq!(report.usage.models["m"].output_tokens, 4);
+    assert_eq!(report.exit_code, Some(0));
+
+    let read = |name: &str| fs::read_to_string(agent.work_dir().join(name)).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&read("line")).unwrap();
+    let (work, out) = (agent.work_dir(), agent.work_dir().with_file_name("out"));
+    let preamble = format!(
+        "\nWorking directory: {}\nOutput directory: {}\nFiles to hand over go into the output directory.\n\n",
+        work.display(),
+        out.display()
+    );
+    assert_eq!(line["message"]["content"][0]["text"], format!("{preamble}/help @/etc/passwd"));
+    assert!(out.is_dir() && read("args").contains(&format!("--add-dir\n{}\n", out.display())));
+    assert_eq!(Path::new(read("pwd").trim()), fs::canonicalize(agent.work_dir()).unwrap());
+    let env = read("env");
+    for expected in [
+        "ANTHROPIC_API_KEY=sk-canary-0123456789",
+        "CLAUDE_CODE_DISABLE_ATTACHMENTS=1",
+        "ORCH_ATTEMPT=1",
+        "ORCH_RUN=adhoc/7",
+        "ORCH_TASK=main",
+    ] {
+        assert!(env.lines().any(|line| line == expected), "{expected} in {env}");
+    }
+    assert!(!read("args").contains("canary"), "no secret on the command line");
+    let stderr =
+        fs::read_to_string(agent.dir.path().join("data/tasks/7-0/attempts/1/stderr.000000")).unwrap();
+    assert_eq!(stderr, format!("key {}\n", "*".repeat(20)));
+    let system = agent.dir.path().join("data/tasks/7-0/attempts/1/system-prompt.md");
+    assert_eq!(fs::read_to_string(system).unwrap(), "You are Anga.");
+}
+
+#[tokio::test]
+async fn a_second_attempt_resumes_the_session_of_the_first() {
+    let agent = Agent::new();
+    let session = Uuid::from_u128(7);
+    let script = format!(
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+         printf '%s ' \"$@\" >> args; read -r line; {INIT}; {DONE}; cat >/dev/null"
+    );
+    let runner = agent.claude(&script);
+    let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
+    assert_eq!(end(&runner, attempt.clone()).await.outcome, Outcome::Ok);
+    attempt.key.attempt = 2;
+    assert_eq!(end(&runner, attempt).await.outcome, Outcome::Ok);
+    let args = fs::read_to_string(agent.work_dir().join("args")).unwrap();
+    let (first, second) = args.split_once("--strict-mcp-config").unwrap();
+    assert!(first.contains(&format!("--session-id {session}")), "{first}");
+    assert!(second.contains(&format!("--resume {session}")), "{second}");
+}
+
+#[tokio::test]
+async fn a_missing_structured_answer_is_asked_for_once_in_the_same_process() {
+    let agent = Agent::new();
+    let structured = DONE.replace("\"num_turns\"", "\"structured_output\":{\"n\":3},\"num_turns\"");
+    let script = format!(
+        "read -r prompt; {INIT}; {DONE}; read -r repair; printf '%s' \"$repair\" > repair; {structured}; cat >/dev/null"
+    );
+    let mut work = claude_work("x");
+    work.output_schema = Some("{\"type\":\"object\"}".to_owned());
+    let report = end(&agent.claude(&script), spec(Work::Claude(Box::new(work.clone())))).await;
+    assert_eq!((report.outcome, report.structured.as_deref()), (Outcome::Ok, Some("{\"n\":3}")));
+    assert!(fs::read_to_string(agent.work_dir().join("repair")).unwrap().contains("StructuredOutput"));
+
+    let stubborn = Agent::new();
+    let script = format!("read -r prompt; {INIT}; {DONE}; read -r repair; {DONE}; cat >/dev/null");
+    let report = end(&stubborn.claude(&script), spec(Work::Claude(Box::new(work)))).await;
+    assert_eq!(report.outcome, Outcome::SchemaInvalid);
+}
+
+#[tokio::test]
+async fn the_turn_limit_interrupts_the_cli() {
+    let agent = Agent::new();
+    let turn = r#"echo '{"type":"assistant","message":{"id":"ID","model":"claude-haiku-4-5","content":[{"type":"tool_use","name":"Bash","input":{}}],"usage":{"input_tokens":1000}}}'; echo '{"type":"user","message":{"content":[{"type":"tool_result"}]}}'"#;
+    let script = format!(
+        "read -r prompt; {INIT}; {}; {}; read -r interrupt; printf '%s' \"$interrupt\" > interrupt
+         echo '{{\"type\":\"result\",\"subtype\":\"error_during_execution\",\"is_error\":true,\"num_turns\":3,\"total_cost_usd\":0.002}}'; cat >/dev/null",
+        turn.replace("ID", "a"),
+        turn.replace("ID", "b")
+    );
+    let mut work = claude_work("x");
+    work.max_turns = Some(2);
+    let report = end(&agent.claude(&script), spec(Work::Claude(Box::new(work)))).await;
+    assert_eq!((report.outcome, report.num_turns), (Outcome::MaxTurns, 2));
+    assert_eq!((report.usage.cost_micro_usd, report.usage.estimated), (2_000, false));
+    let interrupt = fs::read_to_string(agent.work_dir().join("interrupt")).unwrap();
+    assert!(interrupt.contains("\"subtype\":\"interrupt\""));
+}
+
+#[tokio::test]
+async fn a_cancelled_attempt_ends_and_what_it_cost_is_estimated() {
+    let agent = Agent::new();
+    let said = r#"echo '{"type":"assistant","message":{"id":"a","model":"claude-haiku-4-5","content":[{"type":"text","text":"thinking aloud"}],"usage":{"input_tokens":1000}}}'"#;
+    let script = format!("trap 'exit 0' INT; read -r prompt; {INIT}; {said}; while :; do sleep 0.05; done");
+    let (handle, attempt) = start(agent.claude(&script), spec(Work::Claude(Box::new(claude_work("x")))));
+    until("it has said something", || handle.live.borrow().num_turns == 1).await;
+    assert_eq!(handle.live.borrow().now, "writing");
+    assert!(handle.live.borrow().supervisor_pid.is_some());
+    handle.stop.send_replace(Some(StopCause::Cancelled));
+    let report = joined(attempt).await;
+    assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Cancelled, "it was cancelled"));
+    assert!(report.usage.estimated);
+    assert_eq!(report.usage.cost_micro_usd, 1_000 + 4 * 5);
+}
+
+#[tokio::test]
+async fn without_renewals_an_attempt_is_lost_and_with_them_it_is_not() {
+    let agent = Agent::new();
+    let script =
+        format!("read -r prompt; {INIT}; while [ ! -e go ]; do sleep 0.05; done; {DONE}; cat >/dev/null");
+    let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
+    attempt.limits.stop_after = Some(Duration::from_millis(1_500));
+    let (handle, running) = start(agent.claude(&script), attempt);
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_secs(3) {
+        handle.renewals.send_replace(Some(orch_agent::runner::Renewal {
+            sent: orch_agent::boottime::BootMillis::now(),
+            stop_after: Duration::from_millis(1_500),
+        }));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fs::write(agent.work_dir().join("go"), "").unwrap();
+    assert_eq!(joined(running).await.outcome, Outcome::Ok);
+
+    let lonely = Agent::new();
+    let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
+    attempt.limits.stop_after = Some(Duration::from_millis(300));
+    let report = end(&lonely.claude("read -r prompt; exec sleep 620"), attempt).await;
+    assert_eq!(report.outcome, Outcome::LostAgent);
+}
+
+#[tokio::test]
+async fn what_cannot_start_is_a_typed_outcome() {
+    let agent = Agent::new();
+    let run = async |runner: &ClaudeRunner, change: &dyn Fn(&mut ClaudeWork)| {
+        let mut work = claude_work("x");
+        change(&mut work);
+        let report = end(runner, spec(Work::Claude(Box::new(work)))).await;
+        (report.outcome, report.detail)
+    };
+    let runner = agent.claude("echo 'error: unknown option' >&2; exit 1");
+    assert_eq!(
+        run(&runner, &|_| ()).await,
+        (
+            Outcome::SpawnFailed,
+            "the CLI did not start its work: exit code 1: error: unknown option".to_owned()
+        )
+    );
+    assert_eq!(run(&runner, &|work| work.budget_micro_usd = Some(0)).await.0, Outcome::Budget);
+    assert_eq!(
+        run(&runner, &|work| work.prompt = Prompt::Text(" ".to_owned())).await.1,
+        "the prompt is empty"
+    );
+    fs::set_permissions(agent.dir.path().join("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(run(&runner, &|_| ()).await.0, Outcome::Auth);
+    let missing = ClaudeRunner::new(
+        agent.launcher.clone(),
+        Arc::clone(&agent.homes),
+        ClaudeSettings {
+            program: "no-such-cli".to_owned(),
+            api_key_file: None,
+            api_base_url: None,
+            host: HostEnvironment::pick([]),
+        },
+    );
+    assert_eq!(
+        run(&missing, &|_| ()).await,
+        (Outcome::SpawnFailed, "the CLI \"no-such-cli\" was not found".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_listed_program_runs_without_a_shell_in_its_own_place() {
+    let agent = Agent::new();
+    let report = end(&agent.command(), command("echo", &["a  b", "$HOME", "; touch x"])).await;
+    assert_eq!((report.outcome, report.answer.as_deref()), (Outcome::Ok, Some("a  b $HOME ; touch x")));
+    assert_eq!(report.transcript_bytes, 21);
+    let report = end(&agent.command(), command("sh", &["-c", "pwd; echo bad >&2; exit 3"])).await;
+    assert_eq!(
+        (report.outcome, report.detail.as_str()),
+        (Outcome::GateFailed, "the program ended with exit code 3: bad")
+    );
+    assert_eq!(report.answer.map(PathBuf::from), Some(fs::canonicalize(agent.work_dir()).unwrap()));
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_listed_is_not_run() {
+    let agent = Agent::new();
+    let report = end(&agent.command(), command("/usr/bin/env", &[])).await;
+    assert_eq!(report.outcome, Outcome::SpawnFailed);
+    assert!(
+        report.detail.starts_with("the agent does not allow the program \"/usr/bin/env\""),
+        "{}",
+        report.detail
+    );
+    assert!(!agent.work_dir().exists(), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_stopped_program_is_terminated() {
+    let agent = Agent::new();
+    let (handle, running) = start(agent.command(), command("sh", &["-c", "echo up; exec sleep 621"]));
+    until("it is up", || handle.live.borrow().transcript_bytes == 3).await;
+    handle.stop.send_replace(Some(StopCause::Cancelled));
+    let report = joined(running).await;
+    assert_eq!((report.outcome, report.signal), (Outcome::Cancelled, Some(15)));
+}
+
+#[tokio::test]
+async fn what_an_attempt_left_on_the_disk_is_judged_like_its_end() {
+    let agent = Agent::new();
+    let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
+    let script = format!("read -r line; {INIT}; {DONE}; cat >/dev/null");
+    let claude = agent.claude(&script);
+    assert_eq!(claude.judge_left(&dir, false), None, "nothing is there");
+    let report = end(&claude, spec(Work::Claude(Box::new(claude_work("x"))))).await;
+    assert_eq!(report.outcome, Outcome::Ok);
+    assert_eq!(claude.judge_left(&dir, false), Some(report.clone()));
+    assert_eq!(claude.judge_left(&dir, true).unwrap().outcome, Outcome::SchemaInvalid);
+    fs::write(dir.join("stdout.000000"), &fs::read(dir.join("stdout.000000")).unwrap()[1..]).unwrap();
+    assert_eq!(claude.judge_left(&dir, false), None, "output that its record speaks of is missing");
+    let exit = fs::read(dir.join("exit.json")).unwrap();
+    fs::write(dir.join("exit.json"), &exit[1..]).unwrap();
+    assert_eq!(claude.judge_left(&dir, false), None, "its record is damaged");
+
+    let program = agent.command();
+    let report = end(&program, command("sh", &["-c", "echo out; echo bad >&2; exit 3"])).await;
+    assert_eq!(report.outcome, Outcome::GateFailed);
+    assert_eq!(program.judge_left(&dir, false), Some(report));
+}
+
+#[tokio::test]
+async fn a_child_whose_agent_died_is_ended_by_the_next_one_and_judged_as_lost_or_by_its_result() {
+    for (last, outcome) in [("sleep 623", Outcome::LostAgent), (DONE, Outcome::Ok)] {
+        let agent = Agent::new();
+        let claude = agent.claude(&format!("read -r line; {INIT}; {last}; echo . >&2; exec sleep 624"));
+        let (handle, running) = start(claude.clone(), spec(Work::Claude(Box::new(claude_work("x")))));
+        let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
+        let said = if outcome == Outcome::Ok { "result" } else { "init" };
+        let stdout = || fs::read_to_string(dir.join("stdout.000000")).unwrap_or_default();
+        until("it has said what it says", || stdout().contains(said)).await;
+        drop((handle, running));
+        let runtime = agent.launcher.runtime_dir();
+        let notes = leftovers::find(runtime, agent.launcher.owner()).unwrap();
+        let ended = leftovers::end_all(runtime, notes, PATIENCE);
+        assert!(ended.iter().all(|left| left.attempt_dir == dir), "{ended:?}");
+        let report = claude.judge_left(&dir, false).expect("its supervisor left a record");
+        assert_eq!(report.outcome, outcome, "{report:?}");
+    }
+}
+
+/// Breaks off at the first byte.
+struct Clumsy;
+
+impl Watcher for Clumsy {
+    fn stdout(&mut self, _bytes: &[u8]) -> Vec<Action> {
+        panic!("a mistake in whoever reads the output")
+    }
+
+    fn stopping(&mut self) {}
+
+    fn describe(&self, _live: &mut Live) {}
+}
+
+#[tokio::test]
+async fn a_mistake_in_reading_the_output_ends_the_child() {
+    let place = support::Place::new("echo x; exec sleep 622");
+    let (_handle, link) = link();
+    let (secrets, mut clumsy) = (Secrets::default(), Clumsy);
+    let run = supervised::run(&place.launcher, &place.spec, &secrets, link, &mut clumsy);
+    let ended = tokio::time::timeout(PATIENCE, run).await.expect("it ends").unwrap();
+    assert!(
+        matches!(&ended.end, End::Lost { detail } if detail.contains("a mistake in the agent")),
+        "{ended:?}"
+    );
+    assert!(place.processes().is_empty(), "nobody would watch it");
+}
