@@ -1,0 +1,232 @@
+//! Knows how to read a request: which prompt is being worked on, how many answers it has had, what the
+//! last tool gave, and so which step of the script comes next. Pure. Refuses to know HTTP.
+
+use serde_json::{Value, json};
+
+use crate::models::Usage;
+use crate::rehearsal::{self, Persona};
+use crate::schema;
+use crate::script::steps::{Answer, Call, Failure, Gate, Repeat, Step, compile};
+use crate::script::{self, ScriptError};
+
+/// User text the CLI adds by itself; the prompt being worked on is an earlier one.
+const NUDGES: &[&str] = &[
+    "<system-reminder>",
+    "[structured-output-enforce]",
+    "[Request interrupted",
+    "Output token limit hit",
+    "[Your previous response had no visible output",
+];
+
+/// What a request is about.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    /// The prompt being worked on.
+    pub(super) prompt: String,
+    /// Assistant messages since that prompt.
+    pub(super) answered: u64,
+    /// What the last tool gave, when the last message is a tool result.
+    pub(super) last_tool_result: Option<String>,
+    /// The whole system prompt.
+    pub(super) system: String,
+    /// The schema of the tool StructuredOutput, when offered.
+    pub(super) schema: Option<Value>,
+    /// Bytes of all messages, for estimates.
+    pub(super) bytes: usize,
+}
+
+/// What the stand-in does with a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// It answers.
+    Answer(Answer),
+    /// It fails.
+    Fail(Failure),
+}
+
+impl Conversation {
+    /// Reads the body of a Messages API request.
+    pub(super) fn read(body: &Value) -> Self {
+        let none = Vec::new();
+        let messages = body.get("messages").and_then(Value::as_array).unwrap_or(&none);
+        let role = |message: &Value| message.get("role").and_then(Value::as_str).map(ToOwned::to_owned);
+        let is = |message: &Value, wanted: &str| role(message).as_deref() == Some(wanted);
+        let start = messages.iter().rposition(|message| is(message, "user") && !own_text(message).is_empty());
+        let since = start.map_or(messages.as_slice(), |at| &messages[at + 1..]);
+        let last_user = messages.iter().rfind(|message| is(message, "user"));
+        Self {
+            prompt: start.map(|at| own_text(&messages[at])).unwrap_or_default(),
+            answered: since.iter().filter(|message| is(message, "assistant")).count() as u64,
+            last_tool_result: last_user.and_then(tool_result),
+            system: blocks_text(body.get("system").unwrap_or(&Value::Null)),
+            schema: structured_schema(body),
+            bytes: messages.iter().map(|message| blocks_text(&message["content"]).len()).sum(),
+        }
+    }
+
+    /// The step whose turn it is. `strikes(step, times)` says whether a failing step strikes (again).
+    pub(super) fn reply(
+        &self,
+        model: &str,
+        mut strikes: impl FnMut(usize, Option<u64>) -> bool,
+    ) -> Result<Reply, ScriptError> {
+        let directives = script::parse(&self.prompt)?;
+        if directives.is_empty() {
+            return Ok(Reply::Answer(self.rehearse()));
+        }
+        let mut left = self.answered;
+        for (at, step) in compile(directives).into_iter().enumerate() {
+            match step {
+                Step::Answer(answer) => match answer.repeat {
+                    Repeat::Once if left > 0 => left -= 1,
+                    Repeat::Times(times) if left >= times => left -= times,
+                    Repeat::Once | Repeat::Times(_) | Repeat::Forever => {
+                        return Ok(Reply::Answer(self.filled(answer)));
+                    }
+                },
+                Step::Gate(gate) => {
+                    if left == 0 && meant(&gate, model) && strikes(at, gate.times) {
+                        return Ok(Reply::Fail(gate.failure));
+                    }
+                }
+                Step::Local(directive) => {
+                    let message =
+                        format!("[[{}]] is for the scripted CLI, not for the API stand-in", directive.name);
+                    return Ok(Reply::Fail(Failure::Status { status: 400, message, headers: Vec::new() }));
+                }
+            }
+        }
+        let usage = crate::models::SCRIPTED_USAGE;
+        Ok(Reply::Answer(Answer::after_script(usage, self.last_tool_result.as_deref())))
+    }
+
+    fn filled(&self, mut answer: Answer) -> Answer {
+        if answer.echo {
+            answer.texts.insert(0, self.prompt.clone());
+        }
+        answer
+    }
+
+    /// The answer when nothing is scripted.
+    fn rehearse(&self) -> Answer {
+        let mut answer = Answer::empty(Usage::default());
+        match &self.schema {
+            Some(schema) if self.answered == 0 => {
+                let input = schema::instance(schema, rehearsal::LABEL);
+                answer.calls.push(Call { name: "StructuredOutput".to_owned(), input });
+            }
+            _ => answer.texts.push(rehearsal::answer(Persona::detect(&self.system), &self.prompt)),
+        }
+        let output: usize = answer.texts.iter().map(String::len).sum();
+        answer.usage = Usage::estimated(self.system.len() + self.bytes, output);
+        answer
+    }
+}
+
+fn meant(gate: &Gate, model: &str) -> bool {
+    gate.only_model.as_deref().is_none_or(|part| model.contains(part))
+}
+
+/// The last text block of a user message that a person (or a parent agent) wrote. The last: after a
+/// turn without an answer the CLI sends that turn's prompt and the next one in one message (observed).
+fn own_text(message: &Value) -> String {
+    let own = |text: &&str| !NUDGES.iter().any(|nudge| text.trim_start().starts_with(nudge));
+    texts(&message["content"]).filter(own).last().unwrap_or_default().to_owned()
+}
+
+fn texts(content: &Value) -> impl Iterator<Item = &str> {
+    let blocks = content.as_array().into_iter().flatten();
+    let in_blocks = blocks.filter(|block| block["type"] == "text").filter_map(|block| block["text"].as_str());
+    content.as_str().into_iter().chain(in_blocks)
+}
+
+fn blocks_text(content: &Value) -> String {
+    texts(content).collect::<Vec<_>>().join("\n")
+}
+
+fn tool_result(message: &Value) -> Option<String> {
+    let blocks = message.get("content")?.as_array()?;
+    let block = blocks.iter().rfind(|block| block["type"] == "tool_result")?;
+    Some(blocks_text(&block["content"]))
+}
+
+fn structured_schema(body: &Value) -> Option<Value> {
+    let tools = body.get("tools")?.as_array()?;
+    let tool = tools.iter().find(|tool| tool["name"] == json!("StructuredOutput"))?;
+    tool.get("input_schema").cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Conversation, Reply};
+    use crate::script::steps::{Answer, Failure};
+
+    const SCRIPT: &str = r#"go [[tool {"name":"Bash","input":{"command":"x"}}]][[text {"text":"end"}]]"#;
+
+    fn messages(more: Vec<Value>) -> Value {
+        let mut all = vec![
+            json!({"role": "user", "content": [
+                {"type": "text", "text": "<system-reminder>date [[text]]</system-reminder>"},
+                {"type": "text", "text": SCRIPT}]}),
+            json!({"role": "system", "content": "agents and skills"}),
+        ];
+        all.extend(more);
+        json!({"messages": all, "system": [{"type": "text", "text": "You are Marie."}]})
+    }
+
+    fn answer(body: &Value) -> Answer {
+        match Conversation::read(body).reply("claude-opus-4-8", |_, _| false).unwrap() {
+            Reply::Answer(answer) => answer,
+            Reply::Fail(failure) => panic!("{failure:?}"),
+        }
+    }
+
+    #[test]
+    fn the_script_advances_with_each_tool_result_and_then_reports_it() {
+        let called = json!({"role": "assistant", "content": []});
+        let result = json!({"role": "user", "content": [{"type": "tool_result", "content": "42"}]});
+        assert_eq!(answer(&messages(vec![])).calls[0].name, "Bash");
+        let second = messages(vec![called.clone(), result.clone()]);
+        assert_eq!(answer(&second).texts, ["end"]);
+        let third = messages(vec![called.clone(), result.clone(), called, result]);
+        assert_eq!(answer(&third).texts, ["done: 42"]);
+    }
+
+    #[test]
+    fn a_later_prompt_starts_its_own_script_and_without_one_it_is_rehearsed() {
+        let plain = json!({"role": "user", "content": "Evaluate Léa"});
+        let text =
+            answer(&messages(vec![json!({"role": "assistant", "content": []}), plain])).texts[0].clone();
+        assert!(text.contains("rehearsal") && text.contains("Total"), "{text}");
+    }
+
+    #[test]
+    fn of_two_prompts_in_one_message_the_later_counts() {
+        let body = json!({"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "x [[hang]]"}, {"type": "text", "text": "[Request interrupted by user]"},
+            {"type": "text", "text": "y [[text {\"text\":\"second\"}]]"}]}]});
+        assert_eq!(answer(&body).texts, ["second"]);
+    }
+
+    #[test]
+    fn a_failing_step_strikes_as_often_as_it_is_told() {
+        let body = json!({"messages": [{"role": "user", "content": "[[error {\"status\":529,\"times\":1,\"only_model\":\"opus\"}]][[text]]"}]});
+        let conversation = Conversation::read(&body);
+        let failed = |model: &str, strikes: bool| {
+            matches!(
+                conversation
+                    .reply(model, |_, times| {
+                        assert_eq!(times, Some(1));
+                        strikes
+                    })
+                    .unwrap(),
+                Reply::Fail(Failure::Status { status: 529, .. })
+            )
+        };
+        assert!(failed("claude-opus-4-8", true));
+        assert!(!failed("claude-opus-4-8", false));
+        assert!(!failed("claude-sonnet-5", true));
+    }
+}

@@ -1,0 +1,119 @@
+//! Knows which parts of the environment the stand-in looks at, read once at the start. Refuses to keep
+//! a credential: only whether there is one, and where it was.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Pause between events when `ORCH_STANDIN_DELAY_MS` does not say: a demo looks alive and takes seconds.
+const DEFAULT_DELAY: Duration = Duration::from_millis(150);
+/// Retries of the observed CLI, and the most it allows.
+const DEFAULT_RETRIES: u64 = 10;
+const MOST_RETRIES: u64 = 15;
+
+/// The environment as far as it matters.
+#[derive(Debug, Clone)]
+pub(super) struct Environment {
+    /// Pause between events.
+    pub(super) delay: Duration,
+    /// Where the process was started.
+    pub(super) cwd: PathBuf,
+    /// `CLAUDE_CONFIG_DIR`, or `.claude` in the home directory.
+    pub(super) config_dir: Option<PathBuf>,
+    /// Where a credential was found: `apiKeySource` of the init event and the method of `auth status`.
+    pub(super) credential: Option<Credential>,
+    /// Behave as the CLI does without a login when there is none (`ORCH_STANDIN_REQUIRE_AUTH=1`).
+    pub(super) require_auth: bool,
+    /// Retries of a failing request.
+    pub(super) max_retries: u64,
+    /// Whether the user is root.
+    pub(super) root: bool,
+    /// Whether a sandbox is claimed, which lifts root's ban on skipping permissions.
+    pub(super) sandbox: bool,
+    /// Whether `@path` in a prompt is left alone.
+    pub(super) attachments_off: bool,
+    /// Whether background commands are refused.
+    pub(super) background_off: bool,
+    /// Default limit of a Bash command.
+    pub(super) bash_timeout: Duration,
+    /// Names of all variables, sorted.
+    pub(super) names: Vec<String>,
+}
+
+/// Where a credential was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Credential {
+    /// `ANTHROPIC_API_KEY`.
+    ApiKey,
+    /// `ANTHROPIC_AUTH_TOKEN` or `CLAUDE_CODE_OAUTH_TOKEN`.
+    Token,
+    /// A login file in the configuration directory.
+    LoginFile,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    pub(super) fn read() -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let number = |name: &str| set(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
+        let on = |name: &str| set(name).is_some_and(|value| value != "0");
+        let home = set("HOME").map(|home| PathBuf::from(home).join(".claude"));
+        let config_dir = set("CLAUDE_CONFIG_DIR").map(PathBuf::from).or(home);
+        let login = || config_dir.as_ref().is_some_and(|dir| dir.join(".credentials.json").is_file());
+        let credential = if set("ANTHROPIC_API_KEY").is_some() {
+            Some(Credential::ApiKey)
+        } else if set("ANTHROPIC_AUTH_TOKEN").is_some() || set("CLAUDE_CODE_OAUTH_TOKEN").is_some() {
+            Some(Credential::Token)
+        } else {
+            login().then_some(Credential::LoginFile)
+        };
+        let mut names: Vec<String> =
+            std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        Self {
+            delay: number("ORCH_STANDIN_DELAY_MS").map_or(DEFAULT_DELAY, Duration::from_millis),
+            cwd: std::env::current_dir().unwrap_or_default(),
+            credential,
+            config_dir,
+            require_auth: on("ORCH_STANDIN_REQUIRE_AUTH"),
+            max_retries: number("CLAUDE_CODE_MAX_RETRIES").unwrap_or(DEFAULT_RETRIES).min(MOST_RETRIES),
+            root: rustix::process::geteuid().is_root(),
+            sandbox: on("IS_SANDBOX") || on("CLAUDE_CODE_BUBBLEWRAP"),
+            attachments_off: on("CLAUDE_CODE_DISABLE_ATTACHMENTS"),
+            background_off: on("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"),
+            bash_timeout: Duration::from_millis(number("BASH_DEFAULT_TIMEOUT_MS").unwrap_or(120_000)),
+            names,
+        }
+    }
+
+    /// `apiKeySource` of the init event: `none` for everything but an API key, as observed.
+    pub(super) const fn api_key_source(&self) -> &'static str {
+        match self.credential {
+            Some(Credential::ApiKey) => "ANTHROPIC_API_KEY",
+            Some(Credential::Token | Credential::LoginFile) | None => "none",
+        }
+    }
+
+    /// Whether a request would be sent at all.
+    pub(super) const fn logged_in(&self) -> bool {
+        self.credential.is_some() || !self.require_auth
+    }
+
+    /// A neutral environment: no delay, no directories.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            cwd: PathBuf::from("/home/agent/proj"),
+            config_dir: None,
+            credential: None,
+            require_auth: false,
+            max_retries: 2,
+            root: false,
+            sandbox: false,
+            attachments_off: true,
+            background_off: true,
+            bash_timeout: Duration::from_secs(120),
+            names: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Knows where the CLI keeps a session (`CONFIG/projects/<cwd>/<id>.jsonl`) and keeps there what the
+//! stand-in needs to behave like it: that a session exists, for which directory, and how many turns it
+//! had. Refuses to store answers.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::settings::{Conversation, Settings};
+
+/// The session's file, when there is one.
+#[derive(Debug)]
+pub(super) struct History {
+    path: Option<PathBuf>,
+    /// Turns before this process.
+    pub(super) turns: u64,
+}
+
+impl History {
+    /// Opens the session that `settings` name.
+    ///
+    /// # Errors
+    /// The text for stderr: a new session's id is in use, or an earlier session does not exist here.
+    pub(super) fn open(settings: &Settings) -> Result<Self, String> {
+        let place = |id: Uuid| {
+            let config = settings.env.config_dir.as_deref()?;
+            Some(config.join("projects").join(mangled(&settings.env.cwd)).join(format!("{id}.jsonl")))
+        };
+        let keep = |path: Option<PathBuf>| path.filter(|_| settings.persist);
+        let earlier = |id: Uuid| {
+            let path = place(id).filter(|path| path.is_file());
+            path.ok_or_else(|| format!("No conversation found with session ID: {id}"))
+        };
+        match settings.conversation {
+            Conversation::New(id) => {
+                let path = place(id);
+                if path.as_ref().is_some_and(|path| path.exists()) {
+                    return Err(format!("Error: Session ID {id} is already in use."));
+                }
+                Ok(Self { path: keep(path), turns: 0 })
+            }
+            Conversation::Resume(id) => {
+                let path = earlier(id)?;
+                let turns = turns_in(&path);
+                Ok(Self { path: keep(Some(path)), turns })
+            }
+            Conversation::Fork { from, to } => {
+                let (old, new) = (earlier(from)?, place(to));
+                if let Some(new) = keep(new.clone()) {
+                    fs::copy(&old, &new)
+                        .map_err(|error| format!("Error: cannot copy the session: {error}"))?;
+                }
+                Ok(Self { path: keep(new), turns: turns_in(&old) })
+            }
+        }
+    }
+
+    /// Notes a turn. An unusable configuration directory is no error, as observed.
+    pub(super) fn note(&self, prompt: &str) {
+        let Some(path) = &self.path else { return };
+        let _ = append(path, prompt);
+    }
+}
+
+fn append(path: &Path, prompt: &str) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let line = json!({"type": "user", "orch_standin": true, "message": {"role": "user", "content": prompt}});
+    writeln!(file, "{line}")
+}
+
+fn turns_in(path: &Path) -> u64 {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64)
+}
+
+/// The directory's name as the CLI writes it: everything but letters and digits becomes `-`.
+fn mangled(cwd: &Path) -> String {
+    cwd.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::History;
+    use crate::claude::args::Args;
+    use crate::claude::environment::Environment;
+    use crate::claude::settings::Settings;
+
+    const ID: &str = "11111111-2222-4333-8444-555555555555";
+
+    #[test]
+    fn a_session_exists_for_its_directory_only_and_its_id_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = |flag: &str, cwd: &str| {
+            let args = Args::parse(["-p", flag, ID].map(ToOwned::to_owned)).unwrap();
+            let mut env = Environment::for_tests();
+            (env.config_dir, env.cwd) = (Some(dir.path().to_owned()), cwd.into());
+            Settings::build(&args, Vec::new(), env).unwrap()
+        };
+        let open = |flag: &str, cwd: &str| History::open(&settings(flag, cwd));
+        assert!(open("--resume", "/a").unwrap_err().starts_with("No conversation found"));
+        open("--session-id", "/a").unwrap().note("one");
+        assert!(open("--session-id", "/a").unwrap_err().contains("already in use"));
+        assert!(open("--resume", "/b").is_err());
+        assert_eq!(open("--resume", "/a").unwrap().turns, 1);
+    }
+}
