@@ -1,0 +1,156 @@
+//! Flags of the commands that look at runs and steer them.
+//! Knows words; refuses to know what a reference points to.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::parse::{self, StateWord};
+
+/// Flags of `watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Run to watch; without it everything
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Option<String>,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Run or task; without it the fleet
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Option<String>,
+}
+
+/// Flags of `ls`.
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Run whose tasks are listed; without it runs are
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Option<String>,
+    /// Only these states
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = parse::state)]
+    pub(crate) state: Vec<StateWord>,
+    /// Only runs of this name
+    #[arg(long, conflicts_with = "reference")]
+    pub(crate) name: Option<String>,
+    /// At most this many; 0 lists all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Task, or run
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// Go on until the attempt has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Attempt; the latest without it
+    #[arg(long, value_name = "N")]
+    pub(crate) attempt: Option<u32>,
+    /// Only the last lines
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub(crate) tail: Option<usize>,
+    /// The lines as they were written, byte for byte
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Whole tool inputs and outputs instead of one line each
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) full: bool,
+}
+
+/// Flags of `result`.
+#[derive(Debug, Args)]
+pub(crate) struct ResultArgs {
+    /// Run or task
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Runs or tasks
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) references: Vec<String>,
+    /// State to wait for
+    #[arg(long = "for", value_name = "STATE", default_value = "succeeded")]
+    pub(crate) goal: Goal,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Goal {
+    /// Terminal; exits with the outcome
+    Succeeded,
+    /// Terminal in any way; exits 0
+    Terminal,
+    /// At least started
+    Running,
+}
+
+/// Flags of `cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// Runs or tasks
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) references: Vec<String>,
+    /// Shown to people who look at it later
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Flags of `retry`.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// Run or task
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// Also requeue what runs on an unreachable agent
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Task, or run of one task
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+}
+
+/// Flags of `agents`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentsCommand>,
+}
+
+/// What can be asked of agents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// List the agents
+    List,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(long, value_name = "SCENARIO", default_value = "noop")]
+    pub(crate) scenario: Scenario,
+    /// How many tasks; 20000 for noop and 1000 for latency without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) tasks: Option<u32>,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// One run of many tasks that do nothing: tasks a second
+    Noop,
+    /// One such task after the other: time from submit to the result at a watcher
+    Latency,
+}

@@ -1,0 +1,51 @@
+//! The commands: one arm, one call. Each file holds one command or a few that belong together.
+
+use std::time::Duration;
+
+use crate::args::Command;
+use crate::failure::Outcome;
+use crate::session::Session;
+
+mod agents;
+mod bench;
+mod certs;
+mod explain;
+mod follow;
+mod init;
+mod list;
+mod logs;
+mod status;
+mod steer;
+mod submit;
+mod tables;
+
+/// Runs a command to its exit code. `timeout` is for commands that have to clean up before they end.
+pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Duration>) -> Outcome {
+    #[cfg(not(feature = "dev"))]
+    let _ = timeout;
+
+    match command {
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => crate::dev::run(&session.out, args, timeout).await,
+        #[cfg(feature = "dev")]
+        Command::Demo(args) => crate::demo::run(&session.out, args, timeout).await,
+        Command::Init(args) => init::run(&session.out, &args),
+        Command::Certs(command) => certs::run(&session.out, command),
+        Command::Submit(args) => submit::submit(session, *args).await,
+        Command::Run(args) => submit::run(session, *args).await,
+        Command::Watch(args) => follow::watch(session, args).await,
+        Command::Status(args) => status::run(session, args).await,
+        Command::Ls(args) => list::run(session, args).await,
+        Command::Logs(args) => logs::run(session, args).await,
+        Command::Result(args) => follow::result(session, args).await,
+        Command::Wait(args) => follow::wait(session, args).await,
+        Command::Cancel(args) => steer::cancel(session, args).await,
+        Command::Retry(args) => steer::retry(session, args).await,
+        Command::Explain(args) => explain::run(session, args).await,
+        Command::Agents(_) => agents::run(session).await,
+        Command::Bench(args) => bench::run(session, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

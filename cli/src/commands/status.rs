@@ -1,0 +1,200 @@
+//! `status`: the fleet, a run or a task in one screen, in plain English.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use orch_proto::v1::{ClusterStatus, RunState, Task, Worker};
+
+use super::tables;
+use crate::args::Format;
+use crate::args::parse::{run_state_word, task_state_word};
+use crate::args::work::StatusArgs;
+use crate::client::{Client, TaskQuery};
+use crate::exit;
+use crate::failure::Outcome;
+use crate::output::Out;
+use crate::output::figures::{between, bytes, dollars, moment, plural, short, span, spent};
+use crate::output::safe::one_line;
+use crate::output::view::fleet::StatusView;
+use crate::output::view::{RunView, TaskView};
+use crate::output::words::{
+    BAD, BOLD, DIM, GOOD, WARN, agent_look, run_ended, run_look, task_ended, task_look,
+};
+use crate::refs::Reference;
+use crate::session::Session;
+
+/// Runs and tasks shown below the summary.
+const SHOWN: usize = 20;
+/// Longest sentence told.
+const TOLD: usize = 500;
+
+/// `orchctl status`.
+pub(crate) async fn run(session: &Session, args: StatusArgs) -> Outcome {
+    let client = session.client()?;
+    let Some(reference) = args.reference else { return fleet(&session.out, &client).await };
+    let reference = client.resolve(&reference).await?;
+    match reference.task {
+        Some(_) => task(&session.out, &client, &reference).await,
+        None => one_run(&session.out, &client, &reference).await,
+    }
+}
+
+async fn fleet(out: &Out, client: &Client) -> Outcome {
+    let status = client.status().await?;
+    let workers = client.workers().await?;
+    if out.is_json() {
+        out.json(&StatusView::new(&status, &workers))?;
+        return Ok(exit::DONE);
+    }
+    if out.format != Format::Table {
+        return Ok(exit::DONE);
+    }
+    out.data(&fleet_text(out, &status, &workers))?;
+    let active = [RunState::Planning, RunState::WaitingApproval, RunState::Running, RunState::Synthesizing];
+    let (runs, more) = client.list_runs(&active, "", SHOWN).await?;
+    if !runs.is_empty() {
+        out.data("\n")?;
+        out.data(&tables::runs(&runs, Timestamp::now()).render(out.stdout()))?;
+    }
+    if more {
+        out.hint("more runs: orchctl ls --state running --limit 0");
+    }
+    Ok(exit::DONE)
+}
+
+/// The summary of the fleet.
+fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker]) -> String {
+    let mut text = String::new();
+    let (health, style) = if status.draining { ("draining", WARN) } else { ("healthy", GOOD) };
+    let up = span(status.uptime).map(short).unwrap_or_default();
+    let wait = span(status.oldest_wait).filter(|wait| !wait.is_zero() && status.queued > 0);
+    let wait = wait.map(|wait| format!(" (oldest {})", short(wait))).unwrap_or_default();
+    // Writing to a String cannot fail, here and below.
+    let _ = writeln!(
+        text,
+        "{}  orch {}  up {up}  epoch {}  store {}",
+        out.paint(style, health),
+        one_line(&status.version, 40),
+        status.epoch,
+        bytes(status.store_bytes)
+    );
+    let _ = writeln!(
+        text,
+        "{}  {} active  queued {}{wait}  blocked {}  running {}  retrying {}  today {}",
+        out.paint(BOLD, "runs   "),
+        status.active_runs,
+        status.queued,
+        status.blocked,
+        status.running,
+        status.waiting_retry,
+        dollars(status.cost_today_micro_usd, false)
+    );
+    let agents: Vec<_> = status
+        .agents
+        .iter()
+        .filter(|count| count.count > 0)
+        .map(|count| {
+            let (word, style) = agent_look(count.state());
+            out.paint(style, &format!("{} {word}", count.count))
+        })
+        .collect();
+    let agents = if agents.is_empty() { out.paint(BAD, "none") } else { agents.join("  ") };
+    let _ = writeln!(
+        text,
+        "{}  {agents}  slots {}/{}",
+        out.paint(BOLD, "agents "),
+        status.slots_used,
+        status.slots
+    );
+    let names: Vec<_> = workers.iter().map(|worker| one_line(&worker.name, 80)).collect();
+    let _ = writeln!(
+        text,
+        "{}  {}",
+        out.paint(BOLD, "workers"),
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    );
+    for attention in &status.attention {
+        let _ = writeln!(text, "{}", out.paint(WARN, &format!("! {}", one_line(attention, TOLD))));
+    }
+    text
+}
+
+async fn one_run(out: &Out, client: &Client, reference: &Reference) -> Outcome {
+    let run = client.run(reference).await?;
+    match out.format {
+        Format::Json | Format::Jsonl => out.json(&RunView::from(&run))?,
+        Format::Name => out.line(&run.r#ref)?,
+        Format::None => {}
+        Format::Table => {
+            let (glyph, style) = run_look(run.state());
+            let until = if run_ended(run.state()) { moment(run.finished_at) } else { Some(Timestamp::now()) };
+            let took = moment(run.created_at)
+                .zip(until)
+                .map(|(from, to)| short(between(from, to)))
+                .unwrap_or_default();
+            let cost = spent(run.usage.as_ref());
+            let state = out.paint(style, &format!("{glyph} {}", run_state_word(run.state())));
+            let name = out.paint(BOLD, &run.r#ref);
+            out.line(&format!("{name}  {state}  {took}  {}  {cost}", plural(run.task_count.into(), "task")))?;
+            out.line(&out.paint(DIM, &format!("submitted by {}", one_line(&run.submitted_by, TOLD))))?;
+            if let Some(row) = run.outcome().row().filter(|_| run.state() == RunState::Failed) {
+                out.line(&format!("{}: {}", row.word, row.sentence))?;
+            }
+            let tasks = client.tasks(&TaskQuery { limit: SHOWN, ..TaskQuery::all(&run.r#ref) }).await?;
+            out.data(&tables::tasks(&tasks).render(out.stdout()))?;
+            if run.task_count as usize > tasks.len() {
+                out.hint(&format!("all tasks: orchctl ls {}", run.r#ref));
+            }
+        }
+    }
+    Ok(exit::DONE)
+}
+
+async fn task(out: &Out, client: &Client, reference: &Reference) -> Outcome {
+    let task = client.task(&reference.to_string()).await?;
+    match out.format {
+        Format::Json | Format::Jsonl => out.json(&TaskView::from(&task))?,
+        Format::Name => out.line(&task.r#ref)?,
+        Format::None => {}
+        Format::Table => {
+            out.data(&task_text(out, &task))?;
+            if !task_ended(task.state()) {
+                let explained = client.explain(&task.r#ref).await?;
+                out.line(&one_line(&explained.summary, TOLD))?;
+                if !explained.help.is_empty() {
+                    out.hint(&format!(
+                        "help: {}",
+                        one_line(&explained.help.replace("REF", &task.r#ref), TOLD)
+                    ));
+                }
+            }
+            if !task.attempts.is_empty() {
+                out.data(&tables::attempts(&task, Timestamp::now()).render(out.stdout()))?;
+            }
+            if task.attempt > 0 {
+                out.hint(&format!("transcript: orchctl logs {0}    answer: orchctl result {0}", task.r#ref));
+            }
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn task_text(out: &Out, task: &Task) -> String {
+    let (glyph, style) = task_look(task.state());
+    let by = if task.worker.is_empty() { &task.runner } else { &task.worker };
+    let state = out.paint(style, &format!("{glyph} {}", task_state_word(task.state())));
+    let cost = spent(task.usage.as_ref());
+    let name = out.paint(BOLD, &one_line(&task.r#ref, TOLD));
+    let mut text = format!("{name}  {state}  by {}  {cost}\n", one_line(by, TOLD));
+    if !task.dependencies.is_empty() {
+        let _ = writeln!(text, "after {}", one_line(&task.dependencies.join(", "), TOLD));
+    }
+    if let Some(row) = task.outcome().row().filter(|row| row.exit_code != exit::DONE) {
+        let _ = writeln!(text, "{}: {}", row.word, row.sentence);
+        if !task.detail.is_empty() {
+            let _ = writeln!(text, "cause: {}", one_line(&task.detail, TOLD));
+        }
+        let _ = writeln!(text, "help:  {}", row.remedy.replace("REF", &one_line(&task.r#ref, TOLD)));
+    }
+    text
+}

@@ -1,0 +1,65 @@
+//! `cancel` and `retry`: the two verbs that change a run.
+
+use orch_proto::v1::Run;
+
+use crate::args::Format;
+use crate::args::parse::run_state_word;
+use crate::args::work::{CancelArgs, RetryArgs};
+use crate::exit;
+use crate::failure::Outcome;
+use crate::output::figures::plural;
+use crate::output::view::RunView;
+use crate::session::Session;
+
+/// `orchctl cancel`. Each reference stands for itself: one that is not there does not keep the others.
+pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
+    let client = session.client()?;
+    let reason = args.reason.unwrap_or_default();
+    let mut codes = Vec::new();
+    for text in &args.references {
+        let cancelled = async {
+            let reference = client.resolve(text).await?.to_string();
+            let answer = client.cancel(&reference, &reason).await?;
+            let said = match answer.cancelled {
+                0 => "nothing was left to cancel".to_owned(),
+                tasks => format!("{} cancelled", plural(tasks.into(), "task")),
+            };
+            tell(session, &reference, answer.run.as_ref(), &said)
+        };
+        match cancelled.await {
+            Ok(()) => codes.push(exit::DONE),
+            Err(failure) if args.references.len() == 1 => return Err(failure),
+            Err(failure) => {
+                session.out.failure(&failure);
+                codes.push(failure.exit_code());
+            }
+        }
+    }
+    Ok(if codes.iter().all(|code| *code == exit::DONE) { exit::DONE } else { exit::SOME_FAILED })
+}
+
+/// `orchctl retry`.
+pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Outcome {
+    let client = session.client()?;
+    let reference = client.resolve(&args.reference).await?.to_string();
+    let answer = client.retry(&reference, args.force).await?;
+    let said = match answer.retried {
+        0 => "nothing had to be tried again".to_owned(),
+        tasks => format!("{} queued again", plural(tasks.into(), "task")),
+    };
+    tell(session, &reference, answer.run.as_ref(), &said)?;
+    Ok(exit::DONE)
+}
+
+fn tell(session: &Session, reference: &str, run: Option<&Run>, said: &str) -> Outcome<()> {
+    let out = &session.out;
+    match (out.format, run) {
+        (Format::Table, Some(run)) => {
+            out.line(&format!("{reference}: {said}; {} is {}", run.r#ref, run_state_word(run.state())))
+        }
+        (Format::Table, None) => out.line(&format!("{reference}: {said}")),
+        (Format::Json | Format::Jsonl, Some(run)) => out.json(&RunView::from(run)),
+        (Format::Name, _) => out.line(reference),
+        (Format::None, _) | (Format::Json | Format::Jsonl, None) => Ok(()),
+    }
+}

@@ -1,0 +1,266 @@
+//! `submit` and `run`: queue a run, and for `run` follow it and print what came of it.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use orch_proto::codes::ErrorCode;
+use orch_proto::v1::task_spec::Runner;
+use orch_proto::v1::{RunSpec, SubmitRunResponse, TaskSpec};
+
+use super::tables;
+use crate::args::Format;
+use crate::args::parse::run_state_word;
+use crate::args::submit::{RunArgs, SubmitArgs, What};
+use crate::client::submission::Submission;
+use crate::client::{incomplete, new_request_id};
+use crate::compose::{self, MAX_DESCRIPTION, Material};
+use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::follow::{Display, Ending, LEAVES, Until, follow};
+use crate::live::model::Model;
+use crate::output::figures::plural;
+use crate::output::safe::one_line;
+use crate::output::view::{ImpossibleView, SubmittedView};
+use crate::results;
+use crate::runfile;
+use crate::session::Session;
+
+/// Largest run file, from the wire's limit on an upload.
+const MAX_FILE: u64 = 256 << 20;
+/// Largest file taken as context or schema: more does not fit a prompt.
+const MAX_MATERIAL: u64 = 8 << 20;
+/// Longest name or reason told.
+const TOLD: usize = 300;
+
+/// `orchctl submit`.
+pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
+    let out = &session.out;
+    let spec = specification(&args.what)?;
+    if args.what.dry_run {
+        return dry_run(session, spec, &args.what).await;
+    }
+    let tasks = spec.tasks.len();
+    let answer = send(session, spec, &args.what, false).await?;
+    let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
+    match out.format {
+        Format::Table | Format::Name => out.line(&run.r#ref)?,
+        Format::Json | Format::Jsonl => out.json(&SubmittedView {
+            reference: Some(run.r#ref.clone()),
+            state: Some(run_state_word(run.state())),
+            task_count: u32::try_from(tasks).unwrap_or(u32::MAX),
+            existing: answer.existing,
+            dry_run: false,
+            impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
+        })?,
+        Format::None => {}
+    }
+    advise(session, &answer);
+    if !args.wait {
+        if out.format == Format::Table {
+            out.hint(&format!("  follow it: orchctl watch {}", run.r#ref));
+        }
+        return Ok(exit::DONE);
+    }
+    let (_, code) = attend(session, &run.r#ref, false).await?;
+    Ok(code)
+}
+
+/// `orchctl run`.
+pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
+    let spec = specification(&args.what)?;
+    if args.what.dry_run {
+        return dry_run(session, spec, &args.what).await;
+    }
+    let answer = send(session, spec, &args.what, false).await?;
+    let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
+    if session.out.format == Format::Name {
+        session.out.line(&run.r#ref)?;
+    }
+    session.out.hint(&format!("submitted {}", run.r#ref));
+    advise(session, &answer);
+    let (ending, code) = attend(session, &run.r#ref, args.cancel_on_interrupt).await?;
+    if session.out.format == Format::Name {
+        return Ok(code);
+    }
+    let client = session.client()?;
+    let reference = crate::refs::Reference::parse(&run.r#ref)?;
+    let mut result = results::fetch(&client, client.run(&reference).await?).await?;
+    result.impossible = matches!(ending, Ending::Stuck(..));
+    results::print_run(&session.out, result)?;
+    Ok(code)
+}
+
+/// Follows a run on stderr, for stdout has better to do, and says how it exits.
+async fn attend(session: &Session, run: &str, cancel_on_interrupt: bool) -> Outcome<(Ending, u8)> {
+    session.follows(run, cancel_on_interrupt);
+    let display = Display::choose(&session.out, session.out.stderr())?;
+    let ctrl_c = if cancel_on_interrupt { "Ctrl-C cancels the run" } else { LEAVES };
+    let until = Until { reached: &Model::has_ended, stuck: true, ctrl_c };
+    let ending = follow(&session.client()?, run, display, until).await?;
+    let code = match &ending {
+        Ending::Reached(model) => exit::of_run(&model.run, model.tasks()),
+        Ending::Stuck(_, reasons) => {
+            session.out.failure(&super::follow::impossible(run, reasons));
+            exit::IMPOSSIBLE
+        }
+    };
+    Ok((ending, code))
+}
+
+async fn send(
+    session: &Session,
+    spec: RunSpec,
+    what: &What,
+    validate_only: bool,
+) -> Outcome<SubmitRunResponse> {
+    let request_id = what.key.clone().unwrap_or_else(new_request_id);
+    session.client()?.submit(Submission { spec, request_id, validate_only }).await
+}
+
+/// What is worth knowing besides the reference.
+fn advise(session: &Session, answer: &SubmitRunResponse) {
+    let out = &session.out;
+    if answer.existing {
+        out.note("  already submitted with this key; nothing new was queued");
+    }
+    for impossible in &answer.impossible {
+        let (task, reason) = (one_line(&impossible.task_id, TOLD), one_line(&impossible.reason, TOLD));
+        out.note(&format!("  ! {task} cannot run anywhere yet: {reason}"));
+    }
+}
+
+/// Validates on the server and says where everything would run.
+async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
+    let out = &session.out;
+    let answer = send(session, spec.clone(), what, true).await?;
+    match out.format {
+        Format::Table => out.data(&tables::plan(&spec, &answer).render(out.stdout()))?,
+        Format::Json | Format::Jsonl => out.json(&SubmittedView {
+            reference: None,
+            state: None,
+            task_count: u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX),
+            existing: answer.existing,
+            dry_run: true,
+            impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
+        })?,
+        Format::Name => spec.tasks.iter().try_for_each(|task| out.line(tables::task_name(task)))?,
+        Format::None => {}
+    }
+    let Some(first) = answer.impossible.first() else {
+        out.hint(&format!("{}; nothing was queued", plural(spec.tasks.len() as u64, "task")));
+        return Ok(exit::DONE);
+    };
+    let message =
+        format!("{} of {} can run nowhere", answer.impossible.len(), plural(spec.tasks.len() as u64, "task"));
+    Err(Failure::coded(ErrorCode::Impossible, message).cause(format!("{}: {}", first.task_id, first.reason)))
+}
+
+/// The run that flags or a file describe.
+fn specification(what: &What) -> Outcome<RunSpec> {
+    if let Some(key) = &what.key
+        && (key.is_empty()
+            || key.len() > 128
+            || !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '))
+    {
+        return Err(Failure::coded(ErrorCode::InvalidRequestId, format!("the key {key:?} is not allowed")));
+    }
+    let Some(file) = &what.file else {
+        return compose::single(what, material(what)?);
+    };
+    if what.text.is_some() || !what.program.is_empty() {
+        return Err(Failure::usage("a run from a file takes no text"));
+    }
+    let (name, bytes) = if file.as_os_str() == "-" {
+        ("<stdin>".to_owned(), stdin("a run as JSON", MAX_FILE)?)
+    } else {
+        (file.display().to_string(), read_file(file, MAX_FILE)?)
+    };
+    Ok(compose::named(runfile::read(&name, &bytes)?, what))
+}
+
+/// The texts that flags point to.
+fn material(what: &What) -> Outcome<Material> {
+    // Nobody should type a text only to hear afterwards that a worker was missing.
+    let text = match what.text.as_deref() {
+        Some("-") if what.worker.is_some() => {
+            Some(utf8("<stdin>", stdin("the text", MAX_DESCRIPTION as u64)?)?)
+        }
+        Some(text) => Some(text.to_owned()),
+        None => None,
+    };
+    let context = match &what.terms.context {
+        Some(value) if Path::new(value).is_file() => utf8(value, read_file(Path::new(value), MAX_MATERIAL)?)?,
+        Some(value) => value.clone(),
+        None => String::new(),
+    };
+    let output_schema = match &what.terms.output_schema {
+        Some(path) => schema(path)?,
+        None => String::new(),
+    };
+    Ok(Material { text, context, output_schema })
+}
+
+fn schema(path: &Path) -> Outcome<String> {
+    let text = utf8(&path.display().to_string(), read_file(path, MAX_MATERIAL)?)?;
+    let not_one = || {
+        Failure::coded(ErrorCode::InvalidSchema, format!("{} is not a JSON Schema object", path.display()))
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| not_one().cause(error))?;
+    if value.is_object() { Ok(value.to_string()) } else { Err(not_one()) }
+}
+
+fn read_file(path: &Path, limit: u64) -> Outcome<Vec<u8>> {
+    let failed = |error| Failure::usage(format!("cannot read {}", path.display())).cause(error);
+    bounded(fs::File::open(path).map_err(failed)?, &path.display().to_string(), limit)
+}
+
+/// All of stdin. A terminal is a person who may not know that it is waiting.
+fn stdin(what: &str, limit: u64) -> Outcome<Vec<u8>> {
+    let terminal = std::io::stdin().is_terminal();
+    if terminal {
+        eprint_waiting(what);
+    }
+    let bytes = bounded(std::io::stdin().lock(), "stdin", limit)?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        let failure = Failure::coded(
+            ErrorCode::EmptyPrompt,
+            format!("nothing came from stdin where {what} was expected"),
+        );
+        return Err(if terminal { failure.help("orchctl run --help shows how to give it") } else { failure });
+    }
+    Ok(bytes)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a prompt for the person who types, before there is anything to output"
+)]
+fn eprint_waiting(what: &str) {
+    eprintln!("reading {what} from the terminal; Ctrl-D ends it");
+}
+
+fn bounded(source: impl Read, name: &str, limit: u64) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let failed = |error| Failure::usage(format!("cannot read {name}")).cause(error);
+    source.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(Failure::coded(ErrorCode::TooLarge, format!("{name} is longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn utf8(name: &str, bytes: Vec<u8>) -> Outcome<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::coded(ErrorCode::InvalidField, format!("{name} is not UTF-8 text")))
+}
+
+/// Who or what executes a task, in a word or two.
+pub(super) fn executor(task: &TaskSpec) -> String {
+    match &task.runner {
+        Some(Runner::Worker(work)) => work.worker.clone(),
+        Some(Runner::Command(command)) => format!("command {}", command.program),
+        Some(Runner::Noop(_)) => "noop".to_owned(),
+        None => "-".to_owned(),
+    }
+}

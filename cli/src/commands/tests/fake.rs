@@ -1,0 +1,437 @@
+//! A coordinator of few words: it holds runs in memory, finishes them while somebody watches, and fails when told to.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use futures_util::Stream;
+use futures_util::stream::iter;
+use orch_proto::v1::admin_service_server::{AdminService, AdminServiceServer};
+use orch_proto::v1::run_service_server::{RunService, RunServiceServer};
+use orch_proto::v1::task_spec::Runner;
+use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
+use orch_proto::v1::watch_event::Change;
+use orch_proto::v1::*;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::client::Client;
+
+/// The fake; clones share what it holds.
+#[derive(Clone, Default)]
+pub(super) struct Fake(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) runs: Vec<(Run, Vec<Task>)>,
+    pub(super) specs: Vec<RunSpec>,
+    pub(super) request_ids: Vec<String>,
+    /// Failures of the next calls, whatever they ask.
+    pub(super) failures: VecDeque<Status>,
+    /// Watches to cut after the snapshot.
+    pub(super) cuts: u32,
+    /// First sequence numbers that watches asked for.
+    pub(super) watched_from: Vec<u64>,
+    pub(super) calls: Vec<&'static str>,
+    pub(super) transcript: Vec<u8>,
+    uploads: HashMap<String, (String, Vec<u8>)>,
+}
+
+impl Fake {
+    /// Serves on loopback for as long as the set lives.
+    pub(super) async fn serve(&self, tasks: &mut JoinSet<()>) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = Server::builder()
+            .add_service(RunServiceServer::new(self.clone()))
+            .add_service(AdminServiceServer::new(self.clone()))
+            .add_service(TranscriptServiceServer::new(self.clone()));
+        tasks.spawn(
+            async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() },
+        );
+        Client::over(Endpoint::from_shared(endpoint.clone()).unwrap().connect_lazy(), &endpoint)
+    }
+
+    pub(super) fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.lock().unwrap()
+    }
+
+    fn call(&self, name: &'static str) -> Result<std::sync::MutexGuard<'_, Held>, Status> {
+        let mut held = self.held();
+        held.calls.push(name);
+        match held.failures.pop_front() {
+            Some(status) => Err(status),
+            None => Ok(held),
+        }
+    }
+}
+
+impl Held {
+    fn find(&self, reference: &str) -> Result<usize, Status> {
+        if reference == "@last" {
+            return self.runs.len().checked_sub(1).ok_or_else(|| Status::not_found("no runs"));
+        }
+        let run = reference.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
+        let found = self.runs.iter().position(|(held, _)| held.r#ref == run);
+        found.ok_or_else(|| Status::not_found(format!("there is no run {run}")))
+    }
+
+    fn submit(&mut self, spec: RunSpec, request_id: String, validate_only: bool) -> SubmitRunResponse {
+        let wants_gpu = |task: &&TaskSpec| task.requires.contains_key("gpu");
+        let impossible: Vec<_> = spec
+            .tasks
+            .iter()
+            .filter(wants_gpu)
+            .map(|task| Impossible {
+                task_id: id_of(task),
+                reason: "needs gpu=yes, which no known agent offers".into(),
+            })
+            .collect();
+        if validate_only {
+            return SubmitRunResponse { impossible, ..SubmitRunResponse::default() };
+        }
+        if let Some(known) = self.request_ids.iter().position(|id| *id == request_id) {
+            return SubmitRunResponse { run: Some(self.runs[known].0.clone()), existing: true, impossible };
+        }
+        let name = if spec.name.is_empty() { "adhoc" } else { &spec.name };
+        let reference = format!("{name}/{}", self.runs.len() + 1);
+        let tasks: Vec<_> =
+            (0..).zip(&spec.tasks).map(|(index, task)| task_of(&reference, index, task)).collect();
+        let run = Run {
+            r#ref: reference,
+            state: RunState::Running.into(),
+            task_count: u32::try_from(tasks.len()).unwrap(),
+            labels: spec.labels.clone(),
+            ..Run::default()
+        };
+        self.runs.push((run.clone(), tasks));
+        self.specs.push(spec);
+        self.request_ids.push(request_id);
+        SubmitRunResponse { run: Some(run), existing: false, impossible }
+    }
+
+    /// Finishes a run: tasks that say `fail` time out, those that want a gpu stay queued.
+    fn finish(&mut self, at: usize) -> Vec<WatchEvent> {
+        let spec = self.specs[at].clone();
+        let (run, tasks) = &mut self.runs[at];
+        let mut changes = Vec::new();
+        for (task, spec) in tasks.iter_mut().zip(&spec.tasks) {
+            if spec.requires.contains_key("gpu") {
+                continue;
+            }
+            let failed = matches!(&spec.runner, Some(Runner::Worker(work)) if work.description == "fail");
+            let (state, outcome) = if failed {
+                (TaskState::Failed, Outcome::Timeout)
+            } else {
+                (TaskState::Succeeded, Outcome::Ok)
+            };
+            task.state = state.into();
+            task.outcome = outcome.into();
+            task.attempt = 1;
+            task.agent = "box-1".into();
+            task.usage = Some(Usage { cost_micro_usd: 80_000, ..Usage::default() });
+            changes.push(Change::Task(TaskChanged {
+                task_id: task.task_id.clone(),
+                index: task.index,
+                state: task.state,
+                outcome: task.outcome,
+                attempt: 1,
+                agent: task.agent.clone(),
+                ..TaskChanged::default()
+            }));
+        }
+        if tasks.iter().any(|task| task.state() == TaskState::Queued) {
+            return wrap(&run.r#ref, changes);
+        }
+        let failed = tasks.iter().find(|task| task.state() == TaskState::Failed).map(Task::outcome);
+        let state = if failed.is_some() { RunState::Failed } else { RunState::Succeeded };
+        run.state = state.into();
+        run.outcome = failed.unwrap_or(Outcome::Ok).into();
+        changes.push(Change::Run(RunChanged { state: run.state, task_count: run.task_count, usage: None }));
+        wrap(&run.r#ref, changes)
+    }
+}
+
+fn wrap(run: &str, changes: Vec<Change>) -> Vec<WatchEvent> {
+    let event = |(seq, change)| WatchEvent { seq, run_ref: run.to_owned(), change: Some(change), time: None };
+    (100..).zip(changes).map(event).collect()
+}
+
+fn id_of(task: &TaskSpec) -> String {
+    if task.task_id.is_empty() { "task".to_owned() } else { task.task_id.clone() }
+}
+
+fn task_of(run: &str, index: u32, spec: &TaskSpec) -> Task {
+    let (worker, runner) = match &spec.runner {
+        Some(Runner::Worker(work)) => (work.worker.clone(), "claude"),
+        Some(Runner::Command(_)) => (String::new(), "command"),
+        Some(Runner::Noop(_)) | None => (String::new(), "noop"),
+    };
+    Task {
+        r#ref: format!("{run}/{}", id_of(spec)),
+        index,
+        task_id: id_of(spec),
+        state: TaskState::Queued.into(),
+        worker,
+        runner: runner.into(),
+        dependencies: spec.dependencies.clone(),
+        answer: Some(Text { body: Some(text::Body::Inline(format!("answer {index}"))) }),
+        ..Task::default()
+    }
+}
+
+type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl RunService for Fake {
+    async fn submit_run(
+        &self,
+        request: Request<SubmitRunRequest>,
+    ) -> Result<Response<SubmitRunResponse>, Status> {
+        let SubmitRunRequest { spec, request_id, validate_only } = request.into_inner();
+        let mut held = self.call("submit")?;
+        Ok(Response::new(held.submit(spec.unwrap(), request_id, validate_only)))
+    }
+
+    async fn begin_submission(
+        &self,
+        request: Request<BeginSubmissionRequest>,
+    ) -> Result<Response<BeginSubmissionResponse>, Status> {
+        let request = request.into_inner();
+        let mut held = self.call("begin")?;
+        let upload_id = format!("up-{}", held.uploads.len());
+        held.uploads.insert(upload_id.clone(), (request.request_id, Vec::new()));
+        Ok(Response::new(BeginSubmissionResponse { upload_id, offset: 0 }))
+    }
+
+    async fn append_submission(
+        &self,
+        request: Request<AppendSubmissionRequest>,
+    ) -> Result<Response<AppendSubmissionResponse>, Status> {
+        let request = request.into_inner();
+        let mut held = self.call("append")?;
+        let (_, bytes) = held.uploads.get_mut(&request.upload_id).unwrap();
+        assert_eq!(bytes.len() as u64, request.offset);
+        assert!(request.data.len() <= 512 << 10);
+        bytes.extend(request.data);
+        Ok(Response::new(AppendSubmissionResponse { offset: bytes.len() as u64 }))
+    }
+
+    async fn seal_submission(
+        &self,
+        request: Request<SealSubmissionRequest>,
+    ) -> Result<Response<SealSubmissionResponse>, Status> {
+        let mut held = self.call("seal")?;
+        let (request_id, bytes) = held.uploads.remove(&request.into_inner().upload_id).unwrap();
+        let submitted = Some(held.submit(RunSpec::decode(bytes.as_slice()).unwrap(), request_id, false));
+        Ok(Response::new(SealSubmissionResponse { submitted }))
+    }
+
+    async fn get_run(&self, request: Request<GetRunRequest>) -> Result<Response<GetRunResponse>, Status> {
+        let held = self.call("get_run")?;
+        let at = held.find(&request.into_inner().r#ref)?;
+        Ok(Response::new(GetRunResponse { run: Some(held.runs[at].0.clone()) }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<ListRunsRequest>,
+    ) -> Result<Response<ListRunsResponse>, Status> {
+        let request = request.into_inner();
+        let held = self.call("list_runs")?;
+        let start: usize = request.page_token.parse().unwrap_or(0);
+        let size = usize::try_from(request.page_size).unwrap().min(2);
+        let all: Vec<_> = held.runs.iter().rev().map(|(run, _)| run.clone()).collect();
+        let runs: Vec<_> = all.iter().skip(start).take(size).cloned().collect();
+        let next = start + runs.len();
+        let next_page_token = if next < all.len() { next.to_string() } else { String::new() };
+        Ok(Response::new(ListRunsResponse { runs, next_page_token }))
+    }
+
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
+        let reference = request.into_inner().r#ref;
+        let held = self.call("get_task")?;
+        let at = held.find(&reference)?;
+        let task = held.runs[at].1.iter().find(|task| task.r#ref == reference);
+        let task = task.ok_or_else(|| Status::not_found(format!("there is no task {reference}")))?;
+        Ok(Response::new(GetTaskResponse { task: Some(task.clone()) }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<ListTasksRequest>,
+    ) -> Result<Response<ListTasksResponse>, Status> {
+        let held = self.call("list_tasks")?;
+        let at = held.find(&request.into_inner().r#ref)?;
+        Ok(Response::new(ListTasksResponse {
+            tasks: held.runs[at].1.clone(),
+            next_page_token: String::new(),
+        }))
+    }
+
+    type WatchRunsStream = Frames<WatchRunsResponse>;
+
+    async fn watch_runs(
+        &self,
+        request: Request<WatchRunsRequest>,
+    ) -> Result<Response<Self::WatchRunsStream>, Status> {
+        let request = request.into_inner();
+        let mut held = self.call("watch")?;
+        held.watched_from.push(request.from_seq);
+        let at = held.find(&request.r#ref)?;
+        let mut frames = Vec::new();
+        if request.from_seq == 0 {
+            let (run, tasks) = held.runs[at].clone();
+            let snapshot = WatchRunsResponse {
+                run: Some(run),
+                tasks,
+                next_seq: 100,
+                snapshot_complete: true,
+                ..Default::default()
+            };
+            frames.push(Ok(snapshot));
+        }
+        if held.cuts > 0 {
+            held.cuts -= 1;
+            frames.push(Err(Status::unavailable("the coordinator restarts")));
+        } else {
+            let events = held.finish(at);
+            frames.push(Ok(WatchRunsResponse { events, next_seq: 200, ..Default::default() }));
+            if held.runs[at].0.state() == RunState::Running {
+                // Something is left that does not move: the stream stays open.
+                let open = futures_util::stream::pending();
+                return Ok(Response::new(Box::pin(futures_util::StreamExt::chain(iter(frames), open))));
+            }
+        }
+        Ok(Response::new(Box::pin(iter(frames))))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<CancelRunRequest>,
+    ) -> Result<Response<CancelRunResponse>, Status> {
+        let mut held = self.call("cancel")?;
+        let at = held.find(&request.into_inner().r#ref)?;
+        held.runs[at].0.state = RunState::Cancelled.into();
+        Ok(Response::new(CancelRunResponse { run: Some(held.runs[at].0.clone()), cancelled: 1 }))
+    }
+
+    async fn retry_run(
+        &self,
+        request: Request<RetryRunRequest>,
+    ) -> Result<Response<RetryRunResponse>, Status> {
+        let held = self.call("retry")?;
+        let at = held.find(&request.into_inner().r#ref)?;
+        Ok(Response::new(RetryRunResponse { run: Some(held.runs[at].0.clone()), retried: 0 }))
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<ExplainTaskRequest>,
+    ) -> Result<Response<ExplainTaskResponse>, Status> {
+        let reference = request.into_inner().r#ref;
+        let held = self.call("explain")?;
+        let at = held.find(&reference)?;
+        let wants_gpu = held.specs[at].tasks.iter().any(|task| task.requires.contains_key("gpu"));
+        Ok(Response::new(ExplainTaskResponse {
+            summary: "queued; needs gpu=yes, which no known agent offers".into(),
+            reasons: vec![Reason {
+                kind: "capability".into(),
+                satisfied: false,
+                text: "gpu=yes is offered by nobody".into(),
+            }],
+            impossible: wants_gpu,
+            help: "orch-agent --capability gpu=yes".into(),
+            ..Default::default()
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Fake {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        drop(self.call("status")?);
+        let status = ClusterStatus {
+            version: "0.1.0".into(),
+            epoch: 3,
+            uptime: Some(prost_types::Duration { seconds: 532_800, nanos: 0 }),
+            queued: 14,
+            oldest_wait: Some(prost_types::Duration { seconds: 38, nanos: 0 }),
+            running: 11,
+            agents: vec![AgentStateCount { state: AgentState::Ready.into(), count: 5 }],
+            slots: 18,
+            slots_used: 11,
+            store_bytes: 1_288_490_189,
+            cost_today_micro_usd: 41_200_000,
+            attention: vec!["box-7 is unreachable, requeue in 22 s".into()],
+            ..ClusterStatus::default()
+        };
+        Ok(Response::new(GetStatusResponse { status: Some(status) }))
+    }
+
+    async fn list_agents(
+        &self,
+        _: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        drop(self.call("agents")?);
+        let agent = Agent {
+            name: "box-1".into(),
+            state: AgentState::Ready.into(),
+            slots: 4,
+            slots_used: 2,
+            capabilities: vec!["gpu=yes".into(), "workspace=dance".into()],
+            running: vec!["release-notes/128/api-notes".into(), "nightly/7/audit".into()],
+            version: "0.1.0".into(),
+            cli_version: "2.1.197".into(),
+            warnings: vec!["no sandbox: bwrap not found".into()],
+            ..Agent::default()
+        };
+        Ok(Response::new(ListAgentsResponse { agents: vec![agent], next_page_token: String::new() }))
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        drop(self.call("workers")?);
+        let worker = |name: &str| Worker { name: name.into(), ..Worker::default() };
+        let workers = vec![worker("anga"), worker("fabien"), worker("marie")];
+        Ok(Response::new(ListWorkersResponse { workers, next_page_token: String::new() }))
+    }
+}
+
+#[tonic::async_trait]
+impl TranscriptService for Fake {
+    type AppendTranscriptStream = Frames<AppendTranscriptResponse>;
+
+    async fn append_transcript(
+        &self,
+        _: Request<Streaming<AppendTranscriptRequest>>,
+    ) -> Result<Response<Self::AppendTranscriptStream>, Status> {
+        Err(Status::unimplemented("agents only"))
+    }
+
+    type ReadTranscriptStream = Frames<ReadTranscriptResponse>;
+
+    /// The first read is cut in the middle.
+    async fn read_transcript(
+        &self,
+        request: Request<ReadTranscriptRequest>,
+    ) -> Result<Response<Self::ReadTranscriptStream>, Status> {
+        let request = request.into_inner();
+        let mut held = self.call("transcript")?;
+        let from = usize::try_from(request.offset).unwrap();
+        let cut = std::mem::take(&mut held.cuts) > 0;
+        let to = if cut { held.transcript.len() / 2 } else { held.transcript.len() };
+        let data = held.transcript[from..to].to_vec();
+        let mut frames = vec![Ok(ReadTranscriptResponse { offset: request.offset, data, attempt: 1 })];
+        if cut {
+            frames.push(Err(Status::unavailable("the coordinator restarts")));
+        }
+        Ok(Response::new(Box::pin(iter(frames))))
+    }
+}

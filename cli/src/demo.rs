@@ -1,0 +1,334 @@
+//! `demo`: a rehearsal of the whole thing on this machine. A coordinator and three agents as processes of their own, a
+//! run of dependent tasks, shown live, every result printed, nothing left behind. Unless `--real` is given, a stand-in
+//! plays the Claude CLI, and it is said so wherever somebody could take it for the real one.
+
+use std::fs;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use orch_proto::codes::ErrorCode;
+use orch_proto::v1::task_spec::Runner;
+use orch_proto::v1::{Run, RunSpec};
+
+use crate::args::Format;
+use crate::args::setup::DemoArgs;
+use crate::client::submission::Submission;
+use crate::client::{Client, incomplete, new_request_id};
+use crate::dev::fleet::{Fleet, News};
+use crate::dev::layout::{self, AgentPlan, CoordinatorPlan, Layout};
+use crate::dev::setup::{self, Credential, Setup};
+use crate::embedded;
+use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::follow::{Display, Ending, Until, follow};
+use crate::live::model::Model;
+use crate::output::Out;
+use crate::output::figures::{dollars, plural};
+use crate::output::words::{BOLD, WARN};
+use crate::refs::Reference;
+use crate::results;
+use crate::runfile;
+use crate::session::interrupt;
+
+/// The run that is rehearsed, in the format of `orchctl run -f`.
+const STORY: &str = include_str!("demo/story.json");
+/// Agents of a rehearsal.
+const AGENTS: [&str; 3] = ["studio-1", "studio-2", "studio-3"];
+/// Slots of each: two tasks at a time show that they share the work.
+const SLOTS: u32 = 2;
+/// Longest demo; a rehearsal takes seconds, the real CLI minutes.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// `orchctl demo`.
+pub(crate) async fn run(out: &Out, args: DemoArgs, timeout: Option<Duration>) -> Outcome {
+    let spec = runfile::read("story.json", STORY.as_bytes())?;
+    let spec = if args.real { capped(spec, args.max_cost) } else { spec };
+    introduce(out, &args, &spec);
+    if args.real && !agreed(&args)? {
+        return Ok(exit::CANCELLED);
+    }
+    let stage = Stage::new(&args)?;
+    let outcome = play(out, &args, &stage, spec, timeout.unwrap_or(LIMIT)).await;
+    stage.leave(out);
+    outcome
+}
+
+/// Says what is about to happen, before it does.
+fn introduce(out: &Out, args: &DemoArgs, spec: &RunSpec) {
+    let tasks = plural(spec.tasks.len() as u64, "task");
+    if args.real {
+        out.note(&format!(
+            "This runs {tasks} with the Claude CLI. It costs real money: at most {}, by a budget on every task.",
+            dollars(args.max_cost, false)
+        ));
+        return;
+    }
+    let text = "REHEARSAL: a stand-in plays the Claude CLI. No model is asked, nothing leaves this machine, nothing is spent.";
+    out.note(&out.stderr().paint(WARN, text));
+    out.note(&format!(
+        "A coordinator and {} agents start as processes of their own and run {tasks}.",
+        AGENTS.len()
+    ));
+}
+
+/// The cap in equal parts: a budget holds per task.
+fn capped(mut spec: RunSpec, cap: u64) -> RunSpec {
+    let share = cap / spec.tasks.len().max(1) as u64;
+    for task in &mut spec.tasks {
+        if let Some(Runner::Worker(work)) = &mut task.runner {
+            work.budget_micro_usd = Some(share.max(1));
+        }
+    }
+    spec
+}
+
+fn agreed(args: &DemoArgs) -> Outcome<bool> {
+    if args.yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("demo --real asks before it spends money, and stdin is no terminal")
+            .help("add --yes"));
+    }
+    let mut stderr = std::io::stderr();
+    // A question nobody can see gets no answer, which is no.
+    let _ = write!(stderr, "Go on? [y/N] ").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    Ok(read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Where it takes place.
+struct Stage {
+    dir: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Stage {
+    fn new(args: &DemoArgs) -> Outcome<Self> {
+        if let Some(dir) = &args.dir {
+            let dir = std::path::absolute(dir)
+                .map_err(|error| Failure::usage(format!("{} is not a path", dir.display())).cause(error))?;
+            return Ok(Self { dir, temporary: None });
+        }
+        let temporary = tempfile::Builder::new().prefix("orch-demo-").tempdir().map_err(|error| {
+            Failure::new(exit::FAILED, "cannot make a temporary directory")
+                .cause(error)
+                .help("name one with --dir")
+        })?;
+        if args.keep {
+            return Ok(Self { dir: temporary.keep(), temporary: None });
+        }
+        Ok(Self { dir: temporary.path().to_owned(), temporary: Some(temporary) })
+    }
+
+    fn leave(self, out: &Out) {
+        match self.temporary {
+            Some(temporary) => {
+                if let Err(error) = temporary.close() {
+                    out.note(&format!("{} could not be removed: {error}", self.dir.display()));
+                }
+            }
+            None => out.note(&format!("everything is left in {} to look at", self.dir.display())),
+        }
+    }
+}
+
+/// Starts the fleet, performs, and stops the fleet however the performance ended.
+async fn play(out: &Out, args: &DemoArgs, stage: &Stage, spec: RunSpec, limit: Duration) -> Outcome {
+    let setup = prepare(args, &stage.dir)?;
+    let started = tokio::select! {
+        started = Fleet::start(setup) => started,
+        code = interrupt() => return Ok(code),
+    };
+    let mut fleet = started?;
+    let outcome = match open(out, &fleet) {
+        Ok(client) => tokio::select! {
+            outcome = perform(out, args, &client, spec) => outcome,
+            failure = tend(out, &mut fleet) => Err(failure),
+            code = interrupt() => Ok(code),
+            () = tokio::time::sleep(limit) => {
+                Err(Failure::coded(ErrorCode::DeadlinePassed, format!("the demo took longer than {} s", limit.as_secs())))
+            }
+        },
+        Err(failure) => Err(failure),
+    };
+    for left in fleet.stop().await {
+        out.note(&left);
+    }
+    outcome
+}
+
+fn open(out: &Out, fleet: &Fleet) -> Outcome<Client> {
+    let (endpoints, pids) = fleet.running();
+    out.hint(&format!("coordinator https://{} (pid {})", endpoints.grpc, pids.coordinator));
+    for (name, pid) in &pids.agents {
+        out.hint(&format!("agent {name} (pid {pid})"));
+    }
+    Client::new(&fleet.context())
+}
+
+/// Keeps the fleet going; returns only when it cannot be.
+async fn tend(out: &Out, fleet: &mut Fleet) -> Failure {
+    loop {
+        match fleet.tend().await {
+            Ok(News::Died { name, how, .. }) => {
+                out.note(&format!("{name} ended ({how}) and is started again"))
+            }
+            Ok(News::Back { name, .. }) => out.note(&format!("{name} is back")),
+            Err(failure) => return failure,
+        }
+    }
+}
+
+async fn perform(out: &Out, args: &DemoArgs, client: &Client, spec: RunSpec) -> Outcome {
+    let submission = Submission { spec, request_id: new_request_id(), validate_only: false };
+    let Run { r#ref: run, .. } =
+        client.submit(submission).await?.run.ok_or_else(|| incomplete("SubmitRun"))?;
+    out.hint(&format!("submitted {run}"));
+    let display = Display::choose(out, out.stderr())?;
+    let ending = follow(
+        client,
+        &run,
+        display,
+        Until { reached: &Model::has_ended, stuck: true, ctrl_c: "Ctrl-C stops the demo" },
+    )
+    .await?;
+    let code = match &ending {
+        Ending::Reached(model) => exit::of_run(&model.run, model.tasks()),
+        Ending::Stuck(_, reasons) => {
+            return Err(Failure::coded(
+                ErrorCode::Impossible,
+                format!("{run} cannot go on: {}", reasons.join("; ")),
+            ));
+        }
+    };
+    let result = results::fetch(client, client.run(&Reference::parse(&run)?).await?).await?;
+    if out.format == Format::Table {
+        out.line("")?;
+    }
+    results::print_run(out, result)?;
+    if !args.real && out.format == Format::Table {
+        out.line(&out.paint(
+            BOLD,
+            "This was a rehearsal: the answers, tokens and prices above are the stand-in's inventions.",
+        ))?;
+        out.hint("next: orchctl dev, then orchctl run --worker anga \"…\" in another terminal");
+    }
+    Ok(code)
+}
+
+fn prepare(args: &DemoArgs, dir: &Path) -> Outcome<Setup> {
+    let (layout, lock) = setup::open(dir)?;
+    let (claude_bin, credential) =
+        if args.real { real_cli(&layout)? } else { (stand_in(dir)?, Credential::default()) };
+    let agents: Vec<_> = AGENTS
+        .iter()
+        .map(|name| AgentPlan {
+            name: (*name).to_owned(),
+            slots: Some(SLOTS),
+            capabilities: Vec::new(),
+            allow_commands: Vec::new(),
+            claude_bin: Some(claude_bin.clone()),
+            has_api_key: credential.has_key,
+            api_base_url: credential.base_url.clone(),
+        })
+        .collect();
+    setup::certificates(&layout, &agents, &[], SystemTime::now())?;
+    let any_port = ([127, 0, 0, 1], 0).into();
+    let coordinator =
+        CoordinatorPlan { listen: any_port, probe: any_port, prompts: None, heartbeat_interval: None };
+    Ok(Setup {
+        layout,
+        programs: setup::own_programs()?,
+        coordinator,
+        agents,
+        ready_file: None,
+        owns_orphans: true,
+        lock,
+    })
+}
+
+/// The Claude CLI of this machine and the caller's key.
+fn real_cli(layout: &Layout) -> Outcome<(PathBuf, Credential)> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let claude = layout::on_path("claude", &path, setup::is_executable).ok_or_else(|| {
+        Failure::usage("there is no `claude` on the PATH").help("npm install -g @anthropic-ai/claude-code")
+    })?;
+    let credential = setup::take_credential(layout, &|name| std::env::var(name).ok())?;
+    if !credential.has_key {
+        return Err(Failure::usage("ANTHROPIC_API_KEY is not set, and agents have no other credential yet"));
+    }
+    Ok((claude, credential))
+}
+
+/// An executable that agents take for the Claude CLI.
+fn stand_in(dir: &Path) -> Outcome<PathBuf> {
+    let failed = |error: std::io::Error| Failure::new(exit::FAILED, "cannot write the stand-in").cause(error);
+    let program = std::env::current_exe().map_err(failed)?;
+    let path = dir.join("standin-claude");
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o700)
+        .open(&path)
+        .map_err(failed)?;
+    file.write_all(embedded::standin_script(&program).as_bytes()).map_err(failed)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_story_has_dependent_tasks_for_three_workers() {
+        let spec = runfile::read("story.json", STORY.as_bytes())
+            .unwrap_or_else(|failure| panic!("{}", failure.text(false)));
+        assert!(spec.tasks.len() >= 4);
+        assert!(spec.tasks.iter().any(|task| task.dependencies.len() >= 3));
+        let workers: std::collections::BTreeSet<_> = spec
+            .tasks
+            .iter()
+            .map(|task| match &task.runner {
+                Some(Runner::Worker(work)) => work.worker.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(workers.into_iter().collect::<Vec<_>>(), ["anga", "fabien", "marie"]);
+    }
+
+    #[test]
+    fn the_cap_is_shared_by_all_tasks() {
+        let spec = runfile::read("story.json", STORY.as_bytes()).unwrap();
+        let spec = capped(spec, 1_000_000);
+        let sum: u64 = spec
+            .tasks
+            .iter()
+            .map(|task| match &task.runner {
+                Some(Runner::Worker(work)) => work.budget_micro_usd.unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        assert!(sum > 900_000 && sum <= 1_000_000, "{sum}");
+    }
+
+    #[test]
+    fn a_temporary_stage_goes_and_a_named_one_stays() {
+        let args = DemoArgs { dir: None, keep: false, real: false, max_cost: 1, yes: false };
+        let (out, _, _) = crate::output::testing::out(Format::Table, None);
+        let stage = Stage::new(&args).unwrap();
+        let dir = stage.dir.clone();
+        assert!(dir.exists());
+        stage.leave(&out);
+        assert!(!dir.exists());
+
+        let named = tempfile::tempdir().unwrap();
+        let stage = Stage::new(&DemoArgs { dir: Some(named.path().into()), ..args }).unwrap();
+        stage.leave(&out);
+        assert!(named.path().exists());
+    }
+}

@@ -1,0 +1,396 @@
+//! The values that `-o json` prints: references, lower-case states, RFC 3339 times, durations in seconds, dollars.
+//! The JSON is a contract: fields may be added, never renamed or taken away. Knows the wire's messages and their
+//! plain form; refuses to fetch anything.
+
+use std::collections::BTreeMap;
+
+use orch_proto::v1::{self, Outcome};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::figures::{rfc3339, seconds, usd};
+use crate::args::parse::{run_state_word, task_state_word};
+
+pub(crate) mod fleet;
+
+/// Tokens, summed over models.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Tokens {
+    /// Input tokens that were neither read from nor written to the cache.
+    pub(crate) input: u64,
+    /// Output tokens.
+    pub(crate) output: u64,
+    /// Input tokens read from the cache.
+    pub(crate) cache_read: u64,
+    /// Input tokens written to the cache.
+    pub(crate) cache_write: u64,
+    /// All of them.
+    pub(crate) total: u64,
+}
+
+impl Tokens {
+    /// The sum over the models of a usage.
+    pub(crate) fn of(usage: &v1::Usage) -> Self {
+        let mut sum = Self::default();
+        for model in &usage.models {
+            sum.input += model.input_tokens;
+            sum.output += model.output_tokens;
+            sum.cache_read += model.cache_read_tokens;
+            sum.cache_write += model.cache_write_tokens;
+        }
+        sum.total = sum.input + sum.output + sum.cache_read + sum.cache_write;
+        sum
+    }
+}
+
+/// Tokens and money.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Cost {
+    /// Tokens.
+    pub(crate) tokens: Tokens,
+    /// List price in US dollars.
+    pub(crate) cost_usd: f64,
+    /// Whether part of it is an estimate.
+    pub(crate) cost_estimated: bool,
+}
+
+impl Cost {
+    /// The plain form of a usage; nothing was spent where there is none.
+    pub(crate) fn of(usage: Option<&v1::Usage>) -> Self {
+        let Some(usage) = usage else { return Self::default() };
+        Self {
+            tokens: Tokens::of(usage),
+            cost_usd: usd(usage.cost_micro_usd),
+            cost_estimated: usage.estimated,
+        }
+    }
+}
+
+/// A run.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunView {
+    #[serde(rename = "ref")]
+    reference: String,
+    state: String,
+    outcome: Option<&'static str>,
+    created_at: Option<String>,
+    finished_at: Option<String>,
+    task_count: u32,
+    tasks_by_state: BTreeMap<String, u32>,
+    #[serde(flatten)]
+    cost: Cost,
+    labels: BTreeMap<String, String>,
+    submitted_by: String,
+}
+
+impl From<&v1::Run> for RunView {
+    fn from(run: &v1::Run) -> Self {
+        Self {
+            reference: run.r#ref.clone(),
+            state: run_state_word(run.state()),
+            outcome: outcome_word(run.outcome()),
+            created_at: rfc3339(run.created_at),
+            finished_at: rfc3339(run.finished_at),
+            task_count: run.task_count,
+            tasks_by_state: run.counts.iter().map(|c| (task_state_word(c.state()), c.count)).collect(),
+            cost: Cost::of(run.usage.as_ref()),
+            labels: run.labels.clone(),
+            submitted_by: run.submitted_by.clone(),
+        }
+    }
+}
+
+/// A task without its answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct TaskView {
+    #[serde(rename = "ref")]
+    reference: String,
+    task_id: String,
+    state: String,
+    outcome: Option<&'static str>,
+    runner: String,
+    worker: Option<String>,
+    dependencies: Vec<String>,
+    priority: i32,
+    attempt: u32,
+    agent: Option<String>,
+    detail: Option<String>,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    retry_at: Option<String>,
+    execution_time: Option<f64>,
+    turns: u32,
+    #[serde(flatten)]
+    cost: Cost,
+    session_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptView>,
+}
+
+impl From<&v1::Task> for TaskView {
+    fn from(task: &v1::Task) -> Self {
+        Self {
+            reference: task.r#ref.clone(),
+            task_id: task.task_id.clone(),
+            state: task_state_word(task.state()),
+            outcome: outcome_word(task.outcome()),
+            runner: task.runner.clone(),
+            worker: some(&task.worker),
+            dependencies: task.dependencies.clone(),
+            priority: task.priority,
+            attempt: task.attempt,
+            agent: some(&task.agent),
+            detail: some(&task.detail),
+            created_at: rfc3339(task.created_at),
+            started_at: rfc3339(task.started_at),
+            finished_at: rfc3339(task.finished_at),
+            retry_at: rfc3339(task.retry_at),
+            execution_time: seconds(task.execution_time),
+            turns: task.num_turns,
+            cost: Cost::of(task.usage.as_ref()),
+            session_id: some(&task.session_id),
+            attempts: task.attempts.iter().map(AttemptView::from).collect(),
+        }
+    }
+}
+
+/// An attempt.
+#[derive(Debug, Serialize)]
+struct AttemptView {
+    number: u32,
+    agent: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    outcome: Option<&'static str>,
+    detail: Option<String>,
+    #[serde(flatten)]
+    cost: Cost,
+}
+
+impl From<&v1::Attempt> for AttemptView {
+    fn from(attempt: &v1::Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            agent: attempt.agent.clone(),
+            started_at: rfc3339(attempt.started_at),
+            finished_at: rfc3339(attempt.finished_at),
+            outcome: outcome_word(attempt.outcome()),
+            detail: some(&attempt.detail),
+            cost: Cost::of(attempt.usage.as_ref()),
+        }
+    }
+}
+
+/// What a task came to. The first eight fields have the names of the earlier system.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResultView {
+    task_id: String,
+    /// The task's state.
+    status: String,
+    worker: Option<String>,
+    completed_at: Option<String>,
+    execution_time: Option<f64>,
+    summary: String,
+    findings: Vec<Value>,
+    artifacts: Vec<Value>,
+    #[serde(rename = "ref")]
+    reference: String,
+    outcome: Option<&'static str>,
+    answer: String,
+    structured: Option<Box<RawValue>>,
+    attempt: u32,
+    agent: Option<String>,
+    turns: u32,
+    #[serde(flatten)]
+    cost: Cost,
+    detail: Option<String>,
+}
+
+impl ResultView {
+    /// The result of a task with its answer, which may have been fetched apart from it.
+    pub(crate) fn new(task: &v1::Task, answer: String) -> Self {
+        Self {
+            task_id: task.task_id.clone(),
+            status: task_state_word(task.state()),
+            worker: some(&task.worker),
+            completed_at: rfc3339(task.finished_at),
+            execution_time: seconds(task.execution_time),
+            summary: answer.clone(),
+            findings: Vec::new(),
+            artifacts: Vec::new(),
+            reference: task.r#ref.clone(),
+            outcome: outcome_word(task.outcome()),
+            answer,
+            // Agents send JSON; anything else would break the whole document, and is shown as the text it is.
+            structured: some(&task.structured).and_then(|json| match RawValue::from_string(json.clone()) {
+                Ok(raw) => Some(raw),
+                Err(_) => RawValue::from_string(Value::String(json).to_string()).ok(),
+            }),
+            attempt: task.attempt,
+            agent: some(&task.agent),
+            turns: task.num_turns,
+            cost: Cost::of(task.usage.as_ref()),
+            detail: some(&task.detail),
+        }
+    }
+}
+
+/// A run with the results of its tasks.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunResultView {
+    #[serde(flatten)]
+    pub(crate) run: RunView,
+    /// True when nothing left of the run can ever be placed as things stand.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) impossible: bool,
+    pub(crate) results: Vec<ResultView>,
+}
+
+/// Where a submit went.
+#[derive(Debug, Serialize)]
+pub(crate) struct SubmittedView {
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub(crate) reference: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<String>,
+    pub(crate) task_count: u32,
+    /// True when the key was known: nothing new was queued.
+    pub(crate) existing: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) impossible: Vec<ImpossibleView>,
+}
+
+/// A task that nothing known can run.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImpossibleView {
+    task_id: String,
+    reason: String,
+}
+
+impl From<&v1::Impossible> for ImpossibleView {
+    fn from(impossible: &v1::Impossible) -> Self {
+        Self { task_id: impossible.task_id.clone(), reason: impossible.reason.clone() }
+    }
+}
+
+/// The word of an outcome; none while there is none.
+pub(crate) fn outcome_word(outcome: Outcome) -> Option<&'static str> {
+    outcome.row().map(|row| row.word)
+}
+
+/// Text that is there, or `None` where the wire leaves it empty.
+fn some(text: &str) -> Option<String> {
+    if text.is_empty() { None } else { Some(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use orch_proto::v1::{ModelUsage, TaskState};
+
+    use super::*;
+
+    fn task() -> v1::Task {
+        let model = ModelUsage {
+            model: "m".into(),
+            input_tokens: 100,
+            output_tokens: 20,
+            cache_read_tokens: 5,
+            ..ModelUsage::default()
+        };
+        v1::Task {
+            r#ref: "adhoc/1/task".into(),
+            task_id: "task".into(),
+            state: TaskState::Succeeded.into(),
+            worker: "anga".into(),
+            runner: "claude".into(),
+            attempt: 2,
+            agent: "box-1".into(),
+            outcome: Outcome::Ok.into(),
+            finished_at: Some(prost_types::Timestamp { seconds: 1_795_210_013, nanos: 0 }),
+            execution_time: Some(prost_types::Duration { seconds: 21, nanos: 300_000_000 }),
+            usage: Some(v1::Usage { models: vec![model], cost_micro_usd: 80_000, estimated: false }),
+            num_turns: 3,
+            structured: r#"{"score": 9}"#.into(),
+            ..v1::Task::default()
+        }
+    }
+
+    #[test]
+    fn a_result_carries_the_names_of_the_earlier_system_and_ours() {
+        let json = serde_json::to_string_pretty(&ResultView::new(&task(), "fine".into())).unwrap();
+        insta::assert_snapshot!(json, @r#"
+        {
+          "task_id": "task",
+          "status": "succeeded",
+          "worker": "anga",
+          "completed_at": "2026-11-20T21:26:53.000Z",
+          "execution_time": 21.3,
+          "summary": "fine",
+          "findings": [],
+          "artifacts": [],
+          "ref": "adhoc/1/task",
+          "outcome": "ok",
+          "answer": "fine",
+          "structured": {"score": 9},
+          "attempt": 2,
+          "agent": "box-1",
+          "turns": 3,
+          "tokens": {
+            "input": 100,
+            "output": 20,
+            "cache_read": 5,
+            "cache_write": 0,
+            "total": 125
+          },
+          "cost_usd": 0.08,
+          "cost_estimated": false,
+          "detail": null
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_structured_answer_that_is_no_json_does_not_break_the_document() {
+        let broken = v1::Task { structured: "{nope".into(), ..task() };
+        let json = serde_json::to_value(ResultView::new(&broken, String::new())).unwrap();
+        assert_eq!(json["structured"], "{nope");
+    }
+
+    #[test]
+    fn a_task_in_a_list_is_plain_json() {
+        let json = serde_json::to_string_pretty(&TaskView::from(&task())).unwrap();
+        insta::assert_snapshot!(json, @r#"
+        {
+          "ref": "adhoc/1/task",
+          "task_id": "task",
+          "state": "succeeded",
+          "outcome": "ok",
+          "runner": "claude",
+          "worker": "anga",
+          "dependencies": [],
+          "priority": 0,
+          "attempt": 2,
+          "agent": "box-1",
+          "detail": null,
+          "created_at": null,
+          "started_at": null,
+          "finished_at": "2026-11-20T21:26:53.000Z",
+          "retry_at": null,
+          "execution_time": 21.3,
+          "turns": 3,
+          "tokens": {
+            "input": 100,
+            "output": 20,
+            "cache_read": 5,
+            "cache_write": 0,
+            "total": 125
+          },
+          "cost_usd": 0.08,
+          "cost_estimated": false,
+          "session_id": null
+        }
+        "#);
+    }
+}
