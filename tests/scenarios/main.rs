@@ -1,0 +1,15 @@
+//! Stories of a whole fleet, told with real processes, real certificates and real kills. One binary, because linking
+//! all of orch once is enough.
+
+#![expect(clippy::expect_used, reason = "in a test what must not happen ends the test")]
+
+mod bad_input;
+mod cancel;
+mod dev;
+mod durability;
+mod happy_path;
+mod operations;
+mod placement;
+mod probes;
+mod real_cli;
+mod two_hosts;

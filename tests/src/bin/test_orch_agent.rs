@@ -1,0 +1,5 @@
+//! The agent under a name of its own, for tests.
+
+fn main() -> std::process::ExitCode {
+    orch_agent::main_with_args(std::env::args_os())
+}

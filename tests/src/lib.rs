@@ -1,0 +1,23 @@
+//! Tools for whole-system tests: a fleet of real processes with real certificates on loopback, clients of it, and
+//! ways to hurt it. Knows how daemons are started and what they announce; refuses to know how they work inside.
+
+#![expect(clippy::expect_used, reason = "what these tools cannot do is to end the test that needs it")]
+
+pub mod client;
+pub mod fleet;
+pub mod process;
+pub mod wait;
+pub mod wire;
+
+/// The test binaries of this package, as a test file of this package knows them.
+#[macro_export]
+macro_rules! binaries {
+    () => {
+        $crate::fleet::Binaries {
+            orchd: env!("CARGO_BIN_EXE_test-orchd").into(),
+            agent: env!("CARGO_BIN_EXE_test-orch-agent").into(),
+            orchctl: env!("CARGO_BIN_EXE_test-orchctl").into(),
+            claude: env!("CARGO_BIN_EXE_test-claude").into(),
+        }
+    };
+}
