@@ -27,7 +27,7 @@ struct Real {
 #[expect(clippy::print_stderr, reason = "whoever reads the output is to know what was not tested")]
 async fn real(test: &str) -> Option<Real> {
     let Some(cli) = real_cli() else {
-        eprintln!("skipped: {test}: the real claude CLI is not installed under target/claude-cli");
+        orch_tests::skipped(test, "the real claude CLI is not installed under target/claude-cli");
         return None;
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

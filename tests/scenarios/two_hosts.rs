@@ -70,8 +70,9 @@ fn succeeded(mut command: Command) -> String {
 #[test]
 fn a_second_machine_joins_with_one_directory_of_certificates() {
     let Some(hosts) = Hosts::make() else {
-        eprintln!(
-            "skipped: a_second_machine_joins_with_one_directory_of_certificates: needs root and the `ip` program"
+        orch_tests::skipped(
+            "a_second_machine_joins_with_one_directory_of_certificates",
+            "needs root and the `ip` program",
         );
         return;
     };

@@ -107,7 +107,8 @@ fn fill(disk: &Path) {
 async fn on_a_full_disk_runs_are_refused_and_results_are_still_recorded() {
     let mut fleet = Fleet::start(orch_tests::binaries!());
     let Some((orchd, disk)) = on_a_small_disk(&mut fleet) else {
-        eprintln!("skipped: a disk of its own takes root and mount namespaces");
+        let test = "on_a_full_disk_runs_are_refused_and_results_are_still_recorded";
+        orch_tests::skipped(test, "a disk of its own takes root and mount namespaces");
         return;
     };
     let mut client = fleet.client().await;
