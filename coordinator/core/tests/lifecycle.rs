@@ -341,3 +341,20 @@ fn force_takes_an_attempt_from_an_unreachable_agent_only() {
     env.join_as("box-1", 1, NOOP, |hello| hello.inventory = inventory(&[(old, HeldState::Running)]));
     assert_eq!(env.sent(), "welcome box-1 cancel 1/a#1");
 }
+
+#[test]
+fn agents_that_are_stopped_on_purpose_make_no_poison() {
+    let mut env = Env::new();
+    env.submit("a retries 0");
+    for attempt in 1..=6 {
+        let session = env.join("box-1", 1, "");
+        env.accept("box-1", &format!("1/a#{attempt}"));
+        env.apply(orch_core::event::Event::AgentDraining { session });
+        env.report("box-1", &format!("1/a#{attempt}"), Outcome::LOST_AGENT);
+        assert_eq!(env.state_of("1/a"), "queued", "after {attempt} stops");
+        env.leave("box-1");
+    }
+    env.join("box-1", 1, "");
+    env.report("box-1", "1/a#7", Outcome::OK);
+    assert_eq!(env.state_of("1/a"), "succeeded");
+}

@@ -52,7 +52,12 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
     state.agents.get_mut(agent).leases.remove(&key);
     let rule = state.config.outcomes.rule(report.outcome);
     let lost = report.outcome == Outcome::LOST_AGENT;
-    let ending = Ending { crash: rule.counts_as_crash, failure: report.outcome != Outcome::OK && !lost };
+    // An agent that said before that it leaves has ended its children on purpose: a fleet that is upgraded makes no poison.
+    let on_purpose = lost && state.agents.get(agent).draining;
+    let ending = Ending {
+        crash: rule.counts_as_crash && !on_purpose,
+        failure: report.outcome != Outcome::OK && !lost,
+    };
     let ended = EndedAttempt {
         number: report.attempt.attempt,
         agent: Arc::clone(&state.agents.get(agent).name),
