@@ -82,12 +82,13 @@ impl Daemon {
         for verdict in &welcome.verdicts {
             self.verdict(verdict);
         }
+        // Before any report: what an agent that leaves reports as lost counts as no crash.
+        if self.stopping {
+            self.outbox.push(Say::Draining(v1::Draining {}));
+        }
         // All of them, also those that are no longer this agent's: each is answered, and only then forgotten.
         for key in self.table.finished_keys() {
             self.outbox.report(key, &self.table);
-        }
-        if self.stopping {
-            self.outbox.push(Say::Draining(v1::Draining {}));
         }
         tracing::info!(epoch = welcome.epoch, protocol = welcome.protocol, "connected");
         self.announce(Connection::Connected);

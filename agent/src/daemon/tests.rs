@@ -391,7 +391,7 @@ async fn a_stopping_agent_is_done_when_all_is_answered_or_nobody_listens() {
     bench.daemon.session_down(&phase, Leave::Lost("cut".to_owned()));
     assert!(bench.daemon.is_done(None), "reports are kept for the next start");
     let answer = bench.answer([Item::Welcome(welcome(EPOCH, b"a"))]);
-    assert_eq!(answer, ["report 1 lost_agent", "report 2 lost_agent", "report 3 lost_agent", "draining"]);
+    assert_eq!(answer, ["draining", "report 1 lost_agent", "report 2 lost_agent", "report 3 lost_agent"]);
     bench.answer([1, 2, 3].map(|task| verdict(task, v1::ReportResult::Recorded)));
     assert!(bench.daemon.is_done(None));
 }

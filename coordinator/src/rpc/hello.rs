@@ -17,6 +17,8 @@ const MAX_SLOTS: u32 = 10_000;
 const MAX_CAPABILITIES: usize = 256;
 /// Longest capability in bytes.
 const MAX_CAPABILITY_BYTES: usize = 320;
+/// All capabilities of an agent together: they rest in its record, which has at most 4 KiB.
+const MAX_CAPABILITIES_BYTES: usize = 3_000;
 /// Most attempts an agent may hold: far more than slots and prefetch allow.
 const MAX_INVENTORY: usize = 20_000;
 /// Most kept conversations of an agent that are taken into account.
@@ -97,6 +99,10 @@ fn capabilities(hello: &v1::Hello) -> Result<Vec<Arc<str>>, Status> {
     }
     words.sort_unstable();
     words.dedup();
+    let bytes: usize = words.iter().map(|word| word.len() + 3).sum();
+    if bytes > MAX_CAPABILITIES_BYTES {
+        return Err(bad(format!("{bytes} bytes together; at most {MAX_CAPABILITIES_BYTES}")));
+    }
     Ok(words)
 }
 
@@ -202,6 +208,10 @@ mod tests {
             v1::Hello { capabilities: vec!["gpu".into()], ..hello() },
             v1::Hello { capabilities: vec!["a=\u{1b}".into()], ..hello() },
             v1::Hello { runners: vec!["\u{1b}[31m".into()], ..hello() },
+            v1::Hello {
+                capabilities: (0..200).map(|at| format!("capability-{at}=yes")).collect(),
+                ..hello()
+            },
             v1::Hello { runners: vec![String::new()], ..hello() },
             v1::Hello { runners: vec!["r".repeat(MAX_CAPABILITY_BYTES)], ..hello() },
             v1::Hello { inventory: vec![item(0, 1)], ..hello() },
