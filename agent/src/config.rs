@@ -22,7 +22,7 @@ pub struct Flags {
     /// TOML file with any of the settings below, names with underscores.
     #[arg(long, env = "ORCH_AGENT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Coordinator to dial, for example https://orch.example:7443; repeat for several [default:
+    /// Coordinator to dial, for example `https://orch.example:7443`; repeat for several [default:
     /// https://127.0.0.1:7443].
     #[arg(long, env = "ORCH_AGENT_COORDINATOR", value_name = "URL", value_delimiter = ',')]
     pub coordinator: Vec<String>,

@@ -3,6 +3,7 @@
 
 use crate::client::channel;
 use crate::fleet::Fleet;
+use crate::wait::PATIENCE;
 use orch_certs::{Role, TlsFiles, client_config};
 use orch_proto::codes::{CODE_KEY, ErrorCode};
 use orch_proto::v1::agent_service_client::AgentServiceClient;
@@ -133,6 +134,9 @@ impl HandAgent {
     ///
     /// # Errors
     /// Why the session ended; `OK` when it did in order.
+    ///
+    /// # Panics
+    /// When nothing comes for [`PATIENCE`].
     pub async fn until<T>(
         &mut self,
         mut pick: impl FnMut(&coordinator_item::Item) -> Option<T>,
@@ -143,7 +147,9 @@ impl HandAgent {
                     return Ok(found);
                 }
             }
-            let frame = self.answers.message().await?.ok_or_else(|| Status::ok("the session ended"))?;
+            let next = tokio::time::timeout(PATIENCE, self.answers.message()).await;
+            let frame = next.expect("a word from the coordinator, or the end of the session")?;
+            let frame = frame.ok_or_else(|| Status::ok("the session ended"))?;
             self.heard.extend(frame.items.into_iter().filter_map(|item| item.item));
         }
     }

@@ -1,5 +1,5 @@
 //! From the core's record views to store records.
-//! Knows every field of both; leaves out what the state does not hold (specs, results) as gaps of a [`Draft`].
+//! Knows every field of both; leaves out what the state does not hold (specs, results) as gaps of a `Draft`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The promises of [`Store`], one function each, run on every backend.
 //!
-//! A backend takes part by implementing [`Backend`] and naming itself in [`conformance!`]. What only one backend
+//! A backend takes part by implementing [`Backend`] and naming itself in `conformance!`. What only one backend
 //! promises (files, locks, guards) is tested beside it.
 
 #[cfg(test)]
