@@ -24,7 +24,6 @@ struct Real {
 }
 
 /// A fleet of one agent that runs the real CLI against a stand-in of its API; `None` where there is no CLI.
-#[expect(clippy::print_stderr, reason = "whoever reads the output is to know what was not tested")]
 async fn real(test: &str) -> Option<Real> {
     let Some(cli) = real_cli() else {
         orch_tests::skipped(test, "the real claude CLI is not installed under target/claude-cli");

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tonic::Code;
 use tracing::Instrument as _;
 
 /// Reports sent and not yet answered; more wait here. The protocol's bound.
@@ -240,6 +241,14 @@ impl Outbox {
                 tracing::warn!(%error, "a transcript cannot be read and is given up");
                 self.transcripts.remove(&key);
             }
+            // Not this agent's, or forgotten: trying again would get the same answer for ever.
+            BulkDone::Transcript(Ok((key, Err(UploadError::Call(status)))))
+                if status.code() == Code::NotFound =>
+            {
+                let _span = key.span().entered();
+                tracing::warn!(reason = status.message(), "the coordinator does not want a transcript");
+                self.transcripts.remove(&key);
+            }
             BulkDone::Transcript(Ok((key, Err(error @ (UploadError::Call(_) | UploadError::Ended))))) => {
                 let _span = key.span().entered();
                 tracing::debug!(%error, "a transcript stream broke off");
@@ -407,5 +416,18 @@ mod tests {
         assert!(!outbox.long_reports.is_empty() && outbox.unanswered.contains(&key(0)));
         outbox.session_down();
         assert!(outbox.long_reports.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_transcript_that_nobody_wants_is_given_up_and_one_that_was_cut_is_not() {
+        let (mut outbox, table) = (Outbox::default(), ended(0, ""));
+        outbox.session_up(nowhere());
+        let (_live, seen) = watch::channel(Live::default());
+        outbox.follow(key(1), seen);
+        let answered = |status: tonic::Status| BulkDone::Transcript(Ok((key(1), Err(status.into()))));
+        outbox.bulk_done(answered(tonic::Status::unavailable("cut")), &table);
+        assert!(outbox.has_transcripts());
+        outbox.bulk_done(answered(tonic::Status::not_found("not yours")), &table);
+        assert!(!outbox.has_transcripts());
     }
 }
