@@ -176,7 +176,7 @@ impl Client {
     /// Queues again what did not succeed.
     pub(crate) async fn retry(&self, reference: &str, force: bool) -> Outcome<v1::RetryRunResponse> {
         let request =
-            v1::RetryRunRequest { r#ref: reference.to_owned(), force, request_id: new_request_id() };
+            v1::RetryRunRequest { r#ref: reference.to_owned(), force, request_id: new_request_id(), from: String::new() };
         self.call(async || self.runs().retry_run(request.clone()).await).await
     }
 

@@ -49,7 +49,12 @@ fn check(text: &str) -> Result<RunSpec, Vec<Diagnostic>> {
     graph::check(&draft.tasks, &mut problems);
     if problems.is_empty() {
         let fields::Draft { name, labels, tasks } = draft;
-        return Ok(RunSpec { name, labels, tasks: tasks.into_iter().map(|task| task.spec).collect() });
+        return Ok(RunSpec {
+            name,
+            labels,
+            tasks: tasks.into_iter().map(|task| task.spec).collect(),
+            context_files: Vec::new(),
+        });
     }
     problems.sort_by_key(|problem| problem.span.start);
     Err(problems)

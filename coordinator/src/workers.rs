@@ -75,6 +75,7 @@ fn pin(worker: &Worker) -> PinnedWorker {
         permission_mode: worker.permission_mode.as_str().to_owned(),
         subagents_json: worker.agents_json().unwrap_or_default(),
         model: worker.model.clone(),
+        ..v1::WorkerDefinition::default()
     }
     .encode_to_vec();
     PinnedWorker {
@@ -101,6 +102,7 @@ fn shown(worker: &Worker, pinned: Option<&Arc<PinnedWorker>>) -> v1::Worker {
         digest: pinned.map_or_else(String::new, |pinned| hex::encode(pinned.digest)),
         requires: worker.requires.clone(),
         subagents: worker.agents.keys().cloned().collect(),
+        ..v1::Worker::default()
     }
 }
 

@@ -108,6 +108,7 @@ impl Bench {
             Said::Draining(_) => "draining".to_owned(),
             Said::Heartbeat(_) => "heartbeat".to_owned(),
             Said::Hello(_) => "hello".to_owned(),
+            Said::Facts(_) => "facts".to_owned(),
         };
         self.said().into_iter().map(word).collect()
     }

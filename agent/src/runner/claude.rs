@@ -166,6 +166,7 @@ impl ClaudeRunner {
             input: Input::Conversation { first },
             ladder: LadderPlan::claude(lines::interrupt()),
             limits: supervised::limits(&spec.limits),
+            sandbox: None,
         };
         Ok((supervise, secrets))
     }

@@ -143,6 +143,7 @@ impl CommandRunner {
             input: Input::Closed,
             ladder: LadderPlan::program(),
             limits: supervised::limits(&spec.limits),
+            sandbox: None,
         })
     }
 }

@@ -56,6 +56,9 @@ pub struct SuperviseSpec {
     pub ladder: LadderPlan,
     /// Its limits.
     pub limits: Limits,
+    /// What confines it; absent: nothing but its own user.
+    #[serde(default)]
+    pub sandbox: Option<crate::sandbox::Plan>,
 }
 
 /// What the child's standard input is.

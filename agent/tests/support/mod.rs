@@ -53,6 +53,7 @@ impl Place {
             input: Input::Closed,
             ladder: LadderPlan { interrupt_line: None, int: false, step_ms: 200 },
             limits: Limits::default(),
+            sandbox: None,
         };
         Self { dir, launcher, spec }
     }

@@ -30,6 +30,7 @@ pub(super) fn stored_spec(task: CheckedTask, definition: Option<v1::BlobRef>) ->
             budget_micro_usd: task.budget_micro_usd,
             max_turns: task.max_turns,
             row: 0,
+            context_files: None,
         }),
         CheckedRunner::Command(command) => Runner::Command(command),
         CheckedRunner::Noop => Runner::Noop(v1::NoopTask {}),

@@ -63,6 +63,7 @@ impl Admin {
             event_seq: self.events.newest(),
             cost_today_micro_usd: self.engine.metrics().cost_today_micro_usd(),
             attention: self.attention(view),
+            ..ClusterStatus::default()
         }
     }
 
@@ -149,5 +150,54 @@ impl AdminService for Admin {
         let last = workers.last().filter(|_| more).map(|worker| worker.name.as_str());
         let next_page_token = NamePage::token("workers", last);
         Ok(Response::new(ListWorkersResponse { workers, next_page_token }))
+    }
+
+    async fn get_agent(
+        &self,
+        _request: Request<orch_proto::v1::GetAgentRequest>,
+    ) -> Result<Response<orch_proto::v1::GetAgentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn drain_agent(
+        &self,
+        _request: Request<orch_proto::v1::DrainAgentRequest>,
+    ) -> Result<Response<orch_proto::v1::DrainAgentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn resume_agent(
+        &self,
+        _request: Request<orch_proto::v1::ResumeAgentRequest>,
+    ) -> Result<Response<orch_proto::v1::ResumeAgentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn label_agent(
+        &self,
+        _request: Request<orch_proto::v1::LabelAgentRequest>,
+    ) -> Result<Response<orch_proto::v1::LabelAgentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_worker(
+        &self,
+        _request: Request<orch_proto::v1::GetWorkerRequest>,
+    ) -> Result<Response<orch_proto::v1::GetWorkerResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn validate_workers(
+        &self,
+        _request: Request<orch_proto::v1::ValidateWorkersRequest>,
+    ) -> Result<Response<orch_proto::v1::ValidateWorkersResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn reload_workers(
+        &self,
+        _request: Request<orch_proto::v1::ReloadWorkersRequest>,
+    ) -> Result<Response<orch_proto::v1::ReloadWorkersResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }

@@ -69,6 +69,7 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
         max_turns: stored.max_turns,
         session_id: session_uuid(cluster, task).to_string(),
         worker_name: stored.worker.clone(),
+        context_files: stored.context_files.clone(),
     }
 }
 

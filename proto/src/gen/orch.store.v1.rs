@@ -157,6 +157,9 @@ pub struct StoredWorkerTask {
     /// Row of the page's workers, from 1. 0 outside a page.
     #[prost(uint32, tag = "8")]
     pub row: u32,
+    /// Context files of the run, rendered.
+    #[prost(message, optional, tag = "9")]
+    pub context_files: ::core::option::Option<super::super::v1::Text>,
 }
 /// A task's changing part.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -297,6 +300,15 @@ pub struct AgentRecord {
     /// Host name.
     #[prost(string, tag = "7")]
     pub host_name: ::prost::alloc::string::String,
+    /// Capabilities that an operator added, each `key=value`, sorted.
+    #[prost(string, repeated, tag = "8")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Keys of capabilities that an operator hides, sorted.
+    #[prost(string, repeated, tag = "9")]
+    pub hidden: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why an operator drains it; empty when none does.
+    #[prost(string, tag = "10")]
+    pub drain_reason: ::prost::alloc::string::String,
 }
 /// The newest number of a run name whose runs retention has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

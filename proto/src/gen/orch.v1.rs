@@ -356,6 +356,19 @@ pub struct RunSpec {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Files that every worker of the run is given after its system prompt, in this order; together at most 256 KiB.
+    #[prost(message, repeated, tag = "4")]
+    pub context_files: ::prost::alloc::vec::Vec<ContextFile>,
+}
+/// A file that workers are given with their system prompt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContextFile {
+    /// Name shown to the model, at most 255 bytes, unique in its list.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Text.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
 }
 /// One node of the graph.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -738,7 +751,7 @@ pub struct AgentMessage {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentItem {
     /// What it is.
-    #[prost(oneof = "agent_item::Item", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "agent_item::Item", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub item: ::core::option::Option<agent_item::Item>,
 }
 /// Nested message and enum types in `AgentItem`.
@@ -764,6 +777,9 @@ pub mod agent_item {
         /// The agent takes no new work.
         #[prost(message, tag = "6")]
         Draining(super::Draining),
+        /// What Hello said about the host has changed.
+        #[prost(message, tag = "7")]
+        Facts(super::Facts),
     }
 }
 /// Opens a session.
@@ -811,6 +827,50 @@ pub struct Hello {
     /// Host name for people.
     #[prost(string, tag = "14")]
     pub host: ::prost::alloc::string::String,
+    /// Layers that stand between attempts and the host, for example `mount-namespace`; missing ones are warnings.
+    #[prost(string, repeated, tag = "15")]
+    pub isolation: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Credential pools, without any credential.
+    #[prost(message, repeated, tag = "16")]
+    pub pools: ::prost::alloc::vec::Vec<Pool>,
+}
+/// What may change about a host while it is connected. Replaces what Hello or an earlier item said.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Facts {
+    /// As in Hello.
+    #[prost(string, repeated, tag = "1")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in Hello.
+    #[prost(message, repeated, tag = "2")]
+    pub pools: ::prost::alloc::vec::Vec<Pool>,
+    /// As in Hello.
+    #[prost(string, tag = "3")]
+    pub cli_version: ::prost::alloc::string::String,
+}
+/// A credential pool of an agent, as people see it. Never holds a credential.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pool {
+    /// Name, `[a-z0-9][a-z0-9-]{0,62}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where the credential comes from.
+    #[prost(enumeration = "PoolKind", tag = "2")]
+    pub kind: i32,
+    /// Whether it can be used.
+    #[prost(enumeration = "PoolHealth", tag = "3")]
+    pub health: i32,
+    /// Health in plain English, for example `signed in, by subscription`, or what to do.
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    /// Workers it serves; empty means every worker that no other pool names.
+    #[prost(string, repeated, tag = "5")]
+    pub workers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Attempts that use it now.
+    #[prost(uint32, tag = "6")]
+    pub in_use: u32,
+    /// True for one attempt at a time: a login that the CLI refreshes.
+    #[prost(bool, tag = "7")]
+    pub exclusive: bool,
 }
 /// An attempt that an agent holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1102,6 +1162,9 @@ pub struct ClaudeAssignment {
     /// Worker name.
     #[prost(string, tag = "8")]
     pub worker_name: ::prost::alloc::string::String,
+    /// Context files of the run, rendered; follows the worker's system prompt. The same bytes for every task of the run.
+    #[prost(message, optional, tag = "9")]
+    pub context_files: ::core::option::Option<Text>,
 }
 /// A worker as agents need it. Stored by digest and pinned at submit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1130,6 +1193,19 @@ pub struct WorkerDefinition {
     /// Model when a task names none.
     #[prost(string, tag = "8")]
     pub model: ::prost::alloc::string::String,
+    /// Setting sources of the CLI that may be read, `project` or `local`: hooks, settings and memory files of the working
+    /// directory. Empty, the default, means none.
+    #[prost(string, repeated, tag = "9")]
+    pub setting_sources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Settings of the worker's own for `--settings`, a JSON object, or empty.
+    #[prost(string, tag = "10")]
+    pub settings_json: ::prost::alloc::string::String,
+    /// Tool servers of the worker's own for `--mcp-config`, a JSON object, or empty. No others are started.
+    #[prost(string, tag = "11")]
+    pub mcp_config_json: ::prost::alloc::string::String,
+    /// Credential pool an agent must use for it, or empty: the agent's own mapping decides.
+    #[prost(string, tag = "12")]
+    pub pool: ::prost::alloc::string::String,
 }
 /// Stop an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1160,6 +1236,84 @@ pub struct GoAway {
     /// Why, for the log.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+/// Where the credential of a pool comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PoolKind {
+    /// Not set; shown as unknown.
+    Unspecified = 0,
+    /// A file with an API key.
+    ApiKey = 1,
+    /// A file with a long-lived token of a subscription.
+    Token = 2,
+    /// The CLI's own login, in a directory of the agent.
+    Login = 3,
+    /// A command that prints a key.
+    Helper = 4,
+}
+impl PoolKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POOL_KIND_UNSPECIFIED",
+            Self::ApiKey => "POOL_KIND_API_KEY",
+            Self::Token => "POOL_KIND_TOKEN",
+            Self::Login => "POOL_KIND_LOGIN",
+            Self::Helper => "POOL_KIND_HELPER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POOL_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "POOL_KIND_API_KEY" => Some(Self::ApiKey),
+            "POOL_KIND_TOKEN" => Some(Self::Token),
+            "POOL_KIND_LOGIN" => Some(Self::Login),
+            "POOL_KIND_HELPER" => Some(Self::Helper),
+            _ => None,
+        }
+    }
+}
+/// Whether a pool can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PoolHealth {
+    /// Not checked yet.
+    Unspecified = 0,
+    /// It can.
+    Ready = 1,
+    /// The CLI says that nobody is signed in.
+    SignedOut = 2,
+    /// Its file, directory or command cannot be used.
+    Unusable = 3,
+}
+impl PoolHealth {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POOL_HEALTH_UNSPECIFIED",
+            Self::Ready => "POOL_HEALTH_READY",
+            Self::SignedOut => "POOL_HEALTH_SIGNED_OUT",
+            Self::Unusable => "POOL_HEALTH_UNUSABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POOL_HEALTH_UNSPECIFIED" => Some(Self::Unspecified),
+            "POOL_HEALTH_READY" => Some(Self::Ready),
+            "POOL_HEALTH_SIGNED_OUT" => Some(Self::SignedOut),
+            "POOL_HEALTH_UNUSABLE" => Some(Self::Unusable),
+            _ => None,
+        }
+    }
 }
 /// How far a held attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1306,7 +1460,7 @@ impl ReportResult {
     }
 }
 /// An agent.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Agent {
     /// Name.
     #[prost(string, tag = "1")]
@@ -1350,6 +1504,21 @@ pub struct Agent {
     /// Host name.
     #[prost(string, tag = "14")]
     pub host_name: ::prost::alloc::string::String,
+    /// Layers that stand between attempts and the host.
+    #[prost(string, repeated, tag = "15")]
+    pub isolation: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Credential pools.
+    #[prost(message, repeated, tag = "16")]
+    pub pools: ::prost::alloc::vec::Vec<Pool>,
+    /// Capabilities that an operator added, each `key=value`; also in `capabilities`.
+    #[prost(string, repeated, tag = "17")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Keys of the agent's own capabilities that an operator hides; not in `capabilities`.
+    #[prost(string, repeated, tag = "18")]
+    pub hidden: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why an operator drains it; empty when none does.
+    #[prost(string, tag = "19")]
+    pub drain_reason: ::prost::alloc::string::String,
 }
 /// A worker the coordinator knows.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1375,6 +1544,41 @@ pub struct Worker {
     /// Names of its sub-agents.
     #[prost(string, repeated, tag = "6")]
     pub subagents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where it was read: `built in`, or the file.
+    #[prost(string, tag = "7")]
+    pub source: ::prost::alloc::string::String,
+    /// Names of its context files, in the order in which they follow its prompt.
+    #[prost(string, repeated, tag = "8")]
+    pub context_files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A file of a directory of prompts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptFile {
+    /// Path below the directory, such as `workers/nadia.md`.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Content.
+    #[prost(bytes = "vec", tag = "2")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+}
+/// A mistake in a file of prompts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptProblem {
+    /// The file.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Line, from 1; 0 when it is about the whole file.
+    #[prost(uint32, tag = "2")]
+    pub line: u32,
+    /// Column, from 1; 0 when it is about the whole line.
+    #[prost(uint32, tag = "3")]
+    pub column: u32,
+    /// What is wrong, in plain English.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+    /// What to do, or empty.
+    #[prost(string, tag = "5")]
+    pub help: ::prost::alloc::string::String,
 }
 /// The coordinator in one message.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1433,6 +1637,15 @@ pub struct ClusterStatus {
     /// Things that want a person's attention, in plain English.
     #[prost(string, repeated, tag = "18")]
     pub attention: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The coordinator's clock.
+    #[prost(message, optional, tag = "19")]
+    pub now: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its certificate expires.
+    #[prost(message, optional, tag = "20")]
+    pub certificate_expires: ::core::option::Option<::prost_types::Timestamp>,
+    /// Bytes free where the store lies.
+    #[prost(uint64, tag = "21")]
+    pub disk_free_bytes: u64,
 }
 /// How many agents are in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1535,6 +1748,127 @@ pub struct ListWorkersResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// Asks for one agent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetAgentRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// One agent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetAgentResponse {
+    /// The agent.
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// Drains an agent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Shown to people, at most 1 KiB; empty means `drained by` and who asked.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The drained agent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DrainAgentResponse {
+    /// The agent afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// Ends a drain.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeAgentRequest {
+    /// Name of the agent.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The resumed agent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResumeAgentResponse {
+    /// The agent afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// Labels an agent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabelAgentRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Capabilities to add, each `key=value`; they replace what it offers under the same key.
+    #[prost(string, repeated, tag = "2")]
+    pub set: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Keys to take away: added ones are gone, the agent's own are hidden until set or restored.
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Forget everything an operator ever set or took away, before the above.
+    #[prost(bool, tag = "4")]
+    pub restore: bool,
+}
+/// The labelled agent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LabelAgentResponse {
+    /// The agent afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// Asks for one worker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWorkerRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// One worker.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkerResponse {
+    /// The worker.
+    #[prost(message, optional, tag = "1")]
+    pub worker: ::core::option::Option<Worker>,
+    /// What agents are given.
+    #[prost(message, optional, tag = "2")]
+    pub definition: ::core::option::Option<WorkerDefinition>,
+}
+/// Checks files of prompts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ValidateWorkersRequest {
+    /// The files of one directory, together at most 900 KiB.
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<PromptFile>,
+}
+/// What was found.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ValidateWorkersResponse {
+    /// Every mistake; empty when all is well.
+    #[prost(message, repeated, tag = "1")]
+    pub problems: ::prost::alloc::vec::Vec<PromptProblem>,
+    /// Workers as they would be, by name; empty when there are mistakes.
+    #[prost(message, repeated, tag = "2")]
+    pub workers: ::prost::alloc::vec::Vec<Worker>,
+}
+/// Reads the prompts again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadWorkersRequest {}
+/// What changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReloadWorkersResponse {
+    /// Every mistake; nothing was changed when there is any.
+    #[prost(message, repeated, tag = "1")]
+    pub problems: ::prost::alloc::vec::Vec<PromptProblem>,
+    /// Names of workers whose definition is another one now.
+    #[prost(string, repeated, tag = "2")]
+    pub changed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Names of workers that are new.
+    #[prost(string, repeated, tag = "3")]
+    pub added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Names of workers that are gone.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod admin_service_client {
@@ -1547,7 +1881,7 @@ pub mod admin_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Shows the fleet and the coordinator.
+    /// Shows and steers the fleet and the coordinator.
     #[derive(Debug, Clone)]
     pub struct AdminServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1692,6 +2026,182 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("orch.v1.AdminService", "ListWorkers"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows one agent.
+        pub async fn get_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/GetAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "GetAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives an agent no new work; what it runs goes on. Holds until resumed, over restarts of both. Repeating it is
+        /// harmless.
+        pub async fn drain_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/DrainAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "DrainAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a drain. Repeating it is harmless.
+        pub async fn resume_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/ResumeAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "ResumeAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Adds capabilities to what an agent offers, or takes them away. Holds over restarts of both.
+        pub async fn label_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LabelAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LabelAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/LabelAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "LabelAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows one worker with its definition in force.
+        pub async fn get_worker(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/GetWorker",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "GetWorker"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Checks files of prompts against what is in force, as a last layer. Nothing is stored.
+        pub async fn validate_workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ValidateWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ValidateWorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/ValidateWorkers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "ValidateWorkers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads the coordinator's prompts again, as SIGHUP does. With any mistake everything stays as it is.
+        pub async fn reload_workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReloadWorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/ReloadWorkers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "ReloadWorkers"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1732,8 +2242,65 @@ pub mod admin_service_server {
             tonic::Response<super::ListWorkersResponse>,
             tonic::Status,
         >;
+        /// Shows one agent.
+        async fn get_agent(
+            &self,
+            request: tonic::Request<super::GetAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetAgentResponse>,
+            tonic::Status,
+        >;
+        /// Gives an agent no new work; what it runs goes on. Holds until resumed, over restarts of both. Repeating it is
+        /// harmless.
+        async fn drain_agent(
+            &self,
+            request: tonic::Request<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        >;
+        /// Ends a drain. Repeating it is harmless.
+        async fn resume_agent(
+            &self,
+            request: tonic::Request<super::ResumeAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeAgentResponse>,
+            tonic::Status,
+        >;
+        /// Adds capabilities to what an agent offers, or takes them away. Holds over restarts of both.
+        async fn label_agent(
+            &self,
+            request: tonic::Request<super::LabelAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LabelAgentResponse>,
+            tonic::Status,
+        >;
+        /// Shows one worker with its definition in force.
+        async fn get_worker(
+            &self,
+            request: tonic::Request<super::GetWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkerResponse>,
+            tonic::Status,
+        >;
+        /// Checks files of prompts against what is in force, as a last layer. Nothing is stored.
+        async fn validate_workers(
+            &self,
+            request: tonic::Request<super::ValidateWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ValidateWorkersResponse>,
+            tonic::Status,
+        >;
+        /// Reads the coordinator's prompts again, as SIGHUP does. With any mistake everything stays as it is.
+        async fn reload_workers(
+            &self,
+            request: tonic::Request<super::ReloadWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReloadWorkersResponse>,
+            tonic::Status,
+        >;
     }
-    /// Shows the fleet and the coordinator.
+    /// Shows and steers the fleet and the coordinator.
     #[derive(Debug)]
     pub struct AdminServiceServer<T> {
         inner: Arc<T>,
@@ -1930,6 +2497,321 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/GetAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetAgentSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetAgentRequest>
+                    for GetAgentSvc<T> {
+                        type Response = super::GetAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/DrainAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainAgentSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DrainAgentRequest>
+                    for DrainAgentSvc<T> {
+                        type Response = super::DrainAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::drain_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/ResumeAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeAgentSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ResumeAgentRequest>
+                    for ResumeAgentSvc<T> {
+                        type Response = super::ResumeAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::resume_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/LabelAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct LabelAgentSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::LabelAgentRequest>
+                    for LabelAgentSvc<T> {
+                        type Response = super::LabelAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LabelAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::label_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LabelAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/GetWorker" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWorkerSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetWorkerRequest>
+                    for GetWorkerSvc<T> {
+                        type Response = super::GetWorkerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWorkerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_worker(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/ValidateWorkers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ValidateWorkersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ValidateWorkersRequest>
+                    for ValidateWorkersSvc<T> {
+                        type Response = super::ValidateWorkersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ValidateWorkersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::validate_workers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ValidateWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/ReloadWorkers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReloadWorkersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ReloadWorkersRequest>
+                    for ReloadWorkersSvc<T> {
+                        type Response = super::ReloadWorkersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReloadWorkersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::reload_workers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReloadWorkersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2937,9 +3819,13 @@ pub struct RetryRunRequest {
     /// Also requeue a task that runs on an unreachable agent.
     #[prost(bool, tag = "2")]
     pub force: bool,
-    /// Idempotency key, optional.
+    /// Idempotency key, optional. A repetition is answered as the first call was, and queues nothing.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
+    /// `task_id` of a task of the run: that one and everything below it runs again, whatever became of it. Only for a run
+    /// that is terminal. Empty means tasks that failed, were cancelled or skipped.
+    #[prost(string, tag = "4")]
+    pub from: ::prost::alloc::string::String,
 }
 /// What was queued again.
 #[derive(Clone, PartialEq, ::prost::Message)]

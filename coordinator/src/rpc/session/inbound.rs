@@ -102,6 +102,7 @@ impl SessionReader {
                 Ok(Event::AttemptReported { session, report: Box::new(report) })
             }
             Item::Draining(v1::Draining {}) => Ok(Event::AgentDraining { session }),
+            Item::Facts(_) => Err(violation("facts are not known yet")),
         }
     }
 
