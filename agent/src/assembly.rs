@@ -10,6 +10,8 @@ use thiserror::Error;
 
 use crate::boottime::boot_id;
 use crate::config::Config;
+use crate::credentials::Pools;
+use crate::credentials::health::Checker;
 use crate::homes::{HomeError, Homes};
 use crate::host::{self, HostProbe};
 use crate::reexec::SelfExe;
@@ -17,6 +19,8 @@ use crate::runner::claude::{ClaudeRunner, ClaudeSettings};
 use crate::runner::command::{AllowedPrograms, CommandRunner, NotFound};
 use crate::runner::environment::HostEnvironment;
 use crate::runner::program;
+use crate::runner::share::OutputShare;
+use crate::sandbox::{self, Sandbox};
 use crate::secret::{SecretError, read_key_file};
 use crate::spool::SpoolError;
 use crate::spool::file::FileSpool;
@@ -39,6 +43,10 @@ pub struct Assembled {
     pub claude_program: Option<PathBuf>,
     /// Runs listed programs; absent when none is listed.
     pub command: Option<CommandRunner>,
+    /// Credential pools.
+    pub pools: Pools,
+    /// What stands between attempts and the host.
+    pub sandbox: Sandbox,
     /// Attempts at a time.
     pub slots: u32,
     /// Figures of the host.
@@ -61,6 +69,9 @@ pub enum AssemblyError {
     /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] SecretError),
+    /// Attempts cannot be confined, and must be.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Refusal),
     /// A listed program is not there.
     #[error(transparent)]
     Program(#[from] NotFound),
@@ -99,25 +110,35 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
             "ended what a former agent left"
         );
     }
+    let pools = Pools::open(&config.pools, &config.data_dir, checker(config))?;
+    pools.sweep(&homes);
     let (spool, found) = FileSpool::open(&config.data_dir.join("spool"), &boot_id())?;
     if found.torn_bytes > 0 {
         tracing::warn!(bytes = found.torn_bytes, "the end of the spool was torn and is dropped");
     }
     let probe = HostProbe::new(config.data_dir.clone());
-    let claude_program = program::find(&config.claude_bin, host_env.path());
+    let claude_program = find_cli(config);
+    let sandbox = Sandbox::probe(confinement(config, host_env.path()))?;
+    let share = OutputShare::new(config.limits.agent_output_bytes);
     let settings = ClaudeSettings {
         program: config.claude_bin.clone(),
-        api_key_file: config.api_key_file.clone(),
         api_base_url: config.api_base_url.clone(),
         host: host_env.clone(),
+        pools: pools.clone(),
+        sandbox: sandbox.clone(),
+        limits: config.limits,
+        share: share.clone(),
     };
     let command = (!allowed.is_empty())
-        .then(|| CommandRunner::new(launcher.clone(), Arc::clone(&homes), allowed, host_env));
+        .then(|| CommandRunner::new(launcher.clone(), Arc::clone(&homes), allowed, host_env))
+        .map(|runner| runner.bounded(sandbox.clone(), config.limits, share));
     Ok(Assembled {
+        pools,
         claude: ClaudeRunner::new(launcher, Arc::clone(&homes), settings),
         command,
         slots: config.slots.unwrap_or_else(|| host::default_slots(&probe.figures())),
-        warnings: warnings(config, claude_program.is_some()),
+        warnings: warnings(config, &sandbox, claude_program.is_some()),
+        sandbox,
         claude_program,
         homes,
         spool,
@@ -126,13 +147,51 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
     })
 }
 
-fn warnings(config: &Config, has_cli: bool) -> Vec<String> {
-    let mut warnings = vec!["no sandbox: tasks of this agent can read each other's files".to_owned()];
+/// The CLI, if it is there.
+#[must_use]
+pub fn find_cli(config: &Config) -> Option<PathBuf> {
+    program::find(&config.claude_bin, HostEnvironment::of_this_process().path())
+}
+
+/// Asks the CLI about credentials.
+#[must_use]
+pub fn checker(config: &Config) -> Checker {
+    // Read only by the stand-in that takes the CLI's place in rehearsals and tests.
+    let env = std::env::var("ORCH_STANDIN_REQUIRE_AUTH").map(|value| ("ORCH_STANDIN_REQUIRE_AUTH".to_owned(), value));
+    Checker {
+        program: find_cli(config),
+        path: HostEnvironment::of_this_process().path().to_owned(),
+        env: env.into_iter().collect(),
+        ..Checker::default()
+    }
+}
+
+/// What attempts must not see of this agent.
+fn confinement(config: &Config, search_path: &str) -> sandbox::Settings {
+    let mut hidden = vec![
+        config.data_dir.clone(),
+        config.runtime_dir.clone(),
+        config.tls_key.clone(),
+        config.tls_cert.clone(),
+        config.tls_ca.clone(),
+    ];
+    hidden.extend(config.pools.iter().flat_map(|pool| pool.source.places()));
+    hidden.extend(config.sandbox.hidden.iter().cloned());
+    sandbox::Settings {
+        mode: config.sandbox.mode,
+        hidden,
+        readable: config.sandbox.readable.clone(),
+        search_path: search_path.to_owned(),
+    }
+}
+
+fn warnings(config: &Config, sandbox: &Sandbox, has_cli: bool) -> Vec<String> {
+    let mut warnings = sandbox.missing();
     if !has_cli {
         warnings.push(format!("no CLI: {} was not found", config.claude_bin));
     }
-    if has_cli && config.api_key_file.is_none() {
-        warnings.push("no key: start with --api-key-file".to_owned());
+    if has_cli && config.pools.is_empty() {
+        warnings.push("no credential: tasks for Claude will fail; start with --api-key-file or --pool".to_owned());
     }
     if rustix::process::geteuid().is_root() {
         warnings.push("runs as root".to_owned());

@@ -1,11 +1,23 @@
 //! Settings of the agent: flag, then `ORCH_AGENT_*` environment, then TOML file, then default.
 //! Knows where a setting came from and what it may be; refuses to know what it is used for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
+
+use crate::credentials::pools_dir;
+use crate::credentials::settings::{Described, PoolRefused, PoolSettings, PoolTable, pools};
+use crate::credentials::tool::{LoginArgs, PoolsArgs};
+use crate::runner::limits::AgentLimits;
+use crate::sandbox::SandboxMode;
+
+use self::limits::LimitFlags;
+use self::sandbox::{SandboxFlags, SandboxSettings};
+
+pub mod limits;
+pub mod sandbox;
 
 /// The agent of orch: dials the coordinator, runs attempts on this host and streams them back.
 #[derive(Debug, Parser)]
@@ -14,13 +26,27 @@ pub struct Cli {
     /// Settings.
     #[command(flatten)]
     pub flags: Flags,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do. Settings stand before the word.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent; so does the absence of a word.
+    Run,
+    /// Sign in to a credential pool with the CLI's own means.
+    Login(LoginArgs),
+    /// Show the credential pools and whether each can be used.
+    Pools(PoolsArgs),
 }
 
 /// Settings as flags and environment give them.
 #[derive(Debug, Args, Default)]
 pub struct Flags {
     /// TOML file with any of the settings below, names with underscores.
-    #[arg(long, env = "ORCH_AGENT_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "ORCH_AGENT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Coordinator to dial, for example `https://orch.example:7443`; repeat for several [default:
     /// https://127.0.0.1:7443].
@@ -36,7 +62,7 @@ pub struct Flags {
     #[arg(long, env = "ORCH_AGENT_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Directory of conversations, transcripts and the spool; one agent each [default: /var/lib/orch-agent].
-    #[arg(long, env = "ORCH_AGENT_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "ORCH_AGENT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Directory for the sockets of running attempts [default: `run` in the data directory].
     #[arg(long, env = "ORCH_AGENT_RUNTIME_DIR", value_name = "DIR")]
@@ -48,17 +74,30 @@ pub struct Flags {
     #[arg(long, env = "ORCH_AGENT_SLOTS", value_name = "N")]
     pub slots: Option<u32>,
     /// The Claude Code CLI, a path or a name to be found in PATH [default: claude].
-    #[arg(long, env = "ORCH_AGENT_CLAUDE_BIN", value_name = "PATH")]
+    #[arg(long, global = true, env = "ORCH_AGENT_CLAUDE_BIN", value_name = "PATH")]
     pub claude_bin: Option<String>,
-    /// File with the API key, not readable by others; read for each attempt.
+    /// File with the API key, not readable by others; read for each attempt. The credential pool `default`.
     #[arg(long, env = "ORCH_AGENT_API_KEY_FILE", value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Credential pool: NAME=api-key:FILE, NAME=token:FILE, NAME=login or NAME=helper:PROGRAM; repeat for several, in
+    /// the environment with `;` between them.
+    #[arg(long, env = "ORCH_AGENT_POOL", value_name = "NAME=KIND:VALUE", value_delimiter = ';')]
+    pub pool: Vec<String>,
+    /// Workers that a pool serves; repeat for several pools, in the environment with `;` between them.
+    #[arg(long, env = "ORCH_AGENT_POOL_WORKERS", value_name = "NAME=WORKER,WORKER", value_delimiter = ';')]
+    pub pool_workers: Vec<String>,
     /// Base URL of the API, when it is not at its usual place.
     #[arg(long, env = "ORCH_AGENT_API_BASE_URL", value_name = "URL")]
     pub api_base_url: Option<String>,
     /// Program that tasks of the command runner may start; repeat for several. Without one that runner is off.
     #[arg(long, env = "ORCH_AGENT_ALLOW_COMMAND", value_name = "PROGRAM", value_delimiter = ',')]
     pub allow_command: Vec<String>,
+    /// Limits of every attempt.
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    /// What stands between attempts and the host.
+    #[command(flatten)]
+    pub sandbox: SandboxFlags,
     /// File that gets the agent's state as JSON whenever it changes.
     #[arg(long, env = "ORCH_AGENT_STATUS_FILE", value_name = "FILE")]
     pub status_file: Option<PathBuf>,
@@ -83,9 +122,21 @@ struct FileSettings {
     slots: Option<u32>,
     claude_bin: Option<String>,
     api_key_file: Option<PathBuf>,
+    #[serde(default)]
+    pools: BTreeMap<String, PoolTable>,
     api_base_url: Option<String>,
     #[serde(default)]
     allow_command: Vec<String>,
+    start_limit: Option<String>,
+    linger_limit: Option<String>,
+    attempt_memory: Option<String>,
+    attempt_output: Option<String>,
+    agent_output: Option<String>,
+    sandbox: Option<SandboxMode>,
+    #[serde(default)]
+    sandbox_read: Vec<PathBuf>,
+    #[serde(default)]
+    sandbox_hide: Vec<PathBuf>,
     status_file: Option<PathBuf>,
     log: Option<String>,
 }
@@ -112,12 +163,18 @@ pub struct Config {
     pub slots: Option<u32>,
     /// The CLI.
     pub claude_bin: String,
-    /// File with the API key.
+    /// File with the API key of the pool `default`; it must be usable at the start.
     pub api_key_file: Option<PathBuf>,
+    /// Credential pools, that of the API key file among them, by name.
+    pub pools: Vec<PoolSettings>,
     /// Base URL of the API.
     pub api_base_url: Option<String>,
     /// Programs of the command runner.
     pub allow_command: Vec<String>,
+    /// Limits of every attempt.
+    pub limits: AgentLimits,
+    /// What stands between attempts and the host.
+    pub sandbox: SandboxSettings,
     /// File to announce the state in.
     pub status_file: Option<PathBuf>,
     /// Log filter.
@@ -144,6 +201,9 @@ pub enum ConfigError {
         /// Line, column and reason.
         message: String,
     },
+    /// A credential pool cannot be used.
+    #[error(transparent)]
+    Pool(#[from] PoolRefused),
     /// A value cannot be used.
     #[error("{name} is {value:?}: {reason}")]
     Value {
@@ -180,6 +240,26 @@ impl Config {
         let data_dir = absolute("data_dir", data_dir)?;
         let runtime_dir = flags.runtime_dir.or(file.runtime_dir).unwrap_or_else(|| data_dir.join("run"));
         let api_key_file = flags.api_key_file.or(file.api_key_file);
+        let api_key_file = api_key_file.map(|path| absolute("api_key_file", path)).transpose()?;
+        let described = Described {
+            flags: flags.pool,
+            workers: flags.pool_workers,
+            tables: file.pools,
+            api_key_file: api_key_file.clone(),
+        };
+        let pools = pools(described, &pools_dir(&data_dir))?;
+        let limits = LimitFlags {
+            start_limit: file.start_limit,
+            linger_limit: file.linger_limit,
+            attempt_memory: file.attempt_memory,
+            attempt_output: file.attempt_output,
+            agent_output: file.agent_output,
+        };
+        let confinement = SandboxFlags {
+            sandbox: file.sandbox,
+            sandbox_read: file.sandbox_read,
+            sandbox_hide: file.sandbox_hide,
+        };
         Ok(Self {
             coordinators: checked(
                 "coordinator",
@@ -195,9 +275,12 @@ impl Config {
             capabilities: capabilities(list(flags.capability, file.capability))?,
             slots: slots(flags.slots.or(file.slots))?,
             claude_bin: flags.claude_bin.or(file.claude_bin).unwrap_or_else(|| "claude".to_owned()),
-            api_key_file: api_key_file.map(|path| absolute("api_key_file", path)).transpose()?,
+            api_key_file,
+            pools,
             api_base_url: flags.api_base_url.or(file.api_base_url).map(base_url).transpose()?,
             allow_command: list(flags.allow_command, file.allow_command),
+            limits: flags.limits.resolve(limits)?,
+            sandbox: flags.sandbox.resolve(confinement)?,
             status_file: flags.status_file.or(file.status_file),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })
@@ -355,6 +438,32 @@ mod tests {
         }
         let url = refusal(|flags| flags.api_base_url = Some("ftp://x".to_owned()));
         assert!(url.starts_with("api_base_url is \"ftp://x\""), "{url}");
+    }
+
+    #[test]
+    fn pools_come_from_flags_and_file_and_the_key_file_is_one() {
+        let (_file, mut flags) = file(
+            "data_dir = \"/data\"\napi_key_file = \"/k\"\n[pools.max]\nkind = \"login\"\nworkers = [\"marie\"]\n",
+        );
+        flags.pool = vec!["team=token:/t".to_owned()];
+        flags.pool_workers = vec!["team=anga,fabien".to_owned()];
+        let config = Config::resolve(flags).unwrap();
+        let names: Vec<_> = config.pools.iter().map(|pool| (pool.name.as_str(), pool.source.word())).collect();
+        assert_eq!(names, [("default", "api-key"), ("max", "login"), ("team", "token")]);
+        let refused = refusal(|flags| flags.pool = vec!["Max=login".to_owned()]);
+        assert!(refused.starts_with("pool \"Max\": a name is"), "{refused}");
+    }
+
+    #[test]
+    fn a_word_may_follow_the_settings() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(parse("orch-agent --slots 2").command.is_none());
+        assert!(matches!(parse("orch-agent --slots 2 run").command, Some(Command::Run)));
+        let cli = parse("orch-agent --pool max=login login --pool max --data-dir /d -- --sso");
+        assert_eq!((cli.flags.pool.len(), cli.flags.data_dir), (1, Some("/d".into())));
+        let Some(Command::Login(login)) = cli.command else { panic!("no login") };
+        assert_eq!((login.pool.as_deref(), login.cli_args), (Some("max"), vec!["--sso".to_owned()]));
+        assert!(matches!(parse("orch-agent pools --json").command, Some(Command::Pools(args)) if args.json));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!             └────────────────────────────┘
 //! ```
 
+mod facts;
 mod inbox;
 mod left;
 mod meter;
@@ -21,6 +22,8 @@ mod tests;
 mod upkeep;
 
 use crate::boottime::BootMillis;
+use crate::credentials::Pools;
+use crate::daemon::facts::FactsWatch;
 use crate::daemon::meter::Meter;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::phase::{Happened, Leave, Phase};
@@ -80,6 +83,8 @@ pub struct Parts {
     pub coordinators: Coordinators,
     /// What executes attempts.
     pub runners: Runners,
+    /// Credential pools, to be told of.
+    pub pools: Pools,
     /// Directories of conversations.
     pub homes: Arc<Homes>,
     /// Accepts and reports that outlive the process.
@@ -97,6 +102,7 @@ pub struct Parts {
 pub struct Daemon {
     identity: Identity,
     offer: Offer,
+    facts: FactsWatch,
     coordinators: Coordinators,
     runners: Runners,
     homes: Arc<Homes>,
@@ -145,7 +151,7 @@ impl Daemon {
     /// called within a runtime.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { identity, offer, coordinators, runners, homes, spool, host, status, seed } = parts;
+        let Parts { identity, offer, coordinators, runners, pools, homes, spool, host, status, seed } = parts;
         let table = Table::new(spool, offer.slots, |key, note| left::report(key, note, &runners, &homes));
         let (epoch, cluster) = table.coordinator();
         let mut outbox = Outbox::default();
@@ -156,6 +162,7 @@ impl Daemon {
             table,
             identity,
             offer,
+            facts: FactsWatch::new(pools),
             coordinators,
             runners,
             meter: Meter::new(host),
@@ -204,6 +211,10 @@ impl Daemon {
                 _ = self.heartbeat.tick(), if self.outbound.is_some() => self.send_heartbeat(),
                 looked = self.meter.next() => self.meter.done(looked),
                 step = self.upkeep.next() => self.keep_up(step),
+                () = self.facts.changed(), if self.outbound.is_some() => {
+                    let facts = self.facts.now(&self.offer.warnings, &self.offer.cli_version);
+                    self.outbox.push(v1::agent_item::Item::Facts(facts));
+                }
                 Some(synced) = self.syncs.join_next(), if !self.syncs.is_empty() => self.sync_done(synced)?,
                 () = tokio::time::sleep(STOP_POLL), if self.stopping => {}
             }
@@ -362,10 +373,13 @@ impl Daemon {
         self.meter.look(self.table.supervisors());
     }
 
-    fn hello(&self) -> v1::AgentMessage {
+    fn hello(&mut self) -> v1::AgentMessage {
         let conversations = self.homes.kept().unwrap_or_default();
         let latest = conversations.into_iter().rev().take(CONVERSATIONS_NAMED);
+        let facts = self.facts.now(&self.offer.warnings, &self.offer.cli_version);
         let hello = v1::Hello {
+            warnings: facts.warnings,
+            pools: facts.pools,
             epoch_seen: self.terms.epoch,
             inventory: self.table.inventory(),
             conversations: latest

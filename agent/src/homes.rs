@@ -5,6 +5,7 @@
 //!                    /work   its working directory; a resumed conversation needs the same one
 //!                    /out    what it hands over
 //!                    /attempts/N   spec, segments, exit record: outside what the child is shown
+//!                    /attempts/N/given   system prompt, settings, tool servers: the child reads them
 //!                    /ended  its time is when the last attempt ended
 //! DATA/gone          forgotten conversations whose files are being removed
 //! ```
@@ -157,6 +158,12 @@ impl Homes {
     #[must_use]
     pub fn attempt_dir(&self, key: ConversationKey, attempt: u32) -> PathBuf {
         Conversation { dir: self.dir(key) }.attempt(attempt)
+    }
+
+    /// The CLI's configuration directory of a conversation, whether it exists or not.
+    #[must_use]
+    pub fn config_dir(&self, key: ConversationKey) -> PathBuf {
+        Conversation { dir: self.dir(key) }.config()
     }
 
     /// The attempts that have a directory, in ascending order. What cannot be listed is left out.

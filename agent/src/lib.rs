@@ -2,16 +2,19 @@
 //! It knows how to start, watch and end processes and how to keep what they say until the coordinator has
 //! it; it decides nothing about runs, queues or retries.
 //!
-//! Two subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
+//! Three subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
 //! does anything else, because a supervisor must stay single-threaded.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::config::{Cli, Config};
+use crate::config::{Cli, Command, Config};
+use crate::credentials::tool;
 use crate::reexec::SelfExe;
+use crate::sandbox::init::{INIT_COMMAND, init};
 use crate::supervisor::child::{CHILD_COMMAND, become_program};
 use crate::supervisor::run::{SUPERVISE_COMMAND, supervise};
 
@@ -45,6 +48,7 @@ pub fn run_hidden(args: &[OsString]) -> Option<ExitCode> {
     match args.get(1)?.to_str()? {
         SUPERVISE_COMMAND => Some(supervise(rest())),
         CHILD_COMMAND => Some(become_program(rest())),
+        INIT_COMMAND => Some(init(rest())),
         _ => None,
     }
 }
@@ -64,7 +68,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -72,9 +76,16 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = Config::resolve(cli.flags)?;
+    match cli.command {
+        None | Some(Command::Run) => {}
+        Some(Command::Login(args)) => return tool::login(&config, &args),
+        Some(Command::Pools(args)) => return tool::pools(&config, &args),
+    }
     telemetry::start(&config.log)?;
+    // Credentials pass through it: no task may look into this process, and no core file may hold them.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     orch_certs::install_ring();
     let agent = assembly::assemble(&config, SelfExe::hold()?)?;
     for warning in &agent.warnings {
@@ -82,7 +93,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(RUNTIME_THREADS).build()?;
-    runtime.block_on(serve::serve(&config, agent))
+    runtime.block_on(serve::serve(&config, agent))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stderr, reason = "logging may not have begun when this is said")]

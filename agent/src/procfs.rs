@@ -138,13 +138,24 @@ pub fn tree_usage(root: i32) -> TreeUsage {
     usage
 }
 
-fn children(pid: i32) -> Vec<i32> {
+/// The children of a process, those of all its threads.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     threads
         .flatten()
         .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
         .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
+}
+
+/// The pid that a process has in its own PID namespace; `None` when it is gone.
+#[must_use]
+pub fn innermost_pid(pid: i32) -> Option<i32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Processes whose environment holds exactly `NAME=VALUE`. Finds what lost its parent; a process that

@@ -24,9 +24,12 @@ use crate::supervisor::stop::StopCause;
 pub mod claude;
 pub mod command;
 pub mod environment;
+pub mod limits;
 pub mod noop;
 pub mod program;
+pub mod share;
 pub mod supervised;
+pub mod waiting;
 
 /// Longest answer text a report carries, in bytes. A longer one is cut at a character and the detail says so;
 /// the transcript has all of it.
@@ -136,10 +139,14 @@ pub struct ClaudeWork {
 /// A worker as far as the CLI must know it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkerSettings {
+    /// Name.
+    pub name: String,
     /// Model name or alias.
     pub model: String,
     /// System prompt.
     pub system_prompt: String,
+    /// Context files of the run, rendered; follow the system prompt. Empty means none.
+    pub context_files: String,
     /// Exact set of built-in tools; empty means none.
     pub tools: Vec<String>,
     /// Permission rules that allow.
@@ -150,6 +157,14 @@ pub struct WorkerSettings {
     pub permission_mode: String,
     /// Sub-agents as the JSON object of `--agents`; empty means none.
     pub subagents_json: String,
+    /// Setting sources of the working directory that the CLI may read: `project`, `local`. Empty means none.
+    pub setting_sources: Vec<String>,
+    /// Settings of the worker's own, a JSON object; empty means none.
+    pub settings_json: String,
+    /// Tool servers of the worker's own, a JSON object; empty means none. No others are started.
+    pub mcp_config_json: String,
+    /// Credential pool; empty: the agent's own mapping decides.
+    pub pool: String,
 }
 
 /// A prompt: in memory, or in a file of the agent.
@@ -381,8 +396,20 @@ pub fn outcome_of_stop(cause: StopCause) -> Option<(Outcome, &'static str)> {
         StopCause::Fenced => Some((Outcome::Cancelled, "it was no longer this agent's")),
         StopCause::Timeout => Some((Outcome::Timeout, "it passed its time limit")),
         StopCause::Hang => Some((Outcome::Hang, "it said nothing for longer than the silence limit")),
+        StopCause::NoFirstEvent => {
+            Some((Outcome::Hang, "it said nothing from its start to the end of the start limit"))
+        }
+        StopCause::ClosedOutput => {
+            Some((Outcome::Hang, "it closed its output without a result and did not exit"))
+        }
+        StopCause::Memory => Some((Outcome::Crash, "it used more memory than an attempt may")),
         StopCause::LostAgent => Some((Outcome::LostAgent, "nobody renewed it in time")),
         StopCause::LimitOutput => Some((Outcome::LimitOutput, "it wrote more than an attempt may")),
+        StopCause::AgentOutput => Some((
+            Outcome::LimitOutput,
+            "the agent's attempts together wrote more than they may, and this one the most",
+        )),
+        StopCause::Misread => Some((Outcome::SpawnFailed, "the CLI did not take over what it was given")),
         StopCause::TranscriptLost => Some((Outcome::LimitOutput, "its transcript could not be written")),
         StopCause::MaxTurns => Some((Outcome::MaxTurns, "it reached its turn limit")),
         StopCause::Budget => Some((Outcome::Budget, "it reached its budget")),
@@ -407,6 +434,18 @@ mod tests {
         let cut = shorten("ééééééééééé".to_owned(), 12);
         assert!(cut.len() <= 12 && cut.ends_with(" […]"), "{cut}");
         assert_eq!(AttemptReport::of(Outcome::Crash, "x".repeat(9_999)).detail.len(), LONGEST_DETAIL);
+    }
+
+    #[test]
+    fn every_kind_of_hang_has_its_own_words() {
+        let hangs = [StopCause::Hang, StopCause::NoFirstEvent, StopCause::ClosedOutput];
+        let told: std::collections::BTreeSet<_> = hangs
+            .into_iter()
+            .filter_map(outcome_of_stop)
+            .map(|(outcome, why)| (outcome.word(), why))
+            .collect();
+        assert_eq!(told.len(), hangs.len());
+        assert!(told.iter().all(|(word, _)| *word == "hang"));
     }
 
     #[test]

@@ -1,45 +1,251 @@
 //! What stands between an attempt and the host: which layers this host offers, and the plan of one attempt.
 //! Knows paths and layers; refuses to know the CLI, the coordinator and whose credential a file holds.
+//!
+//! ```text
+//! __supervise ─▶ __supervise-child ─exec─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
+//!                        └─ where bwrap does not work: landlock, no capabilities ─exec─▶ program
+//! ```
+//!
+//! The plan is made by the daemon, carried out by the copy between supervisor and program ([`confine`]), and
+//! finished inside by the first process of the new PID namespace ([`init`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use self::probe::Landlock;
+
+pub mod confine;
+pub mod fds;
+pub mod init;
+pub mod mounts;
+pub mod places;
+pub mod probe;
+pub mod rules;
+
+/// What the operator demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxMode {
+    /// Use what the host offers and warn about the rest.
+    #[default]
+    Auto,
+    /// Refuse to start where attempts could not be confined.
+    Require,
+    /// Confine nothing.
+    Off,
+}
 
 /// What one attempt may touch. Everything else of the host is readable at most, what belongs to the agent not even that.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bounds {
     /// Directories it may write: its home, work and out.
     pub writable: Vec<PathBuf>,
-    /// Files and directories below hidden places that it may read: what it is given, its program.
+    /// Files and directories below hidden places that it may read: what it is given, its program. One that would
+    /// uncover a whole hidden place is left out; the program itself, and the search path, are added at the start.
     pub readable: Vec<PathBuf>,
 }
 
 /// How the supervisor confines a child; part of its specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {}
+pub struct Plan {
+    /// The namespaces, where they can be made.
+    pub bwrap: Option<Bwrap>,
+    /// Whether the kernel has landlock.
+    pub landlock: bool,
+    /// Directories and files that are not to be seen.
+    pub hidden: Vec<PathBuf>,
+    /// See [`Bounds::writable`].
+    pub writable: Vec<PathBuf>,
+    /// See [`Bounds::readable`].
+    pub readable: Vec<PathBuf>,
+}
 
-/// What this host offers, found out once at the start of the agent.
+/// A bubblewrap that was seen to work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bwrap {
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// Whether it can limit the size of a private directory; older ones cannot.
+    pub sizes: bool,
+}
+
+/// What a sandbox is made from.
 #[derive(Debug, Clone, Default)]
-pub struct Sandbox {}
+pub struct Settings {
+    /// What the operator demands.
+    pub mode: SandboxMode,
+    /// Files and directories of the agent: data, sockets, certificates, credentials. Homes and well-known places of
+    /// secrets are added.
+    pub hidden: Vec<PathBuf>,
+    /// Places below hidden ones that every attempt may read.
+    pub readable: Vec<PathBuf>,
+    /// Where bwrap is looked for.
+    pub search_path: String,
+}
+
+/// Why an agent that must confine its attempts cannot start.
+#[derive(Debug, Error)]
+#[error("attempts cannot be confined on this host, and the sandbox is required: {}; allow it with --sandbox auto", .0.join("; "))]
+pub struct Refusal(Vec<String>);
+
+/// What this host offers, found out once at the start of the agent. The default offers nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Sandbox {
+    bwrap: Option<Bwrap>,
+    landlock: Landlock,
+    in_force: bool,
+    hidden: Vec<PathBuf>,
+    readable: Vec<PathBuf>,
+    missing: Vec<String>,
+}
 
 impl Sandbox {
+    /// Tries every layer once. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// When a sandbox is required and neither namespaces nor a landlock that also holds back signals can be had.
+    pub fn probe(settings: Settings) -> Result<Self, Refusal> {
+        if settings.mode == SandboxMode::Off {
+            let off = "no sandbox: it is switched off by --sandbox off, so tasks can read and change whatever the \
+                       agent's user can";
+            return Ok(Self { missing: vec![off.to_owned()], ..Self::default() });
+        }
+        let bwrap = probe::bwrap(&settings.search_path);
+        let landlock = probe::landlock();
+        let missing = missing_layers(bwrap.as_ref().err(), landlock);
+        let confined = bwrap.is_ok() || landlock == Landlock::WithSignals;
+        if settings.mode == SandboxMode::Require && !confined {
+            return Err(Refusal(missing));
+        }
+        Ok(Self {
+            bwrap: bwrap.ok(),
+            landlock,
+            in_force: true,
+            hidden: places::hidden(settings.hidden),
+            readable: settings.readable,
+            missing,
+        })
+    }
+
+    /// The same as on a host whose bubblewrap does not work.
+    #[must_use]
+    pub fn without_namespaces(mut self) -> Self {
+        self.bwrap = None;
+        self
+    }
+
+    /// The same as on a host whose kernel has no landlock.
+    #[must_use]
+    pub fn without_landlock(mut self) -> Self {
+        self.landlock = Landlock::Missing;
+        self
+    }
+
     /// Names of the layers in force, such as `mount-namespace`.
     #[must_use]
     pub fn layers(&self) -> Vec<String> {
-        Vec::new()
+        let mut layers = Vec::new();
+        if self.bwrap.is_some() {
+            layers.extend(["mount-namespace", "pid-namespace", "ipc-namespace", "uts-namespace"]);
+        }
+        if self.landlock != Landlock::Missing {
+            layers.push("landlock");
+        }
+        if self.in_force {
+            layers.push("no-capabilities");
+        }
+        layers.extend(["no-new-privs", "rlimits"]);
+        layers.into_iter().map(str::to_owned).collect()
     }
 
     /// One line for people for each layer that is missing, and why.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        Vec::new()
+        self.missing.clone()
     }
 
     /// The plan of an attempt; `None` where no layer is to be had and the operator allows that.
     #[must_use]
     pub fn plan(&self, bounds: Bounds) -> Option<Plan> {
-        let _ = bounds;
-        None
+        if !self.in_force {
+            return None;
+        }
+        let mut readable = bounds.readable;
+        readable.retain(|path| !path.is_dir() || !self.uncovers(path));
+        readable.extend(self.readable.iter().cloned());
+        Some(Plan {
+            bwrap: self.bwrap.clone(),
+            landlock: self.landlock != Landlock::Missing,
+            hidden: self.hidden.clone(),
+            writable: bounds.writable,
+            readable,
+        })
+    }
+
+    fn uncovers(&self, dir: &Path) -> bool {
+        places::uncovers(dir, &self.hidden)
+    }
+}
+
+fn missing_layers(no_bwrap: Option<&String>, landlock: Landlock) -> Vec<String> {
+    let mut missing = Vec::new();
+    if let Some(why) = no_bwrap {
+        missing.push(format!("no mount and PID namespaces: {why}"));
+    }
+    match landlock {
+        Landlock::WithSignals => {}
+        Landlock::FilesOnly => missing.push(
+            "no landlock for signals and abstract sockets: the kernel is older than 6.12; update it".to_owned(),
+        ),
+        Landlock::Missing => missing.push(
+            "no landlock: the kernel has none or it is not switched on; use Linux 5.13 or later (6.12 for signals) \
+             with landlock in the boot option lsm="
+                .to_owned(),
+        ),
+    }
+    if no_bwrap.is_some() && landlock == Landlock::Missing {
+        missing.push(
+            "no sandbox: tasks of this agent can read each other's files and the agent's keys".to_owned(),
+        );
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_that_is_switched_off_says_so_and_plans_nothing() {
+        let sandbox = Sandbox::probe(Settings { mode: SandboxMode::Off, ..Settings::default() }).unwrap();
+        assert_eq!(sandbox.layers(), ["no-new-privs", "rlimits"]);
+        assert_eq!(sandbox.plan(Bounds::default()), None);
+        assert!(sandbox.missing()[0].starts_with("no sandbox: it is switched off"));
+    }
+
+    #[test]
+    fn every_missing_layer_has_its_line_with_a_remedy() {
+        let none =
+            missing_layers(Some(&"bwrap was not found; install bubblewrap".to_owned()), Landlock::Missing);
+        assert_eq!(none.len(), 3);
+        assert_eq!(none[0], "no mount and PID namespaces: bwrap was not found; install bubblewrap");
+        assert!(none[1].starts_with("no landlock: ") && none[2].starts_with("no sandbox: "));
+        assert_eq!(missing_layers(None, Landlock::FilesOnly).len(), 1);
+        assert_eq!(missing_layers(None, Landlock::WithSignals), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_that_would_uncover_a_hidden_place_is_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, given) = (dir.path().join("data"), dir.path().join("data/given"));
+        std::fs::create_dir_all(&given).unwrap();
+        let sandbox = Sandbox { in_force: true, hidden: vec![data.clone()], ..Sandbox::default() };
+        let readable = vec![dir.path().to_owned(), data, given.clone()];
+        let plan = sandbox.plan(Bounds { readable, ..Bounds::default() }).unwrap();
+        assert_eq!(plan.readable, [given]);
     }
 }

@@ -37,6 +37,7 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
     let offer = offer(config, &agent).await;
     let claude = agent.claude_program.is_some().then(|| Arc::new(agent.claude) as Arc<dyn Runner>);
     let command = agent.command.map(|runner| Arc::new(runner) as Arc<dyn Runner>);
+    let pools = agent.pools;
     let daemon = Daemon::new(Parts {
         identity: Identity {
             name: certificate.name().to_owned(),
@@ -46,6 +47,7 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
         offer,
         coordinators,
         runners: Runners::new(claude, command),
+        pools: pools.clone(),
         homes: agent.homes,
         spool: Box::new(agent.spool),
         host: agent.probe,
@@ -57,6 +59,7 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
     tokio::select! {
         ended = daemon.run(stop) => Ok(ended?),
         () = signals => Ok(()),
+        () = pools.tend() => Ok(()),
     }
 }
 
@@ -90,6 +93,7 @@ fn reload(tls: &ClientTls) {
 
 async fn offer(config: &Config, agent: &Assembled) -> Offer {
     let mut capabilities: Vec<String> = config.capabilities.iter().cloned().collect();
+    capabilities.extend(agent.pools.names().map(|name| format!("pool={name}")));
     capabilities.extend(config.allow_command.iter().map(|program| format!("program={program}")));
     let mut runners = vec!["noop".to_owned()];
     let mut cli_version = String::new();
@@ -103,5 +107,5 @@ async fn offer(config: &Config, agent: &Assembled) -> Offer {
     if agent.command.is_some() {
         runners.push("command".to_owned());
     }
-    Offer { slots: agent.slots, capabilities, cli_version, warnings: agent.warnings.clone(), runners }
+    Offer { slots: agent.slots, capabilities, cli_version, warnings: agent.warnings.clone(), runners, isolation: agent.sandbox.layers() }
 }

@@ -12,8 +12,18 @@
 //! ```
 //!
 //! A child ends by itself, or by the ladder: interrupt, SIGINT, SIGTERM, tree kill. Causes are a deadline
-//! on `CLOCK_BOOTTIME` (`timeout`), silence (`hang`), no renewal (`lost_agent`), too much output
-//! (`limit_output`), or an agent that asks. The end is: child reaped, tree empty, pipes drained.
+//! on `CLOCK_BOOTTIME` (`timeout`), no renewal (`lost_agent`), too much output (`limit_output`) or memory (`crash`),
+//! an agent that asks, or a hang, each kind with its own timer and its own words:
+//!
+//! | Timer | Fires when | Cause |
+//! |---|---|---|
+//! | start, 60 s unless the agent is told otherwise | nothing came on standard output yet | `no_first_event` |
+//! | silence, from the assignment | no output and no other sign of life (see [`life`]) | `hang` |
+//! | linger, 10 s | a conversation closed its output before a result, and lives | `closed_output` |
+//! | linger, 10 s | a result is there and the input closed, and it lives | `lingering`: no hang, the result stands |
+//!
+//! They bite without the agent. A child that is gone without a result is no hang: its runner calls it a crash. The
+//! end is: child reaped, tree empty, pipes drained.
 //!
 //! The client side for the agent is in [`client`]. Nothing here knows tasks, models or outcomes.
 
@@ -25,10 +35,13 @@ pub mod ending;
 pub mod exit;
 pub mod input;
 pub mod ladder;
+pub mod life;
 pub mod machine;
 pub mod output;
+pub mod program;
 pub mod record;
 pub mod redact;
+pub mod report;
 pub mod result_line;
 pub mod run;
 pub mod segments;

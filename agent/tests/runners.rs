@@ -12,16 +12,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch_agent::credentials::Pools;
+use orch_agent::credentials::health::Checker;
+use orch_agent::credentials::settings::{PoolSettings, Source};
 use orch_agent::homes::Homes;
 use orch_agent::reexec::SelfExe;
 use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
 use orch_agent::runner::command::{AllowedPrograms, CommandRunner};
 use orch_agent::runner::environment::HostEnvironment;
+use orch_agent::runner::limits::AgentLimits;
+use orch_agent::runner::share::OutputShare;
 use orch_agent::runner::supervised::{self, Action, Watcher};
 use orch_agent::runner::{
     AttemptHandle, AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Live,
     OnLoss, Outcome, Prompt, Runner, Work, WorkerSettings, link,
 };
+use orch_agent::sandbox::Sandbox;
 use orch_agent::supervisor::client::{End, Launcher, leftovers};
 use orch_agent::supervisor::spec::Secrets;
 use orch_agent::supervisor::stop::StopCause;
@@ -52,13 +58,32 @@ impl Agent {
         let key = self.dir.path().join("key");
         fs::write(&key, "sk-canary-0123456789\n").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-        let settings = ClaudeSettings {
+        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), self.settings(&program, key))
+    }
+
+    /// The same with limits of the agent.
+    fn limited(&self, script: &str, limits: AgentLimits) -> ClaudeRunner {
+        drop(self.claude(script));
+        let (program, key) = (self.dir.path().join("claude"), self.dir.path().join("key"));
+        let share = OutputShare::new(limits.agent_output_bytes);
+        let settings = ClaudeSettings { limits, share, ..self.settings(&program, key) };
+        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), settings)
+    }
+
+    fn settings(&self, program: &Path, key: PathBuf) -> ClaudeSettings {
+        ClaudeSettings {
             program: program.to_str().unwrap().to_owned(),
-            api_key_file: Some(key),
             api_base_url: Some("http://127.0.0.1:9".to_owned()),
             host: HostEnvironment::pick([]),
-        };
-        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), settings)
+            pools: self.pools(Source::ApiKey(key)),
+            ..ClaudeSettings::default()
+        }
+    }
+
+    /// A pool `default` with this credential.
+    fn pools(&self, source: Source) -> Pools {
+        let pool = PoolSettings { name: "default".to_owned(), source, workers: [].into(), base_url: None };
+        Pools::open(&[pool], &self.dir.path().join("data"), Checker::default()).unwrap()
     }
 
     fn command(&self) -> CommandRunner {
@@ -167,7 +192,7 @@ async fn the_cli_gets_its_prompt_place_and_key_and_its_answer_is_reported() {
     let stderr =
         fs::read_to_string(agent.dir.path().join("data/tasks/7-0/attempts/1/stderr.000000")).unwrap();
     assert_eq!(stderr, format!("key {}\n", "*".repeat(20)));
-    let system = agent.dir.path().join("data/tasks/7-0/attempts/1/system-prompt.md");
+    let system = agent.dir.path().join("data/tasks/7-0/attempts/1/given/system-prompt.md");
     assert_eq!(fs::read_to_string(system).unwrap(), "You are Anga.");
 }
 
@@ -297,16 +322,225 @@ async fn what_cannot_start_is_a_typed_outcome() {
     let missing = ClaudeRunner::new(
         agent.launcher.clone(),
         Arc::clone(&agent.homes),
-        ClaudeSettings {
-            program: "no-such-cli".to_owned(),
-            api_key_file: None,
-            api_base_url: None,
-            host: HostEnvironment::pick([]),
-        },
+        ClaudeSettings { program: "no-such-cli".to_owned(), ..ClaudeSettings::default() },
     );
     assert_eq!(
         run(&missing, &|_| ()).await,
         (Outcome::SpawnFailed, "the CLI \"no-such-cli\" was not found".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn what_a_worker_gives_lies_where_the_cli_can_read_it_and_the_prompt_is_followed_by_the_context() {
+    let agent = Agent::new();
+    let script = format!("printf '%s\\n' \"$@\" > args; read -r line; {INIT}; {DONE}; cat >/dev/null");
+    let mut work = claude_work("x");
+    work.worker.context_files = "# notes.md\nBe brief.\n".to_owned();
+    work.worker.setting_sources = vec!["project".to_owned()];
+    work.worker.settings_json = r#"{"env":{"COLOUR":"red"}}"#.to_owned();
+    work.worker.mcp_config_json = r#"{"mcpServers":{"demo":{"command":"demo"}}}"#.to_owned();
+    let report = end(&agent.claude(&script), spec(Work::Claude(Box::new(work.clone())))).await;
+    assert_eq!(report.outcome, Outcome::Ok);
+    assert_eq!(report.detail, "the tool server \"demo\" was not started", "the fake says nothing of it");
+    let given = agent.dir.path().join("data/tasks/7-0/attempts/1/given");
+    assert_eq!(fs::metadata(&given).unwrap().permissions().mode() & 0o777, 0o700);
+    let read = |name: &str| fs::read_to_string(given.join(name)).unwrap();
+    assert_eq!(read("system-prompt.md"), "You are Anga.\n\n# notes.md\nBe brief.\n");
+    assert_eq!(read("settings.json"), r#"{"env":{"COLOUR":"red"}}"#);
+    assert_eq!(read("mcp.json"), r#"{"mcpServers":{"demo":{"command":"demo"}}}"#);
+    let args = fs::read_to_string(agent.work_dir().join("args")).unwrap();
+    for expected in [
+        "--setting-sources\nproject\n".to_owned(),
+        format!("--settings\n{}/settings.json\n", given.display()),
+        format!("--mcp-config\n{}/mcp.json\n", given.display()),
+        "--strict-mcp-config\n".to_owned(),
+    ] {
+        assert!(args.contains(&expected), "{expected} in {args}");
+    }
+    work.worker.settings_json = r#"{"env":{"ANTHROPIC_BASE_URL":"http://elsewhere"}}"#.to_owned();
+    let refused = end(&agent.claude(&script), spec(Work::Claude(Box::new(work)))).await;
+    assert_eq!(refused.outcome, Outcome::SpawnFailed, "it would take the key elsewhere");
+}
+
+#[tokio::test]
+async fn a_cli_that_ignores_a_sub_agent_is_stopped_before_it_works() {
+    let agent = Agent::new();
+    let init = INIT.replace("\"session_id\"", "\"agents\":[\"Explore\"],\"session_id\"");
+    let script = format!("read -r line; {init}; read -r interrupt; echo stopped > stopped; exit 0");
+    let mut work = claude_work("x");
+    work.worker.subagents_json = r#"{"helper":{"description":"helps","prompt":"Help."}}"#.to_owned();
+    let report = end(&agent.claude(&script), spec(Work::Claude(Box::new(work)))).await;
+    assert_eq!(
+        (report.outcome, report.detail.as_str()),
+        (
+            Outcome::SpawnFailed,
+            "the CLI did not take over what it was given: the sub-agent \"helper\" is missing"
+        )
+    );
+    assert!(agent.work_dir().join("stopped").exists());
+}
+
+#[tokio::test]
+async fn a_pool_nobody_has_is_a_matter_of_credentials_and_nothing_is_started() {
+    let agent = Agent::new();
+    let mut work = claude_work("x");
+    work.worker.pool = "gold".to_owned();
+    let report = end(&agent.claude("touch started"), spec(Work::Claude(Box::new(work)))).await;
+    assert_eq!(report.outcome, Outcome::Auth);
+    assert!(report.detail.contains("\"gold\""), "{}", report.detail);
+    assert!(!agent.work_dir().join("started").exists());
+}
+
+#[tokio::test]
+async fn an_attempt_that_waits_for_a_credential_is_stopped_at_once() {
+    let agent = Agent::new();
+    drop(agent.claude("touch started"));
+    let slow = Source::Helper {
+        command: vec!["/bin/sleep".to_owned(), "628".to_owned()],
+        ttl: Duration::from_secs(1),
+    };
+    let (program, key) = (agent.dir.path().join("claude"), agent.dir.path().join("key"));
+    let settings = ClaudeSettings { pools: agent.pools(slow), ..agent.settings(&program, key) };
+    let runner = ClaudeRunner::new(agent.launcher.clone(), Arc::clone(&agent.homes), settings);
+    let (handle, running) = start(runner.clone(), spec(Work::Claude(Box::new(claude_work("x")))));
+    until("it is prepared", || agent.work_dir().exists()).await;
+    handle.stop.send_replace(Some(StopCause::Cancelled));
+    let report = joined(running).await;
+    assert_eq!(
+        (report.outcome, report.detail.as_str()),
+        (Outcome::Cancelled, "it was cancelled while it waited for a credential")
+    );
+    let mut lonely = spec(Work::Claude(Box::new(claude_work("x"))));
+    lonely.limits.stop_after = Some(Duration::from_millis(100));
+    assert_eq!(end(&runner, lonely).await.outcome, Outcome::LostAgent);
+    assert!(!agent.work_dir().join("started").exists());
+}
+
+#[tokio::test]
+async fn every_kind_of_hang_is_told_in_its_own_words() {
+    let tool =
+        r#"echo '{"type":"assistant","message":{"id":"a","content":[{"type":"tool_use","name":"Bash"}]}}'"#;
+    let answer = r#"echo '{"type":"user","message":{"content":[{"type":"tool_result"}]}}'"#;
+    let hang = "trap 'exit 0' INT; while :; do sleep 0.1; done";
+    for (script, detail) in [
+        (hang.to_owned(), "it said nothing from its start to the end of the start limit"),
+        (
+            format!("{INIT}; {hang}"),
+            "it said nothing for longer than the silence limit, while it asked the model",
+        ),
+        (
+            format!("{INIT}; {tool}; {hang}"),
+            "it said nothing for longer than the silence limit, while the tool Bash ran",
+        ),
+        (
+            format!("{INIT}; {tool}; {answer}; {hang}"),
+            "it said nothing for longer than the silence limit, while it asked the model after the result of a tool",
+        ),
+        (format!("{INIT}; exec >&-; {hang}"), "it closed its output without a result and did not exit"),
+    ] {
+        let agent = Agent::new();
+        let closes = script.contains("exec >&-");
+        let limits = AgentLimits {
+            start: Duration::from_millis(500),
+            linger: Duration::from_millis(200),
+            ..AgentLimits::default()
+        };
+        let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
+        // Long enough for the loop of the fake, which uses a little CPU, to be nothing.
+        attempt.limits.silence = Some(Duration::from_millis(if closes { 20_000 } else { 700 }));
+        let report = end(&agent.limited(&format!("read -r line; {script}"), limits), attempt).await;
+        assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Hang, detail));
+        let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
+        let again = agent.claude("").judge_left(&dir, false).unwrap();
+        assert_eq!(again.detail, detail, "what lies on the disk says the same");
+    }
+}
+
+#[tokio::test]
+async fn a_result_stands_whatever_the_cli_does_afterwards() {
+    let agent = Agent::new();
+    let limits = AgentLimits { linger: Duration::from_millis(200), ..AgentLimits::default() };
+    let script = format!("trap '' INT TERM; read -r line; {INIT}; {DONE}; while :; do sleep 0.1; done");
+    let report = end(&agent.limited(&script, limits), spec(Work::Claude(Box::new(claude_work("x"))))).await;
+    assert_eq!((report.outcome, report.answer.as_deref()), (Outcome::Ok, Some("done")));
+    assert_eq!(report.detail, "it did not exit after its result and was ended");
+    assert_eq!(report.signal, Some(9));
+}
+
+#[tokio::test]
+async fn an_attempt_that_outgrows_its_memory_is_a_crash_with_figures() {
+    let agent = Agent::new();
+    let limits = AgentLimits { memory_bytes: Some(64 << 20), ..AgentLimits::default() };
+    let script = format!(
+        "read -r line; {INIT}; head -c 200000000 /dev/zero | tail -c 200000000 | {{ sleep 629; cat; }} >/dev/null"
+    );
+    let report = end(&agent.limited(&script, limits), spec(Work::Claude(Box::new(claude_work("x"))))).await;
+    assert_eq!(report.outcome, Outcome::Crash);
+    assert!(report.detail.starts_with("it used more memory than an attempt may ("), "{}", report.detail);
+    assert!(report.detail.ends_with(" of 64.0 MiB)") && report.peak_memory_bytes > 64 << 20);
+}
+
+#[tokio::test]
+async fn when_all_attempts_wrote_too_much_the_one_with_the_most_is_stopped() {
+    let agent = Agent::new();
+    let share = OutputShare::new(8 << 20);
+    let allowed = AllowedPrograms::find(&["sh".to_owned()], "/bin").unwrap();
+    let host = HostEnvironment::pick([]);
+    let runner = CommandRunner::new(agent.launcher.clone(), Arc::clone(&agent.homes), allowed, host).bounded(
+        Sandbox::default(),
+        AgentLimits::default(),
+        share,
+    );
+    let modest = "head -c 1000000 /dev/zero; while [ ! -e go ]; do sleep 0.05; done";
+    let (handle, modest) = start(runner.clone(), command("sh", &["-c", modest]));
+    until("it has written", || handle.live.borrow().transcript_bytes == 1_000_000).await;
+    let mut flood = command("sh", &["-c", "cat /dev/zero"]);
+    flood.key.task = 1;
+    let flood = end(&runner, flood).await;
+    assert_eq!(
+        (flood.outcome, flood.detail.as_str()),
+        (
+            Outcome::LimitOutput,
+            "the agent's attempts together wrote more than they may, and this one the most"
+        )
+    );
+    fs::write(agent.work_dir().join("go"), "").unwrap();
+    assert_eq!(joined(modest).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_resumed_process_counts_its_money_from_nothing() {
+    let agent = Agent::new();
+    let session = Uuid::from_u128(7);
+    // What the CLI was seen to do: the figures of a resumed process begin at 0.
+    let script = format!(
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+         read -r line; {INIT}; {DONE}; cat >/dev/null"
+    );
+    let runner = agent.claude(&script);
+    let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
+    for number in [1, 2] {
+        attempt.key.attempt = number;
+        let report = end(&runner, attempt.clone()).await;
+        assert_eq!((report.outcome, report.usage.cost_micro_usd), (Outcome::Ok, 250_000), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn lines_nobody_can_read_cost_nothing_but_themselves() {
+    let agent = Agent::new();
+    let big = "head -c 40000000 /dev/zero | tr '\\0' x; echo; printf '\\377\\376{\"type\":\\n'";
+    let script = format!("read -r line; {INIT}; {big}; {DONE}; cat >/dev/null");
+    let report = end(&agent.claude(&script), spec(Work::Claude(Box::new(claude_work("x"))))).await;
+    assert_eq!((report.outcome, report.answer.as_deref()), (Outcome::Ok, Some("done")));
+    assert!(report.transcript_bytes > 40_000_000);
+
+    let half = Agent::new();
+    let script = format!("read -r line; {INIT}; printf '{{\"type\":\"result\",\"is_err'; exit 0");
+    let report = end(&half.claude(&script), spec(Work::Claude(Box::new(claude_work("x"))))).await;
+    assert_eq!(
+        (report.outcome, report.detail.as_str()),
+        (Outcome::Crash, "the CLI ended without a result: exit code 0")
     );
 }
 
@@ -408,7 +642,8 @@ async fn a_mistake_in_reading_the_output_ends_the_child() {
     let place = support::Place::new("echo x; exec sleep 622");
     let (_handle, link) = link();
     let (secrets, mut clumsy) = (Secrets::default(), Clumsy);
-    let run = supervised::run(&place.launcher, &place.spec, &secrets, link, &mut clumsy);
+    let seat = OutputShare::new(u64::MAX).take_seat();
+    let run = supervised::run(&place.launcher, &place.spec, &secrets, seat, link, &mut clumsy);
     let ended = tokio::time::timeout(PATIENCE, run).await.expect("it ends").unwrap();
     assert!(
         matches!(&ended.end, End::Lost { detail } if detail.contains("a mistake in the agent")),

@@ -48,7 +48,7 @@ fn terms(row: &Row) -> Terms {
 }
 
 fn facts(row: &Row, chunk: usize) -> Facts {
-    let mut observer = Observer::new(Demands { structured: terms(row).structured, max_turns: None });
+    let mut observer = Observer::new(Demands { structured: terms(row).structured, ..Demands::default() });
     for piece in row.bytes.chunks(chunk) {
         observer.push(piece);
     }
@@ -56,11 +56,11 @@ fn facts(row: &Row, chunk: usize) -> Facts {
 }
 
 fn exit(row: &Row) -> ExitRecord {
-    let stopped = |cause| Some(StopFact { cause, stdout_len: 0, rung: Rung::Interrupt });
+    let stopped = |cause, stdout_len| Some(StopFact { cause, stdout_len, rung: Rung::Interrupt });
     let stop = match row.outcome.word() {
-        "cancelled" => stopped(StopCause::Cancelled),
-        "hang" => stopped(StopCause::Hang),
-        "timeout" => stopped(StopCause::Timeout),
+        "cancelled" => stopped(StopCause::Cancelled, 0),
+        "hang" => stopped(StopCause::Hang, row.bytes.len() as u64),
+        "timeout" => stopped(StopCause::Timeout, row.bytes.len() as u64),
         _ => None,
     };
     let (code, signal) = if row.exit < 0 { (None, Some(-row.exit)) } else { (Some(row.exit), None) };
@@ -86,6 +86,23 @@ fn every_recorded_stream_is_judged_as_listed() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a person reads of every recorded run that did not succeed, and of every one with something to tell.
+#[test]
+fn endings_are_told_in_these_words() {
+    let mut told = String::new();
+    for row in rows() {
+        let verdict = judge(&facts(&row, usize::MAX), terms(&row), &exit(&row), "", 1_795_210_000);
+        if verdict.outcome == Outcome::Ok && verdict.detail.is_empty() {
+            continue;
+        }
+        let wait =
+            verdict.retry_after.map_or_else(String::new, |wait| format!(" [after {} s]", wait.as_secs()));
+        let (word, detail) = (verdict.outcome.word(), verdict.detail);
+        told.push_str(&format!("{}: {word}{wait}: {detail}\n", row.name));
+    }
+    insta::assert_snapshot!(told);
 }
 
 /// Listed as a crash; without a word on standard output it cannot be told from refused arguments.

@@ -125,6 +125,7 @@ pub struct ServerTls {
 struct ServerState {
     config: Arc<ServerConfig>,
     identity: Identity,
+    expires: Option<SystemTime>,
 }
 
 impl ServerTls {
@@ -149,6 +150,12 @@ impl ServerTls {
         self.state.load().identity.clone()
     }
 
+    /// When its certificate ends; `None` if that is before 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.state.load().expires
+    }
+
     /// Reads the same files again. The identity may change, for instance to a new trust domain.
     ///
     /// # Errors
@@ -161,7 +168,9 @@ impl ServerTls {
     fn read(files: &TlsFiles, now: SystemTime) -> Result<ServerState, TlsError> {
         let material = Material::load(files, now)?;
         let config = Arc::new(material.server_config(files)?);
-        Ok(ServerState { config, identity: material.identity })
+        let leaf = material.own.cert.first().and_then(|leaf| Validity::of(leaf));
+        let expires = leaf.and_then(|dates| dates.ends());
+        Ok(ServerState { config, identity: material.identity, expires })
     }
 }
 
@@ -179,6 +188,7 @@ pub(crate) struct ClientState {
     pub(crate) verifier: Arc<WebPkiServerVerifier>,
     pub(crate) authorities: Vec<Fingerprint>,
     identity: Identity,
+    expires: Option<SystemTime>,
 }
 
 impl ClientTls {
@@ -195,6 +205,12 @@ impl ClientTls {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.state.load().identity.clone()
+    }
+
+    /// When its certificate expires; `None` for a date before 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.state.load().expires
     }
 
     /// Fingerprints of the trusted authorities, in the order of the file.
@@ -281,6 +297,8 @@ impl Material {
         let verifier = WebPkiServerVerifier::builder_with_provider(self.roots, Arc::clone(&provider))
             .build()
             .map_err(|error| TlsError::Unusable { path: files.ca.clone(), source: Box::new(error) })?;
+        let leaf = self.own.cert.first().and_then(|leaf| Validity::of(leaf));
+        let expires = leaf.and_then(|dates| dates.ends());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Unusable { path: files.cert.clone(), source: Box::new(error) })?
@@ -289,7 +307,7 @@ impl Material {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         let authorities = self.authorities.iter().map(|der| fingerprint(der)).collect();
-        Ok(ClientState { config, verifier, authorities, identity: self.identity })
+        Ok(ClientState { config, verifier, authorities, identity: self.identity, expires })
     }
 
     /// The own chain with the authority that issued it at the end. A client does not need the authority, but one that

@@ -41,6 +41,12 @@ impl Validity {
         }
     }
 
+    /// When it ends; `None` before 1970.
+    pub(crate) fn ends(self) -> Option<SystemTime> {
+        let seconds = u64::try_from(self.not_after).ok()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+
     /// True once less than a third of the whole period is left: the usual moment to renew.
     pub(crate) fn due_for_renewal(self, now: SystemTime) -> bool {
         let left = self.not_after.saturating_sub(unix_seconds(now));

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod fleet;
+pub(crate) mod local;
 pub(crate) mod parse;
 pub(crate) mod setup;
 pub(crate) mod submit;
@@ -22,7 +24,7 @@ pub(crate) mod work;
     arg_required_else_help = true,
     disable_help_subcommand = true,
     disable_help_flag = true,
-    max_term_width = 110,
+    max_term_width = 100,
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -38,32 +40,44 @@ const HELP_TEMPLATE: &str = "\
 {usage-heading} {usage}
 
 Start here
-  dev      Run a coordinator and agents in this terminal
-  demo     Rehearse a run with a stand-in, offline, and clean up
-  init     Create a CA and certificates for a coordinator and its first agent
-  certs    Issue and show certificates
+  dev         Run a coordinator and agents in this terminal
+  demo        Rehearse a run with a stand-in, offline, and clean up
+  init        Create a CA and certificates for a coordinator and its first agent
+  certs       Issue and show certificates
 
 Work
-  submit   Queue a run and print its reference
-  run      Submit, follow, print the results, exit with the outcome
-  watch    Live view of a run, or of everything
-  status   The fleet, or one run or task, in one screen
-  ls       List runs, or the tasks of one
-  logs     Show or follow the transcript of a task
-  result   Print the results of a run or task
-  wait     Block until references reach a state
-  cancel   Stop runs or tasks
-  retry    Run failed, cancelled and skipped tasks again
-  explain  Say why a task is where it is
+  submit      Queue a run and print its reference
+  run         Submit, follow, print the results, exit with the outcome
+  watch       Live view of a run, or of everything
+  status      The fleet, or one run or task, in one screen
+  ls          List runs, or the tasks of one
+  logs        Show or follow the transcript of a task
+  result      Print the results of a run or task
+  wait        Block until references reach a state
+  cancel      Stop runs or tasks
+  retry       Run failed, cancelled and skipped tasks again
+  explain     Say why a task is where it is
 
 Fleet
-  agents   List the agents
-  bench    Measure this installation
+  agents      Show, drain, label and test agents
+  workers     Show, check and reload workers
+  events      What happens everywhere, as it was recorded
+  doctor      Check certificates, clock, network, agents and credentials
+  bench       Measure this installation
+
+Administration
+  context     Choose, add and remove coordinators
+  config      Show and change the configuration file
+  schema      Print the JSON Schema of output, run files or configuration
+  completions Print the completion script of a shell
+  help        Explain a command, an error code or an outcome
 
 {options}
+
 References: name/number is a run, name/number/task is a task, @last is your newest run.
-Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed,
-5 unreachable, 6 conflict, 7 limit, 8 some failed, 9 cancelled, 10 no agent can run it, 124 --timeout, 130 interrupted.
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage,
+3 not found, 4 not allowed, 5 unreachable, 6 conflict, 7 limit, 8 some failed, 9 cancelled,
+10 no agent can run it, 124 --timeout, 130 interrupted.
 ";
 
 /// What every command takes.
@@ -72,7 +86,7 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 
 pub(crate) struct Global {
     #[command(flatten)]
     pub(crate) connection: Connection,
-    /// Output on stdout
+    /// table, wide, json, jsonl, yaml, name or none
     #[arg(
         short,
         long,
@@ -80,23 +94,45 @@ pub(crate) struct Global {
         hide_env_values = true,
         env = "ORCHCTL_OUTPUT",
         value_name = "FORMAT",
-        default_value = "table"
+        hide_possible_values = true
     )]
-    pub(crate) output: Format,
-    /// Live display of commands that follow a run
+    pub(crate) output: Option<OutputFormat>,
+    /// Only these fields of the JSON, such as ref,state
+    #[arg(long, global = true, value_name = "FIELD,...", value_delimiter = ',')]
+    pub(crate) fields: Vec<String>,
+    /// Moments for people: relative, iso or unix
+    #[arg(
+        long,
+        global = true,
+        hide_env_values = true,
+        env = "ORCHCTL_TIME",
+        value_name = "STYLE",
+        hide_possible_values = true
+    )]
+    pub(crate) time: Option<TimeStyle>,
+    /// Followed runs: auto, tty, plain, jsonl or none
     #[arg(
         long,
         global = true,
         hide_env_values = true,
         env = "ORCHCTL_PROGRESS",
         value_name = "MODE",
-        default_value = "auto"
+        hide_possible_values = true
     )]
-    pub(crate) progress: Progress,
-    /// Colour: also NO_COLOR and CLICOLOR_FORCE
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub(crate) color: When,
-    /// Longest time for this command, such as 90s or 10m; the work goes on
+    pub(crate) progress: Option<Progress>,
+    /// Colour: auto, always or never; also NO_COLOR and CLICOLOR_FORCE
+    #[arg(long, global = true, value_name = "WHEN", hide_possible_values = true)]
+    pub(crate) color: Option<When>,
+    /// Refuse rather than ask; CI in the environment implies it
+    #[arg(long, global = true)]
+    pub(crate) no_input: bool,
+    /// Answer questions with yes
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+    /// Print help without a pager
+    #[arg(long, global = true)]
+    pub(crate) no_pager: bool,
+    /// Limit, such as 90s or 10m; the work goes on
     #[arg(long, global = true, hide_env_values = true, env = "ORCHCTL_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     pub(crate) timeout: Option<Duration>,
     /// Say less on stderr: -q no hints, -qq nothing but errors
@@ -114,6 +150,10 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
+    /// Context of the configuration file [env: ORCHCTL_CONTEXT]
+    // Not `--context`: that is the material of `submit` and `run`.
+    #[arg(short = 'c', long = "context-name", global = true, value_name = "NAME")]
+    pub(crate) context_name: Option<String>,
     /// Coordinator, such as https://box-0:7443
     #[arg(long, global = true, hide_env_values = true, env = "ORCHCTL_ENDPOINT", value_name = "URL")]
     pub(crate) endpoint: Option<String>,
@@ -128,19 +168,50 @@ pub(crate) struct Connection {
     pub(crate) tls_key: Option<PathBuf>,
 }
 
-/// What stdout carries.
+/// What `-o` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// For people
     Table,
+    /// For people, with every column and nothing cut
+    Wide,
     /// One JSON value
     Json,
     /// One JSON value a line, as things happen
     Jsonl,
+    /// The value of json, as YAML
+    Yaml,
     /// References or names alone
     Name,
     /// Nothing
     None,
+}
+
+/// What a command has to hand to [`crate::output::Out`]: `wide` is a table, `yaml` and a choice of fields are the
+/// values of `json`, written otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Text or a table for people.
+    Table,
+    /// One value.
+    Json,
+    /// Values one by one, as things happen.
+    Jsonl,
+    /// References or names alone.
+    Name,
+    /// Nothing.
+    None,
+}
+
+/// How moments are shown to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TimeStyle {
+    /// How long ago
+    Relative,
+    /// RFC 3339 in UTC
+    Iso,
+    /// Seconds since 1970
+    Unix,
 }
 
 /// How a command that follows a run shows it.
@@ -207,10 +278,26 @@ pub(crate) enum Command {
     Retry(work::RetryArgs),
     /// Say why a task is where it is
     Explain(work::ExplainArgs),
-    /// List the agents
-    Agents(work::AgentsArgs),
+    /// Show, drain, label and test agents
+    Agents(fleet::AgentsArgs),
+    /// Show, check and reload workers
+    Workers(fleet::WorkersArgs),
+    /// What happens everywhere, as it was recorded
+    Events(fleet::EventsArgs),
+    /// Check certificates, clock, network, agents and credentials
+    Doctor(fleet::DoctorArgs),
     /// Measure this installation
     Bench(work::BenchArgs),
+    /// Choose, add and remove coordinators
+    Context(local::ContextArgs),
+    /// Show and change the configuration file
+    Config(local::ConfigArgs),
+    /// Print the JSON Schema of output, run files or configuration
+    Schema(local::SchemaArgs),
+    /// Print the completion script of a shell
+    Completions(local::CompletionsArgs),
+    /// Explain a command, an error code or an outcome
+    Help(local::HelpArgs),
 }
 
 #[cfg(test)]
@@ -228,7 +315,7 @@ mod tests {
     fn the_overview_lists_every_command_with_its_own_description() {
         for command in Cli::command().get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            let line = format!("  {:<8} {about}\n", command.get_name());
+            let line = format!("  {:<11} {about}\n", command.get_name());
             assert!(HELP_TEMPLATE.contains(&line), "the overview lacks {line:?}");
         }
     }
@@ -236,7 +323,7 @@ mod tests {
     #[test]
     fn global_flags_may_follow_the_command() {
         let cli = Cli::try_parse_from(["orchctl", "ls", "-o", "json", "--timeout", "10m"]).unwrap();
-        assert_eq!(cli.global.output, Format::Json);
+        assert_eq!(cli.global.output, Some(OutputFormat::Json));
         assert_eq!(cli.global.timeout, Some(Duration::from_secs(600)));
     }
 

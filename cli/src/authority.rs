@@ -7,13 +7,14 @@ use std::time::SystemTime;
 use orch_certs::ca::CaError;
 use orch_certs::{Ca, Identity, LeafRequest, LeafStatus, Role, TlsFiles};
 use orch_proto::codes::ErrorCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 
 /// Something that was made or kept.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Item {
     pub(crate) what: String,
     pub(crate) path: PathBuf,

@@ -20,6 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::refs::Reference;
 use crate::retry::{self, FullJitter, GaveUp, Limits};
 
+mod admin;
 pub(crate) mod bulk;
 pub(crate) mod events;
 pub(crate) mod submission;
@@ -47,8 +48,7 @@ impl Client {
     /// # Errors
     /// Certificate files that cannot be used.
     pub(crate) fn new(context: &Context) -> Outcome<Self> {
-        let tls =
-            ClientTls::load(context.tls.clone(), SystemTime::now()).map_err(|error| tls_failure(&error))?;
+        let tls = tls(context, SystemTime::now())?;
         let endpoint = Endpoint::from_shared(context.endpoint.clone())
             .map_err(|error| {
                 Failure::usage(format!("the endpoint {:?} is not a URL", context.endpoint)).chain(&error)
@@ -60,7 +60,7 @@ impl Client {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_with_connector_lazy(Connector::new(Arc::new(tls)));
+        let channel = endpoint.connect_with_connector_lazy(Connector::new(tls));
         Ok(Self::over(channel, &context.endpoint))
     }
 
@@ -173,10 +173,19 @@ impl Client {
         self.call(async || self.runs().cancel_run(request.clone()).await).await
     }
 
-    /// Queues again what did not succeed.
-    pub(crate) async fn retry(&self, reference: &str, force: bool) -> Outcome<v1::RetryRunResponse> {
-        let request =
-            v1::RetryRunRequest { r#ref: reference.to_owned(), force, request_id: new_request_id(), from: String::new() };
+    /// Queues again what did not succeed, or everything from the task `from` on if it names one.
+    pub(crate) async fn retry(
+        &self,
+        reference: &str,
+        from: &str,
+        force: bool,
+    ) -> Outcome<v1::RetryRunResponse> {
+        let request = v1::RetryRunRequest {
+            r#ref: reference.to_owned(),
+            force,
+            request_id: new_request_id(),
+            from: from.to_owned(),
+        };
         self.call(async || self.runs().retry_run(request.clone()).await).await
     }
 
@@ -258,6 +267,12 @@ pub(crate) fn incomplete(call: &str) -> Failure {
 
 fn page_size(limit: usize) -> i32 {
     i32::try_from(limit).map_or(PAGE, |limit| limit.clamp(1, PAGE))
+}
+
+/// The certificates of a context, read and checked.
+pub(crate) fn tls(context: &Context, now: SystemTime) -> Outcome<Arc<ClientTls>> {
+    let tls = ClientTls::load(context.tls.clone(), now).map_err(|error| tls_failure(&error))?;
+    Ok(Arc::new(tls))
 }
 
 fn tls_failure(error: &TlsError) -> Failure {

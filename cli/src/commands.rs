@@ -8,16 +8,28 @@ use crate::session::Session;
 
 mod agents;
 mod bench;
+mod bulk;
 mod certs;
+pub(crate) mod completions;
+mod config;
+pub(crate) mod consent;
+mod context;
+mod doctor;
+mod events;
 mod explain;
 mod follow;
+mod help;
 mod init;
 mod list;
 mod logs;
+mod schema;
+mod shown;
 mod status;
 mod steer;
 mod submit;
 mod tables;
+mod watching;
+mod workers;
 
 /// Runs a command to its exit code. `timeout` is for commands that have to clean up before they end.
 pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Duration>) -> Outcome {
@@ -42,8 +54,16 @@ pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Dur
         Command::Cancel(args) => steer::cancel(session, args).await,
         Command::Retry(args) => steer::retry(session, args).await,
         Command::Explain(args) => explain::run(session, args).await,
-        Command::Agents(_) => agents::run(session).await,
+        Command::Agents(args) => agents::run(session, args).await,
+        Command::Workers(args) => workers::run(session, args).await,
+        Command::Events(args) => events::run(session, args).await,
+        Command::Doctor(_) => doctor::run(session).await,
         Command::Bench(args) => bench::run(session, args).await,
+        Command::Context(args) => context::run(session, args),
+        Command::Config(args) => config::run(session, args),
+        Command::Schema(args) => schema::run(session, args),
+        Command::Completions(args) => completions::run(session, &args),
+        Command::Help(args) => help::run(session, &args),
     }
 }
 

@@ -3,14 +3,15 @@
 //! | Order | Source |
 //! |---|---|
 //! | 1 | `--endpoint --tls-ca --tls-cert --tls-key`, or their `ORCHCTL_*` variables, each for itself |
-//! | 2 | the file that `ORCHCTL_CONTEXT_FILE` names |
-//! | 3 | `.orch-dev/context.json`, here or in a directory above, only with a loopback endpoint and only our own file |
-//! | 4 | `~/.config/orchctl/config.toml` |
+//! | 2 | the context of `~/.config/orchctl/config.toml` that `-c` names |
+//! | 3 | the file that `ORCHCTL_CONTEXT_FILE` names |
+//! | 4 | the context of `~/.config/orchctl/config.toml` that `ORCHCTL_CONTEXT` names |
+//! | 5 | `.orch-dev/context.json`, here or in a directory above, only with a loopback endpoint and only our own file |
+//! | 6 | the `current` context of `~/.config/orchctl/config.toml` |
 //!
-//! Only the first file that is there counts. Rule 3 keeps a cloned repository, or a neighbour's `/tmp`, from
+//! Only the first that is there counts. Rule 5 keeps a cloned repository, or a neighbour's `/tmp`, from
 //! redirecting submissions. Nothing is dialled here.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -22,7 +23,9 @@ use orch_proto::codes::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Connection;
+use crate::config;
 use crate::failure::Failure;
+use crate::suggest::did_you_mean;
 
 /// Directory that `orchctl dev` keeps its state in.
 pub(crate) const DEV_DIR: &str = ".orch-dev";
@@ -31,7 +34,7 @@ pub(crate) const CONTEXT_FILE: &str = "context.json";
 /// Variable that names a context file.
 pub(crate) const CONTEXT_FILE_VAR: &str = "ORCHCTL_CONTEXT_FILE";
 /// Variable that chooses a context of the configuration file.
-const CONTEXT_NAME_VAR: &str = "ORCHCTL_CONTEXT";
+pub(crate) const CONTEXT_NAME_VAR: &str = "ORCHCTL_CONTEXT";
 /// Largest context or configuration file: a wrong path, such as a device, is refused instead of read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -52,10 +55,14 @@ pub(crate) struct Context {
     pub(crate) endpoint: String,
     /// Certificates and key; not yet read.
     pub(crate) tls: TlsFiles,
+    /// Name in the configuration file, if it comes from there.
+    pub(crate) name: Option<String>,
     /// Where this came from, for people.
     pub(crate) origin: String,
     /// What was passed over and why, for people.
     pub(crate) notes: Vec<String>,
+    /// Whether every command that changes something asks first.
+    pub(crate) confirm: bool,
 }
 
 /// A context as files hold it. Relative paths count from the file's directory.
@@ -76,21 +83,12 @@ pub(crate) struct ContextFile {
     pub(crate) tls_key: Option<PathBuf>,
 }
 
-/// `~/.config/orchctl/config.toml`.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ConfigFile {
-    /// Context in force when none is named.
-    pub(crate) current: Option<String>,
-    /// The contexts.
-    #[serde(default)]
-    pub(crate) contexts: BTreeMap<String, ContextFile>,
-}
-
 /// A context file that was found.
 struct Found {
     file: ContextFile,
     origin: String,
+    name: Option<String>,
+    confirm: bool,
 }
 
 /// Finds the context of a command.
@@ -104,9 +102,13 @@ pub(crate) fn resolve(flags: &Connection, around: &Surroundings<'_>) -> Result<C
         && flags.tls_ca.is_some()
         && flags.tls_cert.is_some()
         && flags.tls_key.is_some();
-    let found = if complete { None } else { find(around, &mut notes)? };
-    let (file, origin) =
-        found.map_or_else(|| (ContextFile::default(), "flags".to_owned()), |f| (f.file, f.origin));
+    let found = if complete { None } else { find(flags, around, &mut notes)? };
+    let Found { file, origin, name, confirm } = found.unwrap_or_else(|| Found {
+        file: ContextFile::default(),
+        origin: "flags".to_owned(),
+        name: None,
+        confirm: false,
+    });
     let Some(endpoint) = flags.endpoint.clone().or(file.endpoint) else {
         return Err(nothing_named(&notes));
     };
@@ -115,18 +117,29 @@ pub(crate) fn resolve(flags: &Connection, around: &Surroundings<'_>) -> Result<C
         cert: pick(flags.tls_cert.as_ref(), file.tls_cert, "--tls-cert", &origin)?,
         key: pick(flags.tls_key.as_ref(), file.tls_key, "--tls-key", &origin)?,
     };
-    Ok(Context { endpoint: normal_endpoint(&endpoint)?, tls, origin, notes })
+    Ok(Context { endpoint: normal_endpoint(&endpoint)?, tls, name, origin, notes, confirm })
 }
 
-fn find(around: &Surroundings<'_>, notes: &mut Vec<String>) -> Result<Option<Found>, Failure> {
+fn find(
+    flags: &Connection,
+    around: &Surroundings<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Found>, Failure> {
+    if let Some(name) = &flags.context_name {
+        return from_config(around, Some(name.clone()));
+    }
     if let Some(path) = (around.var)(CONTEXT_FILE_VAR).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
-        return Ok(Some(Found { file: read_context(&path)?, origin: path.display().to_string() }));
+        let origin = path.display().to_string();
+        return Ok(Some(Found { file: read_context(&path)?, origin, name: None, confirm: false }));
+    }
+    if let Some(name) = (around.var)(CONTEXT_NAME_VAR).filter(|name| !name.is_empty()) {
+        return from_config(around, Some(name));
     }
     if let Some(found) = find_upwards(around, notes)? {
         return Ok(Some(found));
     }
-    from_config(around)
+    from_config(around, None)
 }
 
 /// The nearest `.orch-dev/context.json`. One that may not be used ends the search: one further up is not meant either.
@@ -147,40 +160,49 @@ fn find_upwards(around: &Surroundings<'_>, notes: &mut Vec<String>) -> Result<Op
             ));
             return Ok(None);
         }
-        return Ok(Some(Found { file, origin: shown.to_string() }));
+        return Ok(Some(Found { file, origin: shown.to_string(), name: None, confirm: false }));
     }
     Ok(None)
 }
 
-fn from_config(around: &Surroundings<'_>) -> Result<Option<Found>, Failure> {
-    let Some(path) = config_path(around.var) else { return Ok(None) };
-    let text = match read_bounded(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::usage(format!("cannot read {}", path.display())).cause(error)),
+/// The context of this name, or the one in force.
+fn from_config(around: &Surroundings<'_>, name: Option<String>) -> Result<Option<Found>, Failure> {
+    let path = config::path(around.var);
+    let loaded = match &path {
+        Some(path) => config::load(path)?,
+        None => None,
     };
-    let config: ConfigFile = toml::from_str(&text).map_err(|error| {
-        Failure::usage(format!("{} is not a valid configuration", path.display())).cause(error)
-    })?;
-    let Some(name) = (around.var)(CONTEXT_NAME_VAR).or(config.current) else { return Ok(None) };
-    let Some(file) = config.contexts.get(&name) else {
-        let known: Vec<_> = config.contexts.keys().map(String::as_str).collect();
-        return Err(Failure::usage(format!("{} has no context {name:?}", path.display()))
-            .help(format!("it has: {}", known.join(", "))));
+    let (Some(path), Some(config)) = (path, loaded) else {
+        return match name {
+            Some(name) => Err(Failure::usage(format!(
+                "there is no context {name:?}: there is no configuration file"
+            ))
+            .help(format!(
+                "orchctl context add {name} --endpoint URL --tls-ca FILE --tls-cert FILE --tls-key FILE"
+            ))),
+            None => Ok(None),
+        };
     };
-    let file = anchored(file.clone(), beside(&path), (around.var)("HOME").as_deref());
-    Ok(Some(Found { file, origin: format!("{} context {name}", path.display()) }))
+    let Some(name) = name.or(config.current) else { return Ok(None) };
+    let Some(named) = config.contexts.get(&name) else {
+        let known = config.contexts.keys().map(String::as_str);
+        return Err(no_context(&path, &name, known));
+    };
+    let file = anchored(named.file.clone(), beside(&path), (around.var)("HOME").as_deref());
+    let origin = format!("{} context {name}", path.display());
+    Ok(Some(Found { file, origin, name: Some(name), confirm: named.confirm }))
 }
 
-/// Where the configuration file lies, if there is a home.
-pub(crate) fn config_path(var: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    Some(config_home(var)?.join("orchctl/config.toml"))
-}
-
-/// `$XDG_CONFIG_HOME` or `~/.config`.
-pub(crate) fn config_home(var: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let set = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))
+/// A name that no context has.
+pub(crate) fn no_context<'a>(path: &Path, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let known: Vec<_> = known.collect();
+    let failure = Failure::usage(format!("{} has no context {name:?}", path.display()));
+    let near = did_you_mean(name, known.iter().copied());
+    let failure = if near.is_empty() { failure } else { failure.help(near) };
+    match known.as_slice() {
+        [] => failure.and_help("it has none: orchctl context add NAME"),
+        [..] => failure.and_help(format!("it has: {}", known.join(", "))),
+    }
 }
 
 /// Reads a context file.
@@ -198,7 +220,8 @@ fn beside(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new("."))
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+/// The text of a file of a sane size.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
@@ -229,13 +252,13 @@ fn nothing_named(notes: &[String]) -> Failure {
     let failure = Failure::coded(ErrorCode::Unreachable, "no coordinator is named: no flag, no context file")
         .help("for a try on this machine: orchctl dev")
         .and_help(
-            "else name --endpoint, --tls-ca, --tls-cert and --tls-key, or export ORCHCTL_CONTEXT_FILE=FILE",
+            "else name --endpoint, --tls-ca, --tls-cert and --tls-key, or a context: orchctl context --help",
         );
     notes.iter().fold(failure, |failure, note| failure.cause(note))
 }
 
 /// `host:port` is taken as `https://host:port`; plain HTTP is not spoken.
-fn normal_endpoint(text: &str) -> Result<String, Failure> {
+pub(crate) fn normal_endpoint(text: &str) -> Result<String, Failure> {
     let endpoint = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let uri: http::Uri = endpoint.parse().map_err(|error: http::uri::InvalidUri| {
         Failure::usage(format!("the endpoint {text:?} is not a URL such as https://box-0:7443")).cause(error)

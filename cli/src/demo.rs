@@ -3,7 +3,7 @@
 //! plays the Claude CLI, and it is said so wherever somebody could take it for the real one.
 
 use std::fs;
-use std::io::{BufRead, IsTerminal, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,13 @@ use orch_proto::v1::{Run, RunSpec};
 
 use crate::args::Format;
 use crate::args::setup::DemoArgs;
+use crate::ask::agreed;
 use crate::client::submission::Submission;
 use crate::client::{Client, incomplete, new_request_id};
+use crate::dev::credential::{self, Consent, Credential};
 use crate::dev::fleet::{Fleet, News};
-use crate::dev::layout::{self, AgentPlan, CoordinatorPlan, Layout};
-use crate::dev::setup::{self, Credential, Setup};
+use crate::dev::layout::{self, AgentPlan, CoordinatorPlan, Given, Layout};
+use crate::dev::setup::{self, Setup};
 use crate::embedded;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
@@ -46,7 +48,7 @@ pub(crate) async fn run(out: &Out, args: DemoArgs, timeout: Option<Duration>) ->
     let spec = runfile::read("story.json", STORY.as_bytes())?;
     let spec = if args.real { capped(spec, args.max_cost) } else { spec };
     introduce(out, &args, &spec);
-    if args.real && !agreed(&args)? {
+    if args.real && !agreed(out, "Go on?", "demo --real asks before it spends money")? {
         return Ok(exit::CANCELLED);
     }
     let stage = Stage::new(&args)?;
@@ -82,22 +84,6 @@ fn capped(mut spec: RunSpec, cap: u64) -> RunSpec {
         }
     }
     spec
-}
-
-fn agreed(args: &DemoArgs) -> Outcome<bool> {
-    if args.yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("demo --real asks before it spends money, and stdin is no terminal")
-            .help("add --yes"));
-    }
-    let mut stderr = std::io::stderr();
-    // A question nobody can see gets no answer, which is no.
-    let _ = write!(stderr, "Go on? [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    Ok(read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Where it takes place.
@@ -232,7 +218,7 @@ fn prepare(args: &DemoArgs, dir: &Path) -> Outcome<Setup> {
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
             claude_bin: Some(claude_bin.clone()),
-            has_api_key: credential.has_key,
+            credential: credential.given,
             api_base_url: credential.base_url.clone(),
         })
         .collect();
@@ -257,9 +243,9 @@ fn real_cli(layout: &Layout) -> Outcome<(PathBuf, Credential)> {
     let claude = layout::on_path("claude", &path, setup::is_executable).ok_or_else(|| {
         Failure::usage("there is no `claude` on the PATH").help("npm install -g @anthropic-ai/claude-code")
     })?;
-    let credential = setup::take_credential(layout, &|name| std::env::var(name).ok())?;
-    if !credential.has_key {
-        return Err(Failure::usage("ANTHROPIC_API_KEY is not set, and agents have no other credential yet"));
+    let credential = credential::take(layout, &|name| std::env::var(name).ok(), &Consent::None)?;
+    if credential.given == Given::Nothing {
+        return Err(Failure::usage("ANTHROPIC_API_KEY is not set, and demo --real uses nothing else"));
     }
     Ok((claude, credential))
 }
@@ -318,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_temporary_stage_goes_and_a_named_one_stays() {
-        let args = DemoArgs { dir: None, keep: false, real: false, max_cost: 1, yes: false };
+        let args = DemoArgs { dir: None, keep: false, real: false, max_cost: 1 };
         let (out, _, _) = crate::output::testing::out(Format::Table, None);
         let stage = Stage::new(&args).unwrap();
         let dir = stage.dir.clone();

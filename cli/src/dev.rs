@@ -5,23 +5,28 @@
 //! |---|---|
 //! | [`layout`] | which file lies where, and the arguments of each daemon; pure |
 //! | [`setup`] | directories, lock, certificates, ports, credential |
+//! | [`credential`] | whose credential the agents use |
 //! | [`daemon`] | one process: start, readiness, stop |
 //! | [`fleet`] | all of them: order, restarts, end |
 //! | [`restart`] | whether and when a daemon that died is started again; pure |
 //! | [`notice`] | the files that tell others where everything is |
 //! | [`orphans`] | processes that daemons left behind |
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use crate::args::Format;
 use crate::args::setup::DevArgs;
+use crate::ask::agreed;
 use crate::exit;
 use crate::failure::Outcome;
 use crate::output::Out;
 use crate::output::figures::plural;
 use crate::output::words::{BAD, GOOD, WARN};
 use crate::session::interrupt;
+use crate::settings::Asking;
 
+pub(crate) mod credential;
 pub(crate) mod daemon;
 pub(crate) mod fleet;
 pub(crate) mod layout;
@@ -30,13 +35,22 @@ mod orphans;
 mod restart;
 pub(crate) mod setup;
 
+use credential::Consent;
 use fleet::{Fleet, News};
+use layout::Given;
 use setup::Setup;
 
 /// `orchctl dev`.
 pub(crate) async fn run(out: &Out, args: DevArgs, timeout: Option<Duration>) -> Outcome {
     let voice = Voice(out);
-    let (setup, told) = Setup::for_dev(&args, &|name| std::env::var(name).ok())?;
+    let ask = |question: &str| agreed(out, question, "using your own login needs your consent");
+    let consent = match args.use_my_login {
+        true => Consent::Given,
+        // Consent to something of this weight is given by its name, not by a yes to everything.
+        false if out.asking == Asking::Ask && std::io::stdin().is_terminal() => Consent::Ask(&ask),
+        false => Consent::None,
+    };
+    let (setup, told) = Setup::for_dev(&args, &|name| std::env::var(name).ok(), &consent)?;
     voice.say(&format!(
         "orch {} dev: everything on this machine, kept in {}",
         env!("CARGO_PKG_VERSION"),
@@ -100,16 +114,8 @@ fn greet(voice: &Voice<'_>, fleet: &Fleet, told: &setup::Told) -> Outcome<()> {
             "there is no `claude` on the PATH: workers cannot run until there is, or --claude-bin names it",
         ),
     }
-    match told.credential.has_key {
-        true => voice.item(
-            true,
-            "credential",
-            "ANTHROPIC_API_KEY of this terminal, handed to the agents as a file",
-        ),
-        false => {
-            voice.item(false, "credential", "ANTHROPIC_API_KEY is not set: workers cannot run without one")
-        }
-    }
+    let given = told.credential.given;
+    voice.item(given != Given::Nothing, "credential", credential::told(given));
     if let Some(url) = &told.credential.base_url {
         voice.item(true, "api", &format!("ANTHROPIC_BASE_URL of this terminal, {url}"));
     }

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::io;
 
 use orch_proto::codes::ErrorCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::exit;
-use crate::output::safe::safe;
+use crate::output::safe::{self, safe};
 
 pub(crate) mod status;
 
@@ -32,6 +33,34 @@ struct Parts {
     silent: bool,
     /// Text to print as it stands instead of the usual form, for people only.
     report: Option<String>,
+}
+
+/// An error as scripts read it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ErrorView<'a> {
+    error: ErrorBody<'a>,
+}
+
+/// What an error says.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorBody<'a> {
+    /// Code of the table, such as `E0301`; none for errors that are not in it, such as wrong flags.
+    code: Option<&'a str>,
+    /// The same in upper snake case.
+    reason: Option<&'a str>,
+    message: &'a str,
+    causes: &'a [String],
+    /// Other errors of the same kind.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    further: &'a [String],
+    /// What to do next.
+    hint: Option<&'a str>,
+    /// Whether the same may succeed a little later.
+    retryable: bool,
+    exit_code: u8,
+    /// To be found in the coordinator's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 /// Result of everything that a command does.
@@ -125,6 +154,16 @@ impl Failure {
         &self.0.message
     }
 
+    /// What lies behind it, a line each.
+    pub(crate) fn causes(&self) -> &[String] {
+        &self.0.causes
+    }
+
+    /// What to do, a line each.
+    pub(crate) fn helps(&self) -> &[String] {
+        &self.0.help
+    }
+
     /// Whether there is something to print.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.silent
@@ -155,26 +194,8 @@ impl Failure {
 
     /// The same for scripts: one JSON object, without the newline.
     pub(crate) fn json(&self) -> String {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            error: Body<'a>,
-        }
-        #[derive(Serialize)]
-        struct Body<'a> {
-            code: Option<&'a str>,
-            reason: Option<&'a str>,
-            message: &'a str,
-            causes: &'a [String],
-            #[serde(skip_serializing_if = "<[String]>::is_empty")]
-            further: &'a [String],
-            hint: Option<&'a str>,
-            retryable: bool,
-            exit_code: u8,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            request_id: Option<&'a str>,
-        }
         let parts = &*self.0;
-        let error = Body {
+        let error = ErrorBody {
             code: parts.code.as_deref(),
             reason: parts.reason.as_deref(),
             message: &parts.message,
@@ -185,7 +206,7 @@ impl Failure {
             exit_code: parts.exit,
             request_id: parts.request_id.as_deref(),
         };
-        serde_json::to_string(&Envelope { error }).unwrap_or_default()
+        safe::json(&serde_json::to_string(&ErrorView { error }).unwrap_or_default()).into_owned()
     }
 }
 

@@ -1,31 +1,38 @@
 //! Following a run to its end and showing it on the way. Knows the watch and the displays; what the end means to the
 //! exit code is the commands' business.
 
+use std::future::pending;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use orch_proto::v1::Task;
+use orch_proto::v1::{Task, WatchEvent, WatchRunsResponse};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::args::Progress;
 use crate::client::Client;
 use crate::client::events::Frame;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::live::model::{Model, Told};
 use crate::live::redraw::Redraw;
 use crate::live::screen;
 use crate::live::told::{self, EventView, Names};
+use crate::output::encode::Encoder;
+use crate::output::safe::one_line;
+use crate::output::times::Times;
 use crate::output::{Out, Stream};
 
 /// How often the live view is drawn again; durations on it move by the second.
 const REDRAW: Duration = Duration::from_millis(200);
 /// How soon after a frame one looks whether the run can go on at all: impossible runs are reported at once.
 const STUCK_SOON: Duration = Duration::from_millis(50);
+/// Longest cause told.
+const TOLD: usize = 300;
 /// Least time between two looks.
 const STUCK_APART: Duration = Duration::from_millis(500);
 /// Time after which one looks again though nothing happened.
 const STUCK_AGAIN: Duration = Duration::from_secs(5);
+/// Silence after which a part of the past that has an end counts as told.
+const QUIET: Duration = Duration::from_secs(1);
 /// Queued tasks asked about; a run of which so many are impossible, and nothing moves, is not going to go on.
 const STUCK_SAMPLE: usize = 20;
 
@@ -34,9 +41,9 @@ pub(crate) enum Display {
     /// Redrawn in place.
     Live(Redraw),
     /// One line an event.
-    Plain(Stream),
-    /// One JSON value an event.
-    Jsonl(Stream),
+    Plain(Stream, Times),
+    /// One value an event.
+    Jsonl(Stream, Encoder),
     /// Nowhere.
     Hidden,
 }
@@ -44,49 +51,67 @@ pub(crate) enum Display {
 impl Display {
     /// The display that flags and terminal ask for, on `stream`.
     pub(crate) fn choose(out: &Out, stream: &Stream) -> Outcome<Self> {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Ok(match out.progress {
+            _ if Self::is_drawn(out, stream) => Self::Live(Redraw::new(stream)?),
             Progress::None => Self::Hidden,
-            Progress::Jsonl => Self::Jsonl(stream.clone()),
-            Progress::Plain => Self::Plain(stream.clone()),
-            Progress::Tty => Self::Live(Redraw::new(stream)?),
-            // -v writes log lines to stderr, which a view drawn in place would tear apart.
-            Progress::Auto if stream.is_terminal() && !dumb && out.verbosity <= 0 => {
-                Self::Live(Redraw::new(stream)?)
-            }
-            Progress::Auto => Self::Plain(stream.clone()),
+            Progress::Jsonl => Self::Jsonl(stream.clone(), Encoder::json()),
+            Progress::Plain | Progress::Tty | Progress::Auto => Self::plain(out, stream),
         })
     }
 
-    fn tell(&self, happened: &[Told], zone: &TimeZone, names: Names) -> Outcome<()> {
+    /// Whether flags and terminal ask for a view that is drawn in place.
+    pub(crate) fn is_drawn(out: &Out, stream: &Stream) -> bool {
+        let dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match out.progress {
+            Progress::Tty => true,
+            // -v writes log lines to stderr, which a view drawn in place would tear apart.
+            Progress::Auto => stream.is_terminal() && out.verbosity <= 0 && !dumb(),
+            Progress::None | Progress::Plain | Progress::Jsonl => false,
+        }
+    }
+
+    /// One line an event.
+    pub(crate) fn plain(out: &Out, stream: &Stream) -> Self {
+        Self::Plain(stream.clone(), out.times.clone())
+    }
+
+    /// One value an event, as data.
+    pub(crate) fn values(out: &Out) -> Self {
+        Self::Jsonl(out.stdout().clone(), out.encoder().clone())
+    }
+
+    fn tell(&self, happened: &[Told], names: Names) -> Outcome<()> {
         match self {
             Self::Live(_) | Self::Hidden => Ok(()),
-            Self::Plain(stream) => {
+            Self::Plain(stream, times) => {
                 let lines: String = happened
                     .iter()
-                    .filter_map(|told| told::line(told, zone, names))
+                    .filter_map(|told| told::line(told, times, names))
                     .map(|line| line + "\n")
                     .collect();
                 if lines.is_empty() { Ok(()) } else { stream.write(lines.as_bytes()) }
             }
-            Self::Jsonl(stream) => {
-                let mut lines = Vec::new();
+            Self::Jsonl(stream, encoder) => {
+                let mut lines = String::new();
                 for told in happened {
-                    serde_json::to_writer(&mut lines, &EventView::from(told)).map_err(|error| {
-                        Failure::new(crate::exit::BUG, "cannot write an event as JSON").cause(error)
-                    })?;
-                    lines.push(b'\n');
+                    lines.push_str(&encoder.event(&EventView::from(told), stream)?);
                 }
-                if lines.is_empty() { Ok(()) } else { stream.write(&lines) }
+                if lines.is_empty() { Ok(()) } else { stream.write(lines.as_bytes()) }
             }
         }
     }
 
     fn lost(&self, cause: &str) {
-        let text = format!("lost the coordinator ({cause}); trying again\n");
-        if let Self::Plain(stream) = self {
+        let text = format!("lost the coordinator ({}); trying again\n", one_line(cause, TOLD));
+        if let Self::Plain(stream, _) = self {
             // The run goes on without this line.
             let _ = stream.write(text.as_bytes());
+        }
+    }
+
+    fn expired(&self, cause: &str) {
+        if let Self::Plain(stream, _) = self {
+            let _ = stream.write(format!("{}; what comes now follows\n", one_line(cause, TOLD)).as_bytes());
         }
     }
 
@@ -128,7 +153,6 @@ pub(crate) async fn follow(
     mut display: Display,
     until: Until<'_>,
 ) -> Outcome<Ending> {
-    let zone = TimeZone::system();
     let live = matches!(display, Display::Live(_));
     let mut watch = client.watch(run, live);
     let mut model = Model::default();
@@ -148,13 +172,15 @@ pub(crate) async fn follow(
                         if !update.tasks.is_empty() {
                             names = Names::of_run(model.tasks());
                         }
-                        display.tell(&happened, &zone, names)?;
+                        display.tell(&happened, names)?;
                         check.frame_came(until.stuck);
                     }
                     Some(Frame::Lost(cause)) => {
                         footer = &away;
                         display.lost(&cause);
                     }
+                    // Of a run, the snapshot has made up for it.
+                    Some(Frame::Expired(_)) => {}
                     None => {
                         display.draw(&model, "")?;
                         return Ok(Ending::Reached(model));
@@ -178,28 +204,64 @@ pub(crate) async fn follow(
     }
 }
 
-/// Follows everything, for ever.
-pub(crate) async fn follow_all(client: &Client, display: &Display) -> Outcome<()> {
-    let zone = TimeZone::system();
-    let mut watch = client.watch("", false);
+/// Which part of everything is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Everything {
+    /// First sequence number.
+    pub(crate) from: u64,
+    /// Last one; without it for ever.
+    pub(crate) last: Option<u64>,
+}
+
+/// Follows everything that happens to runs and agents.
+pub(crate) async fn follow_all(client: &Client, display: &Display, part: Everything) -> Outcome<()> {
+    let mut watch = client.watch_all(part.from);
     let mut models: std::collections::HashMap<String, Model> = std::collections::HashMap::new();
-    while let Some(frame) = watch.next().await? {
+    let mut connected = true;
+    while part.last.is_none_or(|last| part.from <= last) {
+        // Numbers that are not for this reader leave a gap, at the end too: then nothing more comes.
+        let quiet = async {
+            if part.last.is_some() && connected { tokio::time::sleep(QUIET).await } else { pending().await }
+        };
+        let frame = tokio::select! {
+            frame = watch.next() => frame?,
+            () = quiet => None,
+        };
         match frame {
-            Frame::Update(update) => {
+            None => break,
+            Some(Frame::Update(update)) => {
+                connected = true;
                 for event in &update.events {
-                    let one = orch_proto::v1::WatchRunsResponse {
-                        events: vec![event.clone()],
-                        ..Default::default()
-                    };
-                    let model = models.entry(event.run_ref.clone()).or_default();
-                    display.tell(&model.apply(&one), &zone, Names::of_many())?;
-                    if model.has_ended() {
-                        models.remove(&event.run_ref);
+                    if part.last.is_some_and(|last| event.seq > last) {
+                        return Ok(());
                     }
+                    tell_one(display, &mut models, event)?;
+                }
+                if part.last.is_some_and(|last| update.next_seq > last) {
+                    break;
                 }
             }
-            Frame::Lost(cause) => display.lost(&cause),
+            Some(Frame::Lost(cause)) => {
+                connected = false;
+                display.lost(&cause);
+            }
+            Some(Frame::Expired(cause)) => display.expired(&cause),
         }
+    }
+    Ok(())
+}
+
+/// Tells one event of everything; a run is remembered until it ends.
+fn tell_one(
+    display: &Display,
+    models: &mut std::collections::HashMap<String, Model>,
+    event: &WatchEvent,
+) -> Outcome<()> {
+    let one = WatchRunsResponse { events: vec![event.clone()], ..Default::default() };
+    let model = models.entry(event.run_ref.clone()).or_default();
+    display.tell(&model.apply(&one), Names::of_many())?;
+    if model.has_ended() || event.run_ref.is_empty() {
+        models.remove(&event.run_ref);
     }
     Ok(())
 }
@@ -229,7 +291,7 @@ impl StuckCheck {
     async fn due(&self) {
         match self.planned {
             Some(moment) => tokio::time::sleep_until(moment).await,
-            None => std::future::pending().await,
+            None => pending().await,
         }
     }
 }

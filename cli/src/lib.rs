@@ -19,11 +19,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod ask;
 mod authority;
 mod client;
 mod commands;
 mod compose;
+mod config;
 mod context;
+mod context_files;
 #[cfg(feature = "dev")]
 mod demo;
 #[cfg(feature = "dev")]
@@ -41,6 +44,8 @@ mod results;
 mod retry;
 mod runfile;
 mod session;
+mod settings;
+mod suggest;
 mod transcript;
 
 /// Runs `orchctl` with the arguments of a process, program name first, and says how it ended.
@@ -52,6 +57,9 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     #[cfg(feature = "dev")]
     if let Some(code) = embedded::forward(&args) {
         return code;
+    }
+    if let Some(code) = commands::completions::answer(&args) {
+        return ExitCode::from(code);
     }
     orch_certs::install_ring();
     let cli = match args::Cli::try_parse_from(args) {

@@ -5,31 +5,51 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anstyle::Style;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::args::{Format, Global, Progress, When};
+use crate::args::{Format, OutputFormat, Progress, When};
 use crate::failure::{Failure, Outcome};
+use crate::settings::{Asking, Settings};
 
+mod captured;
+pub(crate) mod encode;
 pub(crate) mod figures;
+mod node;
 pub(crate) mod safe;
 pub(crate) mod table;
+pub(crate) mod times;
 pub(crate) mod view;
 pub(crate) mod words;
+mod yaml;
+
+use encode::{Encoder, Encoding};
+use times::Times;
 
 /// Width assumed where nothing says how wide the terminal is.
 const DEFAULT_WIDTH: usize = 100;
+/// Longest name or path on a line of its own.
+const LONGEST_NAME: usize = 4096;
 /// Narrower than this, tables are not cut any further.
 const LEAST_WIDTH: usize = 40;
 
 /// Where output goes and how it looks.
 #[derive(Clone)]
 pub(crate) struct Out {
-    /// What stdout carries.
+    /// What stdout carries: the shape of what commands hand over, not how it is written.
     pub(crate) format: Format,
     /// How a followed run is shown.
     pub(crate) progress: Progress,
     /// 0 usual, below: less, above: more.
     pub(crate) verbosity: i8,
+    /// What questions get.
+    pub(crate) asking: Asking,
+    /// The clock, and how moments are shown to people.
+    pub(crate) times: Times,
+    encoder: Encoder,
+    pager: bool,
+    /// Whether scripts read what goes wrong.
+    json_errors: bool,
     stdout: Stream,
     stderr: Stream,
 }
@@ -40,27 +60,46 @@ pub(crate) struct Stream {
     sink: Arc<Mutex<dyn Write + Send>>,
     terminal: bool,
     color: bool,
+    wide: bool,
     fixed_width: Option<usize>,
 }
 
 impl Out {
     /// The streams of this process.
-    pub(crate) fn new(global: &Global) -> Self {
-        let verbosity =
-            i8::try_from(global.verbose).unwrap_or(i8::MAX) - i8::try_from(global.quiet).unwrap_or(i8::MAX);
+    pub(crate) fn new(settings: &Settings) -> Self {
         let stdout = Stream {
-            color: wants_color(global.color, &anstream::AutoStream::choice(&io::stdout())),
+            color: wants_color(settings.color, &anstream::AutoStream::choice(&io::stdout())),
             terminal: io::stdout().is_terminal(),
             sink: Arc::new(Mutex::new(io::stdout())),
+            wide: false,
             fixed_width: None,
         };
         let stderr = Stream {
-            color: wants_color(global.color, &anstream::AutoStream::choice(&io::stderr())),
+            color: wants_color(settings.color, &anstream::AutoStream::choice(&io::stderr())),
             terminal: io::stderr().is_terminal(),
             sink: Arc::new(Mutex::new(io::stderr())),
+            wide: false,
             fixed_width: None,
         };
-        Self { format: global.output, progress: global.progress, verbosity, stdout, stderr }
+        Self::over(settings, stdout, stderr)
+    }
+
+    /// Output on streams made elsewhere.
+    fn over(settings: &Settings, stdout: Stream, stderr: Stream) -> Self {
+        let (format, encoding) = shape(settings.output, !settings.fields.is_empty());
+        let wide = settings.output == OutputFormat::Wide;
+        Self {
+            format,
+            progress: settings.progress,
+            verbosity: settings.verbosity,
+            asking: settings.asking,
+            times: Times::new(settings.time),
+            encoder: Encoder::new(encoding, settings.fields.clone()),
+            pager: settings.pager,
+            json_errors: settings.json_errors(),
+            stdout: if wide { stdout.wide() } else { stdout },
+            stderr,
+        }
     }
 
     /// Data, as it stands.
@@ -78,19 +117,30 @@ impl Out {
         self.stdout.write(format!("{text}\n").as_bytes())
     }
 
-    /// One JSON value: indented on a terminal, on one line otherwise and in `jsonl`.
-    pub(crate) fn json(&self, value: &impl Serialize) -> Outcome<()> {
-        let text = if self.stdout.terminal && self.format == Format::Json {
-            serde_json::to_string_pretty(value)
-        } else {
-            serde_json::to_string(value)
-        };
-        let text = text.map_err(|error| Failure::new(crate::exit::BUG, "cannot write JSON").cause(error))?;
-        self.line(&text)
+    /// A reference or a name, alone on its line whatever is in it.
+    pub(crate) fn name(&self, name: &str) -> Outcome<()> {
+        self.line(&safe::one_line(name, LONGEST_NAME))
+    }
+
+    /// One value as JSON, indented on a terminal, on one line otherwise and in `jsonl`; or as YAML; or as a table of
+    /// the fields that were asked for.
+    pub(crate) fn json<T: Serialize + JsonSchema>(&self, value: &T) -> Outcome<()> {
+        let pretty = self.stdout.terminal && self.format == Format::Json;
+        self.data(&self.encoder.value(value, pretty, &self.stdout)?)
+    }
+
+    /// One of many values that come as things happen.
+    pub(crate) fn event<T: Serialize + JsonSchema>(&self, value: &T) -> Outcome<()> {
+        self.data(&self.encoder.event(value, &self.stdout)?)
+    }
+
+    /// How values are written on stdout.
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 
     /// A list: one array as `json`, one value a line as `jsonl`.
-    pub(crate) fn json_list<T: Serialize>(&self, values: &[T]) -> Outcome<()> {
+    pub(crate) fn json_list<T: Serialize + JsonSchema>(&self, values: &[T]) -> Outcome<()> {
         if self.format == Format::Jsonl {
             values.iter().try_for_each(|value| self.json(value))
         } else {
@@ -123,8 +173,14 @@ impl Out {
             return;
         }
         let text =
-            if self.is_json() { format!("{}\n", failure.json()) } else { failure.text(self.verbosity > 0) };
+            if self.json_errors { format!("{}\n", failure.json()) } else { failure.text(self.verbosity > 0) };
         let _ = self.stderr.write(text.as_bytes());
+    }
+
+    /// Whether a pager may stand between stdout and whoever reads it.
+    pub(crate) fn pages(&self) -> bool {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        self.pager && self.stdout.terminal && !dumb
     }
 
     /// The stream of data.
@@ -157,6 +213,16 @@ impl Stream {
         self.terminal
     }
 
+    /// Whether tables on it have every column, and nothing cut.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    /// The same stream for wide tables.
+    pub(crate) fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+
     /// Whether it takes colour.
     pub(crate) fn has_color(&self) -> bool {
         self.color
@@ -177,6 +243,19 @@ impl Stream {
     /// Text in a style, if it has colour.
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// What commands hand over, and how it is written. Chosen fields are fields of the JSON, in a table too.
+fn shape(output: OutputFormat, fields: bool) -> (Format, Encoding) {
+    match output {
+        OutputFormat::Table | OutputFormat::Wide if fields => (Format::Json, Encoding::Table),
+        OutputFormat::Table | OutputFormat::Wide => (Format::Table, Encoding::Table),
+        OutputFormat::Json => (Format::Json, Encoding::Json),
+        OutputFormat::Jsonl => (Format::Jsonl, Encoding::Json),
+        OutputFormat::Yaml => (Format::Json, Encoding::Yaml),
+        OutputFormat::Name => (Format::Name, Encoding::Json),
+        OutputFormat::None => (Format::None, Encoding::Json),
     }
 }
 
@@ -217,23 +296,41 @@ pub(crate) mod testing {
         }
     }
 
+    /// How the streams of a test look.
+    #[derive(Debug, Clone, Copy, Default)]
+    pub(crate) struct Look {
+        /// Columns; `None`: nobody says.
+        pub(crate) width: Option<usize>,
+        /// Whether they are terminals.
+        pub(crate) terminal: bool,
+        /// Whether they take colour.
+        pub(crate) color: bool,
+    }
+
     /// An `Out` without terminal and colour, with what it writes to stdout and stderr.
     pub(crate) fn out(format: Format, width: Option<usize>) -> (Out, Seen, Seen) {
+        let output = match format {
+            Format::Table => OutputFormat::Table,
+            Format::Json => OutputFormat::Json,
+            Format::Jsonl => OutputFormat::Jsonl,
+            Format::Name => OutputFormat::Name,
+            Format::None => OutputFormat::None,
+        };
+        let settings = Settings { output, ..Settings::default() };
+        with(&settings, Look { width, ..Look::default() })
+    }
+
+    /// An `Out` by settings, with what it writes to stdout and stderr.
+    pub(crate) fn with(settings: &Settings, look: Look) -> (Out, Seen, Seen) {
         let stream = |seen: &Seen| Stream {
             sink: Arc::new(Mutex::new(seen.clone())),
-            terminal: false,
-            color: false,
-            fixed_width: width,
+            terminal: look.terminal,
+            color: look.color,
+            wide: false,
+            fixed_width: look.width,
         };
         let (stdout, stderr) = (Seen::default(), Seen::default());
-        let out = Out {
-            format,
-            progress: Progress::Auto,
-            verbosity: 0,
-            stdout: stream(&stdout),
-            stderr: stream(&stderr),
-        };
-        (out, stdout, stderr)
+        (Out::over(settings, stream(&stdout), stream(&stderr)), stdout, stderr)
     }
 }
 

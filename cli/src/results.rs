@@ -76,7 +76,7 @@ pub(crate) fn print_run(out: &Out, result: RunResult) -> Outcome<()> {
     match out.format {
         Format::Json => out.json(&run_view(result)),
         Format::Jsonl => result.tasks.into_iter().try_for_each(|task| out.json(&task_view(task))),
-        Format::Name => out.line(&result.run.r#ref),
+        Format::Name => out.name(&result.run.r#ref),
         Format::None => Ok(()),
         Format::Table => print_for_people(out, &result),
     }
@@ -86,7 +86,7 @@ pub(crate) fn print_run(out: &Out, result: RunResult) -> Outcome<()> {
 pub(crate) fn print_task(out: &Out, result: TaskResult) -> Outcome<()> {
     match out.format {
         Format::Json | Format::Jsonl => out.json(&task_view(result)),
-        Format::Name => out.line(&result.task.r#ref),
+        Format::Name => out.name(&result.task.r#ref),
         Format::None => Ok(()),
         Format::Table => print_alone(out, &result),
     }

@@ -13,17 +13,20 @@ use orch_proto::v1::RunSpec;
 
 use crate::failure::Failure;
 
-mod diagnostic;
+pub(crate) mod diagnostic;
 mod fields;
 mod graph;
 mod json;
 
 use diagnostic::Diagnostic;
+#[cfg(test)]
+pub(crate) use fields::{RUN_FIELDS, TASK_FIELDS};
 
 /// Most tasks of a run, from the wire's documentation.
 const MAX_TASKS: usize = 100_000;
 
-/// Reads a run from bytes; `name` stands for them in messages.
+/// Reads a run from bytes; `name` stands for them in messages. Its context files have their names only: reading them
+/// is [`crate::context_files`]'s.
 ///
 /// # Errors
 /// Everything that is wrong with it, not only the first thing; exit code 2.
@@ -48,12 +51,12 @@ fn check(text: &str) -> Result<RunSpec, Vec<Diagnostic>> {
     let draft = fields::run(text, &document, &mut problems);
     graph::check(&draft.tasks, &mut problems);
     if problems.is_empty() {
-        let fields::Draft { name, labels, tasks } = draft;
+        let fields::Draft { name, labels, context_files, tasks } = draft;
         return Ok(RunSpec {
             name,
             labels,
             tasks: tasks.into_iter().map(|task| task.spec).collect(),
-            context_files: Vec::new(),
+            context_files,
         });
     }
     problems.sort_by_key(|problem| problem.span.start);

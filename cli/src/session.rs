@@ -7,17 +7,22 @@ use std::time::Duration;
 use orch_proto::codes::ErrorCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{Cli, Command, Connection};
+use crate::args::{Cli, Command, Connection, OutputFormat};
 use crate::client::Client;
 use crate::commands;
-use crate::context::{self, Surroundings};
+use crate::config::{self, Defaults};
+use crate::context::{self, Context, Surroundings};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
 use crate::output::figures::short;
+use crate::output::safe::one_line;
+use crate::settings::Settings;
 
 /// Limit on commands that ask something and print the answer.
 const QUICK: Duration = Duration::from_secs(30);
+/// Longest note told.
+const TOLD: usize = 300;
 /// Longest wait for a cancellation on the way out.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -49,16 +54,35 @@ impl Session {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let cwd = std::env::current_dir()
-            .map_err(|error| Failure::usage("there is no working directory").cause(error))?;
-        let var = |name: &str| std::env::var(name).ok();
-        let uid = rustix::process::geteuid().as_raw();
-        let context = context::resolve(&self.connection, &Surroundings { var: &var, cwd: &cwd, uid })?;
+        let context = self.context()?;
         for note in &context.notes {
             self.out.note(&format!("note: {note}"));
         }
         tracing::debug!(endpoint = context.endpoint, origin = context.origin, "context");
         Ok(client.insert(Client::new(&context)?).clone())
+    }
+
+    /// The context that flags, variables and files name. Nothing is dialled.
+    pub(crate) fn context(&self) -> Outcome<Context> {
+        let cwd = std::env::current_dir()
+            .map_err(|error| Failure::usage("there is no working directory").cause(error))?;
+        let var = |name: &str| std::env::var(name).ok();
+        let uid = rustix::process::geteuid().as_raw();
+        context::resolve(&self.connection, &Surroundings { var: &var, cwd: &cwd, uid })
+    }
+
+    /// The flags of the connection as they were given.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Says that a broken configuration file is not used. It is not in the way of commands that do not need it; the
+    /// others meet it again as an error, and once is enough.
+    fn without_defaults(&self, broken: &Failure) {
+        let met_again = self.context().is_err_and(|error| error.message() == broken.message());
+        if !met_again {
+            self.out.note(&format!("note: no defaults are read: {}", one_line(broken.message(), TOLD)));
+        }
     }
 
     /// Uses a client made elsewhere.
@@ -112,7 +136,21 @@ impl Session {
 /// Runs a parsed command line to its exit code.
 pub(crate) fn run(cli: Cli) -> u8 {
     let Cli { global, command } = cli;
-    let out = Out::new(&global);
+    let var = |name: &str| std::env::var(name).ok();
+    let file = if is_offline(&command) { None } else { config::path(&var) };
+    let (defaults, broken) = match file.map(|path| config::load(&path)) {
+        Some(Ok(Some(config))) => (config.defaults, None),
+        Some(Ok(None)) | None => (Defaults::default(), None),
+        Some(Err(failure)) => (Defaults::default(), Some(failure)),
+    };
+    let out = match Settings::of(&global, &defaults, &var) {
+        Ok(settings) => Out::new(&settings),
+        Err(failure) => {
+            let output = global.output.unwrap_or(OutputFormat::Table);
+            Out::new(&Settings { output, ..Settings::default() }).failure(&failure);
+            return failure.exit_code();
+        }
+    };
     start_logs(out.verbosity);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
@@ -123,7 +161,18 @@ pub(crate) fn run(cli: Cli) -> u8 {
         }
     };
     let session = Session::new(out, global.connection);
-    let code = runtime.block_on(drive(&session, command, global.timeout));
+    if let Some(failure) = broken.filter(|_| !reads_configuration(&command)) {
+        session.without_defaults(&failure);
+    }
+    // Asked outside the runtime: an interrupt at the question ends the program as it always does.
+    let code = match commands::consent::given(&session, &command) {
+        Ok(true) => runtime.block_on(drive(&session, command, global.timeout)),
+        Ok(false) => exit::CANCELLED,
+        Err(failure) => {
+            session.out.failure(&failure);
+            failure.exit_code()
+        }
+    };
     // A read of stdin that nobody waits for any more would hold the process otherwise.
     runtime.shutdown_background();
     code
@@ -164,13 +213,16 @@ fn is_quick(command: &Command) -> bool {
     match command {
         #[cfg(feature = "dev")]
         Command::Dev(_) | Command::Demo(_) => false,
-        Command::Status(_)
-        | Command::Ls(_)
+        Command::Status(args) => !args.watching.watch,
+        Command::Ls(args) => !args.watching.watch,
+        Command::Agents(args) => args.is_quick(),
+        Command::Events(args) => !args.follow,
+        Command::Workers(_)
+        | Command::Doctor(_)
         | Command::Result(_)
         | Command::Cancel(_)
         | Command::Retry(_)
-        | Command::Explain(_)
-        | Command::Agents(_) => true,
+        | Command::Explain(_) => true,
         Command::Init(_)
         | Command::Certs(_)
         | Command::Submit(_)
@@ -178,8 +230,23 @@ fn is_quick(command: &Command) -> bool {
         | Command::Watch(_)
         | Command::Logs(_)
         | Command::Wait(_)
-        | Command::Bench(_) => false,
+        | Command::Bench(_)
+        | Command::Context(_)
+        | Command::Config(_)
+        | Command::Schema(_)
+        | Command::Completions(_)
+        | Command::Help(_) => false,
     }
+}
+
+/// Commands that look at nothing but themselves: they work whatever a file holds, and are fast.
+fn is_offline(command: &Command) -> bool {
+    matches!(command, Command::Help(_) | Command::Completions(_) | Command::Schema(_))
+}
+
+/// Commands that read the configuration file themselves, and say what is wrong with it.
+fn reads_configuration(command: &Command) -> bool {
+    matches!(command, Command::Context(_) | Command::Config(_))
 }
 
 async fn after(limit: Option<Duration>) {

@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod engine;
 pub mod events;
 pub mod http;

@@ -9,7 +9,7 @@ mod labels;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orch_core::outcome::Outcome;
 use orch_core::query::StatusView;
@@ -53,6 +53,8 @@ pub struct Metrics {
     attempts: Family<ByOutcome, Counter>,
     ended: Family<ByState, Counter>,
     run_time: Histogram,
+    wait_time: Histogram,
+    certificate_expiry: Gauge,
     cost: Family<ByModel, FloatCounter>,
     tokens: Family<ByModelAndType, Counter>,
     models: Mutex<BTreeSet<String>>,
@@ -64,6 +66,7 @@ pub struct Metrics {
     store_bytes: Gauge,
     store_live_bytes: Gauge,
     disk_free: FloatGauge,
+    disk_free_bytes: Gauge,
     events_seq: Gauge,
     sessions: Gauge,
     sessions_dropped: Counter,
@@ -106,6 +109,8 @@ impl Metrics {
             grants: Counter::default(),
             attempts: Family::default(),
             ended: Family::default(),
+            wait_time: Histogram::new([0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0]),
+            certificate_expiry: Gauge::default(),
             run_time: Histogram::new([0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0]),
             cost: Family::default(),
             tokens: Family::default(),
@@ -118,6 +123,7 @@ impl Metrics {
             store_bytes: Gauge::default(),
             store_live_bytes: Gauge::default(),
             disk_free: FloatGauge::default(),
+            disk_free_bytes: Gauge::default(),
             events_seq: Gauge::default(),
             sessions: Gauge::default(),
             sessions_dropped: Counter::default(),
@@ -151,6 +157,10 @@ impl Metrics {
         all.register("task_ends", "Tasks that came to their end, by state", self.ended.clone());
         let help = "Time of an attempt from its grant to its recorded end";
         all.register_with_unit("task_run", help, Unit::Seconds, self.run_time.clone());
+        let help = "From the moment a task was ready to its grant";
+        all.register_with_unit("task_wait", help, Unit::Seconds, self.wait_time.clone());
+        let help = "End of the coordinator's certificate, in seconds since 1970";
+        all.register_with_unit("certificate_expiry", help, Unit::Seconds, self.certificate_expiry.clone());
         all.register("cost_usd", "List price of recorded attempts, by model", self.cost.clone());
         all.register("tokens", "Tokens of recorded attempts, by model and type", self.tokens.clone());
         self.register_store(&mut all);
@@ -179,6 +189,8 @@ impl Metrics {
             Unit::Ratios,
             self.disk_free.clone(),
         );
+        let help = "Free bytes of the data disk";
+        all.register_with_unit("disk_free", help, Unit::Bytes, self.disk_free_bytes.clone());
         all.register("events_seq", "Number of the newest durable event", self.events_seq.clone());
     }
 
@@ -222,6 +234,7 @@ impl Metrics {
         self.store_bytes.set(signed(health.bytes_on_disk));
         self.store_live_bytes.set(signed(health.live_bytes));
         self.disk_free.set(f64::from(health.free_disk_percent) / 100.0);
+        self.disk_free_bytes.set(signed(health.free_disk_bytes));
     }
 
     /// Counts a commit of `events` events.
@@ -249,6 +262,17 @@ impl Metrics {
         if let Some(millis) = millis {
             self.run_time.observe(seconds(millis));
         }
+    }
+
+    /// Counts a grant of a task that was ready for `millis`.
+    pub fn task_waited(&self, millis: u64) {
+        self.wait_time.observe(seconds(millis));
+    }
+
+    /// Takes the end of the certificate in use.
+    pub fn set_certificate(&self, ends: Option<SystemTime>) {
+        let since = ends.and_then(|ends| ends.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        self.certificate_expiry.set(signed(since.as_secs()));
     }
 
     /// Counts a task that came to its end; other states are not counted.
@@ -280,6 +304,12 @@ impl Metrics {
     #[must_use]
     pub fn store_bytes(&self) -> u64 {
         u64::try_from(self.store_bytes.get()).unwrap_or(0)
+    }
+
+    /// Bytes free where the store lies, as of the last look.
+    #[must_use]
+    pub fn disk_free_bytes(&self) -> u64 {
+        u64::try_from(self.disk_free_bytes.get()).unwrap_or(0)
     }
 
     /// Counts what a recorded attempt spent.

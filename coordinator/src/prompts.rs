@@ -5,18 +5,20 @@
 //! replaces what an earlier one defines, by name, and may refer to what it does not replace.
 //! [`Catalogue::load`] puts the layers together or reports everything that is wrong with them; there is no
 //! half-loaded catalogue. A [`Worker`] is then self-contained: its definition is stored by digest and pinned
-//! at submit, and an agent needs nothing else to run it. `prompts/README.md` describes the format for those
+//! at submit, and an agent needs nothing else to run it. `docs/workers.md` describes the format for those
 //! who write workers.
 //!
 //! This module never talks to an agent and never changes a file. Loading blocks on the file system: call it
 //! at start and on reload, off the async threads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod error;
 mod fields;
 mod front_matter;
 mod layer;
+mod material;
 mod names;
 mod problem;
 mod resolve;
@@ -27,12 +29,14 @@ mod worker;
 #[cfg(test)]
 mod catalogue_tests;
 #[cfg(test)]
+mod material_tests;
+#[cfg(test)]
 mod shipped_tests;
 
 pub use error::{PromptError, PromptErrorKind, Spot};
 pub use front_matter::SyntaxError;
-pub use layer::{Layer, PromptDir};
-pub use problem::{CatalogueError, CatalogueProblem};
+pub use layer::{EMBEDDED, Layer, PromptDir};
+pub use problem::{CatalogueError, CatalogueProblem, Place};
 pub use resolve::{MAX_AGENTS_JSON_BYTES, MAX_SYSTEM_PROMPT_BYTES};
 pub use source::{SubAgentSource, WorkerSource, parse_subagent, parse_worker};
 pub use tools::ToolProblem;
@@ -49,6 +53,8 @@ pub const SYSTEM_PROMPT_DIR: &str = "/etc/orch/prompts";
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     workers: BTreeMap<String, (Worker, String)>,
+    /// What it was made of.
+    layers: Arc<[Layer]>,
 }
 
 impl Catalogue {
@@ -73,14 +79,17 @@ impl Catalogue {
     /// # Errors
     /// Everything that is wrong in any layer, files that a later layer replaces included.
     pub fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Self, CatalogueError> {
-        let mut sources =
-            Sources { workers: BTreeMap::new(), subagents: BTreeMap::new(), templates: BTreeMap::new() };
+        let layers: Arc<[Layer]> = layers.into_iter().collect();
+        let mut sources = Sources::default();
         let mut problems = Vec::new();
-        for layer in layers {
+        for layer in layers.iter() {
             let parsed = parse_layer(layer, &mut problems);
             sources.workers.extend(parsed.workers);
             sources.subagents.extend(parsed.subagents);
             sources.templates.extend(parsed.templates);
+            sources.context.extend(parsed.context);
+            sources.settings.extend(parsed.settings);
+            sources.mcp.extend(parsed.mcp);
         }
         let mut workers = BTreeMap::new();
         if problems.is_empty() {
@@ -91,7 +100,19 @@ impl Catalogue {
                 }
             }
         }
-        if problems.is_empty() { Ok(Self { workers }) } else { Err(CatalogueError { problems }) }
+        if problems.is_empty() { Ok(Self { workers, layers }) } else { Err(CatalogueError { problems }) }
+    }
+
+    /// The catalogue with files that somebody sent as a last layer.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, or with what they change.
+    pub fn with_layer<P: AsRef<str>, C: AsRef<[u8]>>(
+        &self,
+        files: impl IntoIterator<Item = (P, C)>,
+    ) -> Result<Self, CatalogueError> {
+        let last = Layer::sent(files).map_err(|problems| CatalogueError { problems })?;
+        Self::from_layers(self.layers.iter().cloned().chain([last]))
     }
 
     /// The worker of that name.
@@ -125,13 +146,17 @@ impl Catalogue {
 
 /// The sources of one layer. Two files of one layer must not define one name: which of them holds would
 /// depend on file names, which mean nothing here.
-fn parse_layer(layer: Layer, problems: &mut Vec<CatalogueProblem>) -> Sources {
+fn parse_layer(layer: &Layer, problems: &mut Vec<CatalogueProblem>) -> Sources {
     let (mut workers, mut subagents, mut templates) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for file in layer.files {
+    let (mut settings, mut mcp) = (BTreeMap::new(), BTreeMap::new());
+    for file in &layer.files {
+        let stem = file.stem.clone();
         let outcome = match file.kind {
             Kind::Worker => parse_worker(&file.path, &file.text).map(|source| workers.push(source)),
-            Kind::SubAgent => subagent(&file).map(|source| subagents.push(source)),
-            Kind::Template => template(&file).map(|text| drop(templates.insert(file.stem, text))),
+            Kind::SubAgent => subagent(file).map(|source| subagents.push(source)),
+            Kind::Template => template(file).map(|text| drop(templates.insert(stem, text))),
+            Kind::Settings => material::settings(file).map(|json| drop(settings.insert(stem, json))),
+            Kind::Mcp => material::mcp_config(file).map(|config| drop(mcp.insert(stem, config))),
         };
         problems.extend(outcome.err().map(CatalogueProblem::from));
     }
@@ -139,6 +164,9 @@ fn parse_layer(layer: Layer, problems: &mut Vec<CatalogueProblem>) -> Sources {
         workers: by_name("worker", workers, WorkerSource::name, |source| &source.file, problems),
         subagents: by_name("sub-agent", subagents, SubAgentSource::name, |source| &source.file, problems),
         templates,
+        context: layer.context.clone(),
+        settings,
+        mcp,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod hello;
 pub mod layers;
 pub mod limits;
 pub mod lookup;
+pub mod operators;
 pub mod paging;
 pub mod refs;
 pub mod run_service;
@@ -22,6 +23,7 @@ pub mod submit;
 pub mod transcript_service;
 pub mod uploads;
 pub mod watch;
+pub mod worker_admin;
 
 use crate::engine::{EngineGone, Handle};
 use crate::rpc::status::{from_refusal, internal, refuse};

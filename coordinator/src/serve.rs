@@ -22,7 +22,7 @@ use crate::serve::wiring::{Wiring, recover, span};
 use crate::store::{DataDir, Store};
 use crate::telemetry::FilterHandle;
 use crate::transcripts::{RetentionPolicy, Transcripts};
-use crate::workers::WorkersInForce;
+use crate::workers::{PromptReloads, WorkersInForce};
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,10 +48,12 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || load_prompts(&config)).await??
     };
     let workers = Arc::new(WorkersInForce::new(catalogue));
+    let prompts = Arc::new(PromptReloads::new(workers, config.clone()));
     let listener = bind("--listen", config.listen).await?;
     let probe = bind("--probe", config.probe).await?;
     let addresses = (listener.local_addr()?, probe.local_addr()?);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    metrics.set_certificate(tls.expires());
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::starting(health_reporter).await;
     // Before the recovery, which may take its time: probes are to say "starting" meanwhile.
@@ -64,9 +66,16 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     };
     let (live, storing) = (durable.handle.clone(), durable.handle.clone());
     health.recovered(move || live.is_live(), move || storing.can_store());
-    let reloads = Reloads { config, workers: Arc::clone(&workers), tls: Arc::clone(&tls), filter };
+    let reloads = Reloads {
+        config,
+        prompts: Arc::clone(&prompts),
+        tls: Arc::clone(&tls),
+        filter,
+        metrics: durable.handle.metrics(),
+    };
     let mut running = Running::start(durable, &reloads.config, parts);
-    let services = running.wiring(&reloads.config, workers, started).services(health_service);
+    let wiring = running.wiring(&reloads.config, prompts, Arc::clone(&tls), started);
+    let services = wiring.services(health_service);
     running.serve_rpc(listener, tls, services);
     health.set_ready().await;
     announce(&reloads.config, addresses)?;
@@ -164,7 +173,8 @@ impl Running {
     fn wiring<'a>(
         &'a self,
         config: &'a Config,
-        workers: Arc<WorkersInForce>,
+        prompts: Arc<PromptReloads>,
+        tls: Arc<orch_certs::ServerTls>,
         started: Instant,
     ) -> Wiring<'a> {
         Wiring {
@@ -172,7 +182,8 @@ impl Running {
             handle: &self.handle,
             blobs: &self.blobs,
             transcripts: &self.transcripts,
-            workers,
+            prompts,
+            tls,
             streams: &self.streams,
             draining: &self.draining,
             started,

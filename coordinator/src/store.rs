@@ -192,6 +192,8 @@ pub struct Health {
     pub live_bytes: u64,
     /// Share of the file system that is free to us, 0 to 100; see [`REFUSE_SUBMITS_BELOW_FREE_PERCENT`].
     pub free_disk_percent: u8,
+    /// Bytes of it that are free to us; 0 where that means nothing.
+    pub free_disk_bytes: u64,
     /// Commits since the store was opened.
     pub commits: u64,
     /// What they cost together.

@@ -1,7 +1,10 @@
 //! A submitted run, checked: the only way from a wire `RunSpec` to anything that is queued.
 //! Knows every limit and rule of a spec; refuses to know the queue, the store and the network.
 
+mod context;
 mod rules;
+
+pub use self::context::CheckedContext;
 
 use crate::submission::rules::{check_name, check_requirement};
 use orch_proto::codes::ErrorCode;
@@ -49,6 +52,8 @@ pub struct CheckedRun {
     pub labels: BTreeMap<String, String>,
     /// Tasks in the client's order.
     pub tasks: Vec<CheckedTask>,
+    /// Context files of every worker of the run.
+    pub context: Option<CheckedContext>,
 }
 
 /// A task that may be queued.
@@ -103,7 +108,7 @@ pub struct CheckedWorkerTask {
 }
 
 /// A worker as it was when a run named it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedWorker {
     /// Name.
     pub name: String,
@@ -131,6 +136,20 @@ pub trait Workers {
     fn worker(&self, name: &str) -> Option<Arc<PinnedWorker>>;
     /// The existing name nearest to `name`.
     fn nearest(&self, name: &str) -> Option<String>;
+}
+
+/// Checks a capability, `key=value`, as tasks may require it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_capability(field: &str, text: &str) -> Result<(), SpecError> {
+    match text.split_once('=') {
+        Some((key, value)) => check_requirement(field, key, value).map(drop),
+        None => {
+            let message = format!("`{}` is not key=value", rules::shown(text));
+            Err(SpecError::new(ErrorCode::InvalidField, field, message))
+        }
+    }
 }
 
 /// Why a spec was refused, with the field at fault.
@@ -179,7 +198,8 @@ impl CheckedRun {
             .enumerate()
             .map(|(at, task)| check_task(&format!("tasks[{at}]"), task, &indexes, workers))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { name, labels: spec.labels, tasks })
+        let context = CheckedContext::check(spec.context_files)?;
+        Ok(Self { name, labels: spec.labels, tasks, context })
     }
 }
 

@@ -1,13 +1,15 @@
-//! The workers in force, pinned as runs name them: the catalogue of prompts, in the form agents take.
-//! Knows both forms; refuses to know files, which the catalogue has read, and the queue.
+//! The workers in force, pinned as runs name them: the catalogue of prompts, in the form agents take; and how it is read
+//! again. Knows both forms; refuses to know files, which the catalogue reads, and the queue.
 
-use crate::prompts::{Catalogue, OnLoss, Worker};
+use crate::config::Config;
+use crate::material::load_prompts;
+use crate::prompts::{Catalogue, CatalogueError, EMBEDDED, OnLoss, Worker};
 use crate::submission::{PinnedWorker, Workers};
 use orch_proto::v1;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The catalogue in force; a reload replaces it whole.
 #[derive(Debug)]
@@ -18,8 +20,10 @@ pub struct WorkersInForce {
 #[derive(Debug)]
 struct Pinned {
     catalogue: Catalogue,
-    by_name: BTreeMap<String, Arc<PinnedWorker>>,
+    by_name: ByName,
 }
+
+type ByName = BTreeMap<String, Arc<PinnedWorker>>;
 
 impl WorkersInForce {
     /// Puts `catalogue` in force.
@@ -28,18 +32,41 @@ impl WorkersInForce {
         Self { pinned: RwLock::new(Arc::new(Pinned::of(catalogue))) }
     }
 
-    /// Puts another catalogue in force. Runs that named a worker before keep what they pinned.
-    pub fn replace(&self, catalogue: Catalogue) {
+    /// Puts another catalogue in force. Runs that named a worker before keep what they pinned. Says what changed.
+    pub fn replace(&self, catalogue: Catalogue) -> WorkerChanges {
         let fresh = Arc::new(Pinned::of(catalogue));
-        *self.pinned.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let mut pinned = self.pinned.write().unwrap_or_else(PoisonError::into_inner);
+        let changes = WorkerChanges::between(&pinned.by_name, &fresh.by_name);
+        *pinned = fresh;
+        changes
+    }
+
+    /// A worker and its definition.
+    #[must_use]
+    pub fn show(&self, name: &str) -> Option<(v1::Worker, v1::WorkerDefinition)> {
+        let pinned = self.current();
+        let worker = pinned.catalogue.worker(name)?;
+        let source = pinned.catalogue.origin(name);
+        Some((shown(worker, source, pinned.by_name.get(name)), definition(worker)))
+    }
+
+    /// What the workers would be with `files` as a last layer over those in force, by name. Touches no disk.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub fn with_layer<P: AsRef<str>, C: AsRef<[u8]>>(
+        &self,
+        files: impl IntoIterator<Item = (P, C)>,
+    ) -> Result<Vec<v1::Worker>, CatalogueError> {
+        let catalogue = self.current().catalogue.with_layer(files)?;
+        let fresh = Pinned::of(catalogue);
+        Ok(fresh.list("", usize::MAX))
     }
 
     /// Workers after `after`, by name, for lists.
     #[must_use]
     pub fn list(&self, after: &str, limit: usize) -> Vec<v1::Worker> {
-        let pinned = self.current();
-        let listed = pinned.catalogue.workers().filter(|worker| worker.name.as_str() > after).take(limit);
-        listed.map(|worker| shown(worker, pinned.by_name.get(&worker.name))).collect()
+        self.current().list(after, limit)
     }
 
     fn current(&self) -> Arc<Pinned> {
@@ -63,10 +90,80 @@ impl Pinned {
             catalogue.workers().map(|worker| (worker.name.clone(), Arc::new(pin(worker)))).collect();
         Self { catalogue, by_name }
     }
+
+    fn list(&self, after: &str, limit: usize) -> Vec<v1::Worker> {
+        let listed = self.catalogue.workers().filter(|worker| worker.name.as_str() > after).take(limit);
+        let show = |worker: &Worker| {
+            shown(worker, self.catalogue.origin(&worker.name), self.by_name.get(&worker.name))
+        };
+        listed.map(show).collect()
+    }
 }
 
-fn pin(worker: &Worker) -> PinnedWorker {
-    let definition = v1::WorkerDefinition {
+/// What a reload changed, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkerChanges {
+    /// Workers whose definition is another one.
+    pub changed: Vec<String>,
+    /// New ones.
+    pub added: Vec<String>,
+    /// Those that are gone.
+    pub removed: Vec<String>,
+}
+
+impl WorkerChanges {
+    fn between(old: &ByName, new: &ByName) -> Self {
+        let names = |in_one: &ByName, wanted: &dyn Fn(&PinnedWorker) -> bool| {
+            in_one.values().filter(|worker| wanted(worker)).map(|worker| worker.name.clone()).collect()
+        };
+        // Limits and requirements are pinned beside the definition.
+        let differs = |worker: &PinnedWorker| old.get(&worker.name).is_some_and(|before| **before != *worker);
+        Self {
+            changed: names(new, &differs),
+            added: names(new, &|worker| !old.contains_key(&worker.name)),
+            removed: names(old, &|worker| !new.contains_key(&worker.name)),
+        }
+    }
+}
+
+/// Reads prompts again, for SIGHUP and for people who ask; one at a time.
+#[derive(Debug)]
+pub struct PromptReloads {
+    in_force: Arc<WorkersInForce>,
+    /// As the start read them.
+    settings: Config,
+    /// Two readers at once could put the older reading in force last.
+    turn: Mutex<()>,
+}
+
+impl PromptReloads {
+    /// Replaces `in_force` by what `settings`, read again, name.
+    #[must_use]
+    pub fn new(in_force: Arc<WorkersInForce>, settings: Config) -> Self {
+        Self { in_force, settings, turn: Mutex::new(()) }
+    }
+
+    /// The workers in force.
+    #[must_use]
+    pub fn in_force(&self) -> &Arc<WorkersInForce> {
+        &self.in_force
+    }
+
+    /// Reads the prompts that the settings name now and puts them in force. Blocks on the file system.
+    ///
+    /// # Errors
+    /// Every mistake; then everything stays as it is.
+    pub fn reload(&self) -> Result<WorkerChanges, CatalogueError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = self.settings.again();
+        let catalogue = load_prompts(again.as_ref().unwrap_or(&self.settings))?;
+        Ok(self.in_force.replace(catalogue))
+    }
+}
+
+/// What agents are given.
+fn definition(worker: &Worker) -> v1::WorkerDefinition {
+    v1::WorkerDefinition {
         name: worker.name.clone(),
         system_prompt: worker.system_prompt.clone(),
         tools: worker.tools.clone(),
@@ -75,9 +172,16 @@ fn pin(worker: &Worker) -> PinnedWorker {
         permission_mode: worker.permission_mode.as_str().to_owned(),
         subagents_json: worker.agents_json().unwrap_or_default(),
         model: worker.model.clone(),
-        ..v1::WorkerDefinition::default()
+        setting_sources: worker.setting_sources.clone(),
+        settings_json: worker.settings_json.clone().unwrap_or_default(),
+        mcp_config_json: worker.mcp_config_json.clone().unwrap_or_default(),
+        pool: worker.pool.clone().unwrap_or_default(),
     }
-    .encode_to_vec();
+}
+
+fn pin(worker: &Worker) -> PinnedWorker {
+    let definition = definition(worker).encode_to_vec();
+    let pool = worker.pool.as_ref().map(|pool| format!("pool={pool}"));
     PinnedWorker {
         name: worker.name.clone(),
         digest: Sha256::digest(&definition).into(),
@@ -86,7 +190,7 @@ fn pin(worker: &Worker) -> PinnedWorker {
         max_turns: worker.max_turns.unwrap_or(0),
         budget_micro_usd: worker.budget_micro_usd,
         timeout_ms: worker.timeout_ms,
-        requires: worker.requires.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        requires: worker.requires.iter().map(|(key, value)| format!("{key}={value}")).chain(pool).collect(),
         on_loss: match worker.on_loss {
             OnLoss::Fast => v1::OnLoss::Fast,
             OnLoss::Wait => v1::OnLoss::Wait,
@@ -94,7 +198,7 @@ fn pin(worker: &Worker) -> PinnedWorker {
     }
 }
 
-fn shown(worker: &Worker, pinned: Option<&Arc<PinnedWorker>>) -> v1::Worker {
+fn shown(worker: &Worker, source: Option<&str>, pinned: Option<&Arc<PinnedWorker>>) -> v1::Worker {
     v1::Worker {
         name: worker.name.clone(),
         description: worker.description.clone(),
@@ -102,7 +206,11 @@ fn shown(worker: &Worker, pinned: Option<&Arc<PinnedWorker>>) -> v1::Worker {
         digest: pinned.map_or_else(String::new, |pinned| hex::encode(pinned.digest)),
         requires: worker.requires.clone(),
         subagents: worker.agents.keys().cloned().collect(),
-        ..v1::Worker::default()
+        source: source.map_or_else(String::new, |file| match file.starts_with(EMBEDDED) {
+            true => "built in".to_owned(),
+            false => file.to_owned(),
+        }),
+        context_files: worker.context_files.clone(),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Offer {
     pub warnings: Vec<String>,
     /// Runners on offer.
     pub runners: Vec<String>,
+    /// Layers between attempts and the host.
+    pub isolation: Vec<String>,
 }
 
 impl Identity {
@@ -70,6 +72,7 @@ impl Identity {
             warnings: offer.warnings.clone(),
             runners: offer.runners.clone(),
             host: self.host.clone(),
+            isolation: offer.isolation.clone(),
             ..v1::Hello::default()
         }
     }
@@ -191,8 +194,9 @@ impl Runners {
         let prompt = text("prompt", claude.prompt.as_ref(), &mut bulk).await?;
         let prompt = prompt.ok_or(AssignmentError::Missing("prompt"))?;
         let schema = text("output schema", claude.output_schema.as_ref(), &mut bulk).await?;
-        let schema = schema.unwrap_or_default();
-        Ok(convert::claude_work(claude, &definition, Prompt::Text(prompt), schema)?)
+        let files = text("context files", claude.context_files.as_ref(), &mut bulk).await?;
+        let (prompt, files) = (Prompt::Text(prompt), files.unwrap_or_default());
+        Ok(convert::claude_work(claude, &definition, prompt, schema.unwrap_or_default(), files)?)
     }
 
     async fn definition(

@@ -60,6 +60,7 @@ impl Bench {
             offer: Offer { slots: 2, ..Offer::default() },
             coordinators: Coordinators::new(&["https://nowhere:1".to_owned()], Arc::new(Nowhere)).unwrap(),
             runners: Runners::new(claude, Some(Arc::new(Actor))),
+            pools: Pools::default(),
             homes: Arc::new(Homes::open(data.path()).unwrap()),
             spool: Box::<MemorySpool>::default(),
             host: HostProbe::new(data.path().to_owned()),

@@ -11,12 +11,16 @@ use tokio::task::spawn_blocking;
 
 use crate::causes::one_line;
 use crate::homes::{ConversationKey, HomeError, Homes};
+use crate::sandbox::{Bounds, Sandbox};
 use crate::supervisor::client::{End, Launcher};
 use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::ladder::LadderPlan;
 use crate::supervisor::spec::{Input, SPEC_VERSION, Secrets, SuperviseSpec};
+use crate::supervisor::stop::StopCause;
 
 use super::environment::{EnvironmentError, HostEnvironment};
+use super::limits::{AgentLimits, show_size};
+use super::share::OutputShare;
 use super::supervised::{self, Action, Ended, Watcher, supervisor_id, with_end};
 use super::{
     AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture, Runner, Work,
@@ -65,6 +69,9 @@ pub struct CommandRunner {
     homes: Arc<Homes>,
     allowed: Arc<AllowedPrograms>,
     host: Arc<HostEnvironment>,
+    sandbox: Sandbox,
+    limits: AgentLimits,
+    share: OutputShare,
 }
 
 #[derive(Debug, Error)]
@@ -92,7 +99,22 @@ impl CommandRunner {
         allowed: AllowedPrograms,
         host: HostEnvironment,
     ) -> Self {
-        Self { launcher, homes, allowed: Arc::new(allowed), host: Arc::new(host) }
+        let limits = AgentLimits::default();
+        Self {
+            launcher,
+            homes,
+            allowed: Arc::new(allowed),
+            host: Arc::new(host),
+            sandbox: Sandbox::default(),
+            limits,
+            share: OutputShare::new(limits.agent_output_bytes),
+        }
+    }
+
+    /// The same, confined by `sandbox`, with the agent's limits, and with a part of what all attempts may write.
+    #[must_use]
+    pub fn bounded(self, sandbox: Sandbox, limits: AgentLimits, share: OutputShare) -> Self {
+        Self { sandbox, limits, share, ..self }
     }
 
     async fn attempt(&self, spec: AttemptSpec, link: AttemptLink) -> AttemptReport {
@@ -104,7 +126,15 @@ impl CommandRunner {
             Err(error) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
         };
         let mut watcher = Collector::default();
-        let ended = supervised::run(&self.launcher, &prepared, &Secrets::default(), link, &mut watcher).await;
+        let ended = supervised::run(
+            &self.launcher,
+            &prepared,
+            &Secrets::default(),
+            self.share.take_seat(),
+            link,
+            &mut watcher,
+        )
+        .await;
         if let Err(error) = self.homes.note_end(conversation) {
             tracing::warn!(%error, "the end of a conversation could not be noted");
         }
@@ -129,6 +159,10 @@ impl CommandRunner {
         for (name, dir) in [("HOME", conversation.home()), ("TMPDIR", conversation.tmp())] {
             env.insert(name.to_owned(), dir.to_string_lossy().into_owned());
         }
+        let bounds = Bounds {
+            writable: vec![conversation.home(), conversation.work(), conversation.out()],
+            readable: vec![program.clone()],
+        };
         Ok(SuperviseSpec {
             version: SPEC_VERSION,
             id,
@@ -142,8 +176,8 @@ impl CommandRunner {
             cwd: conversation.work(),
             input: Input::Closed,
             ladder: LadderPlan::program(),
-            limits: supervised::limits(&spec.limits),
-            sandbox: None,
+            limits: supervised::limits(&spec.limits, &self.limits),
+            sandbox: self.sandbox.plan(bounds),
         })
     }
 }
@@ -213,7 +247,7 @@ fn judge(record: &ExitRecord, stderr: &str) -> (Outcome, String) {
         return (Outcome::SpawnFailed, error.clone());
     }
     if let Some((outcome, why)) = record.stop.and_then(|stop| outcome_of_stop(stop.cause)) {
-        return (outcome, why.to_owned());
+        return (outcome, with_memory(why, record));
     }
     let said = stderr.trim();
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -222,6 +256,17 @@ fn judge(record: &ExitRecord, stderr: &str) -> (Outcome, String) {
         (Some(code), _) => (Outcome::GateFailed, format!("the program ended with exit code {code}{said}")),
         (None, Some(signal)) => (Outcome::Crash, format!("the program was ended by signal {signal}{said}")),
         (None, None) => (Outcome::Crash, format!("the program ended in an unknown way{said}")),
+    }
+}
+
+/// The reason of a stop, with the figures where memory was it.
+pub(super) fn with_memory(why: &str, record: &ExitRecord) -> String {
+    let over_memory = record.stop.is_some_and(|stop| stop.cause == StopCause::Memory);
+    match record.memory_limit_bytes.filter(|_| over_memory) {
+        Some(limit) => {
+            format!("{why} ({} of {})", show_size(record.peak_memory_bytes), show_size(limit))
+        }
+        None => why.to_owned(),
     }
 }
 

@@ -124,7 +124,11 @@ impl HostEnvironment {
     }
 }
 
-fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
+/// Checks a variable that a request or a worker sets.
+///
+/// # Errors
+/// When it is not one, or not for them to set.
+pub fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
     let mut bytes = name.bytes();
     let starts = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !starts || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {

@@ -4,6 +4,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ use crate::supervisor::spec::{Limits, Secrets, SuperviseSpec};
 use crate::supervisor::stop::{Rung, StopCause};
 use crate::supervisor::wire::Event;
 
+use super::limits::AgentLimits;
+use super::share::Seat;
 use super::{AttemptKey, AttemptLimits, AttemptLink, AttemptReport, Live, Outcome};
 
 /// Read at once while following.
@@ -72,21 +75,23 @@ pub fn supervisor_id(owner: &Path, key: AttemptKey) -> String {
     hex::encode(digest.get(..10).unwrap_or_default())
 }
 
-/// The supervisor's limits for an attempt's.
+/// The supervisor's limits for an attempt's and its agent's. A plain program may begin to speak when it likes, so the
+/// start limit is for whoever knows what is run.
 #[must_use]
-pub fn limits(limits: &AttemptLimits) -> Limits {
-    let millis = |limit: Option<std::time::Duration>| {
-        limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
-    };
+pub fn limits(limits: &AttemptLimits, agent: &AgentLimits) -> Limits {
+    let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
     Limits {
-        attempt_ms: millis(limits.timeout),
-        silence_ms: millis(limits.silence),
-        stop_after_ms: millis(limits.stop_after),
+        attempt_ms: limits.timeout.map(millis),
+        silence_ms: limits.silence.map(millis),
+        stop_after_ms: limits.stop_after.map(millis),
+        linger_ms: millis(agent.linger),
+        memory_bytes: agent.memory_bytes,
+        output_bytes: agent.output_bytes,
         ..Limits::default()
     }
 }
 
-/// Runs a child to its end.
+/// Runs a child to its end. `seat` is its part of what all attempts may write.
 ///
 /// # Errors
 /// When no supervisor could be started; nothing runs then.
@@ -94,6 +99,7 @@ pub async fn run(
     launcher: &Launcher,
     spec: &SuperviseSpec,
     secrets: &Secrets,
+    seat: Seat,
     mut link: AttemptLink,
     watcher: &mut dyn Watcher,
 ) -> Result<Ended, StartError> {
@@ -102,6 +108,8 @@ pub async fn run(
         dir: spec.attempt_dir.clone(),
         segment_bytes: spec.limits.segment_bytes,
         read: 0,
+        written: [0; 2],
+        seat,
         supervised,
         watcher,
     };
@@ -162,9 +170,9 @@ pub fn with_end(mut report: AttemptReport, end: &End) -> AttemptReport {
         End::Recorded(record) => {
             report.exit_code = record.code;
             report.signal = record.signal;
-            report.cpu = std::time::Duration::from_millis(record.cpu_ms);
+            report.cpu = Duration::from_millis(record.cpu_ms);
             report.peak_memory_bytes = record.peak_memory_bytes;
-            report.duration = std::time::Duration::from_millis(record.duration_ms);
+            report.duration = Duration::from_millis(record.duration_ms);
             report.transcript_bytes = record.stdout_len;
         }
         End::Lost { detail } => {
@@ -179,6 +187,9 @@ struct Follower<'a> {
     dir: PathBuf,
     segment_bytes: u64,
     read: u64,
+    /// Bytes of standard output and standard error.
+    written: [u64; 2],
+    seat: Seat,
     supervised: Supervised,
     watcher: &'a mut dyn Watcher,
 }
@@ -205,6 +216,11 @@ impl Follower<'_> {
                         self.supervised.stop(cause, Rung::Interrupt).await;
                     }
                 }
+                // Nothing gentler: a child that floods would go on while it is asked.
+                () = self.seat.over() => {
+                    self.watcher.stopping();
+                    self.supervised.stop(StopCause::AgentOutput, Rung::TreeKill).await;
+                }
             }
         }
     }
@@ -220,6 +236,7 @@ impl Follower<'_> {
     }
 
     async fn heed(&mut self, event: Event, live: &watch::Sender<Live>) {
+        self.count(&event);
         match event {
             Event::Progress { channel: Channel::Stdout, len } => self.catch_up(len).await,
             Event::Status(status) => self.catch_up(status.stdout_len).await,
@@ -231,6 +248,20 @@ impl Follower<'_> {
             | Event::Unknown => return,
         }
         live.send_modify(|live| self.watcher.describe(live));
+    }
+
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::Progress { channel: Channel::Stdout, len } => self.written[0] = *len,
+            Event::Progress { channel: Channel::Stderr, len } => self.written[1] = *len,
+            Event::Hello { .. }
+            | Event::Status(_)
+            | Event::Stopping(_)
+            | Event::StdinClosed
+            | Event::Ended(_)
+            | Event::Unknown => return,
+        }
+        self.seat.wrote(self.written[0].saturating_add(self.written[1]));
     }
 
     async fn catch_up(&mut self, len: u64) {

@@ -93,18 +93,25 @@ pub fn claude_work(
     definition: &[u8],
     prompt: Prompt,
     schema: String,
+    context_files: String,
 ) -> Result<Work, AssignmentError> {
     let worker = v1::WorkerDefinition::decode(definition).map_err(|_| AssignmentError::Missing("worker"))?;
     let session = Uuid::parse_str(&wire.session_id).map_err(|_| AssignmentError::Missing("session"))?;
     Ok(Work::Claude(Box::new(ClaudeWork {
         worker: WorkerSettings {
+            name: if wire.worker_name.is_empty() { worker.name } else { wire.worker_name.clone() },
             model: if wire.model.is_empty() { worker.model } else { wire.model.clone() },
             system_prompt: worker.system_prompt,
+            context_files,
             tools: worker.tools,
             allowed_tools: worker.allowed_tools,
             disallowed_tools: worker.disallowed_tools,
             permission_mode: worker.permission_mode,
             subagents_json: worker.subagents_json,
+            setting_sources: worker.setting_sources,
+            settings_json: worker.settings_json,
+            mcp_config_json: worker.mcp_config_json,
+            pool: worker.pool,
         },
         prompt,
         session,
@@ -222,7 +229,9 @@ mod tests {
                 session_id: Uuid::nil().to_string(),
                 ..Default::default()
             };
-            match claude_work(&wire, &definition, Prompt::Text("x".into()), String::new()).unwrap() {
+            match claude_work(&wire, &definition, Prompt::Text("x".into()), String::new(), String::new())
+                .unwrap()
+            {
                 Work::Claude(work) => work.worker.model,
                 other @ (Work::Command(_) | Work::Noop) => panic!("{other:?}"),
             }

@@ -4,25 +4,28 @@
 //! Knows no limits and no protocol.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
-    setrlimit,
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
 
+use crate::causes::one_line;
+use crate::sandbox::Plan;
+use crate::sandbox::confine::{become_confined, limit_resources};
+use crate::sandbox::fds;
+
+use super::program::Program;
+use super::report::{Reporter, Word, channel};
 use super::spec::{Input, MARK_VARIABLE, Secrets, SuperviseSpec};
 
-/// Hidden subcommand of the copy: `__supervise-child PARENT ERROR_FILE PROGRAM ARGS...`.
+/// Hidden subcommand of the copy: `__supervise-child PARENT REPORT PLAN PROGRAM ARGS...`, REPORT being a descriptor.
 pub const CHILD_COMMAND: &str = "__supervise-child";
-
-/// Where the copy leaves the reason when it cannot execute the program.
-const SPAWN_ERROR_FILE: &str = "spawn-error";
 
 /// Exit code of the copy when it could not become the program; the shell's habit.
 const NOT_EXECUTED: u8 = 127;
@@ -40,22 +43,28 @@ pub struct Child {
     pub stdout: OwnedFd,
     /// Its errors.
     pub stderr: OwnedFd,
+    /// The program it becomes or starts.
+    pub program: Program,
 }
 
 /// Starts the child of `spec`.
 ///
 /// # Errors
 /// When the copy of this program cannot be started. That the program itself could not be executed is told
-/// by [`spawn_error`] once the child ended.
+/// by the [verdict](Program::verdict) once the child ended.
 pub fn start(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Child> {
     let stdin = match spec.input {
         Input::Closed => Stdio::null(),
         Input::Conversation { .. } => Stdio::piped(),
     };
+    let (reports, report) = channel()?;
+    // Nothing else is started by this process, which has one thread.
+    fcntl_setfd(&report, FdFlags::empty())?;
     let mut child = Command::new("/proc/self/exe")
         .arg(CHILD_COMMAND)
         .arg(getpid().as_raw_nonzero().to_string())
-        .arg(spec.attempt_dir.join(SPAWN_ERROR_FILE))
+        .arg(report.as_raw_fd().to_string())
+        .arg(serde_json::to_string(&spec.sandbox)?)
         .arg(&spec.program)
         .args(&spec.args)
         .env_clear()
@@ -68,15 +77,18 @@ pub fn start(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    drop(report);
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let exact = Pid::from_raw(pid).ok_or_else(|| io::Error::other("a child without a pid"))?;
     let missing = || io::Error::other("a pipe of the child is missing");
+    let is_namespaced = spec.sandbox.as_ref().is_some_and(|plan| plan.bwrap.is_some());
     let started = Child {
         pid,
         pidfd: pidfd_open(exact, PidfdFlags::empty())?,
         stdin: child.stdin.take().map(OwnedFd::from),
         stdout: child.stdout.take().map(OwnedFd::from).ok_or_else(missing)?,
         stderr: child.stderr.take().map(OwnedFd::from).ok_or_else(missing)?,
+        program: Program::new(pid, is_namespaced, reports),
     };
     for pipe in started.stdin.iter().chain([&started.stdout, &started.stderr]) {
         rustix::io::ioctl_fionbio(pipe, true)?;
@@ -84,46 +96,45 @@ pub fn start(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Child> {
     Ok(started)
 }
 
-/// Why the program could not be executed, if that is what happened.
-#[must_use]
-pub fn spawn_error(attempt_dir: &Path) -> Option<String> {
-    fs::read_to_string(attempt_dir.join(SPAWN_ERROR_FILE)).ok()
-}
-
-/// The copy: arranges to die with its parent, then becomes the program. Returns only when it cannot.
+/// The copy: arranges to die with its parent, then becomes the program or what confines it. Returns only when it cannot.
 pub fn become_program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
-    let (Some(parent), Some(error_file), Some(program)) = (args.next(), args.next(), args.next()) else {
+    let (parent, report) = (args.next(), args.next().and_then(|text| text.to_str()?.parse::<RawFd>().ok()));
+    let (Some(parent), Some(report), Some(plan), Some(program)) = (parent, report, args.next(), args.next())
+    else {
         return ExitCode::from(NOT_EXECUTED);
     };
-    match prepare(&parent) {
-        Ok(()) => {
-            let error = Command::new(&program).args(args).exec();
-            report(&PathBuf::from(error_file), &format!("cannot execute {}: {error}", program.display()))
-        }
-        Err(error) => report(&PathBuf::from(error_file), &format!("cannot prepare the child: {error}")),
-    }
+    // Opened again, because the one handed down may have to stay open for the program that confines.
+    let Ok(pipe) = OpenOptions::new().write(true).open(fds::path(report)) else {
+        return ExitCode::from(NOT_EXECUTED);
+    };
+    let why = match prepare(&parent, &plan, report) {
+        Ok(plan) => match become_confined(plan.as_ref(), report, &program, args.collect()) {
+            Ok(never) => match never {},
+            Err(error) => one_line(&error),
+        },
+        Err(error) => format!("cannot prepare the child: {error}"),
+    };
+    Reporter::new(pipe).say(&Word::Failed { why });
+    ExitCode::from(NOT_EXECUTED)
 }
 
-fn prepare(parent: &OsStr) -> io::Result<()> {
+fn prepare(parent: &OsStr, plan: &OsStr, report: RawFd) -> io::Result<Option<Plan>> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // A parent that died before the request was made would never be noticed.
     if !is_child_of(parent) {
         return Err(io::Error::other("the supervisor is gone"));
     }
-    // A core file would hold the credentials.
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    Ok(())
+    limit_resources()?;
+    let plan: Option<Plan> = serde_json::from_slice(plan.as_encoded_bytes())?;
+    if plan.as_ref().is_none_or(|plan| plan.bwrap.is_none()) {
+        fds::close(report)?;
+    }
+    Ok(plan)
 }
 
 fn is_child_of(parent: &OsStr) -> bool {
     getppid().is_some_and(|pid| parent == OsStr::new(&pid.as_raw_nonzero().to_string()))
-}
-
-fn report(error_file: &Path, text: &str) -> ExitCode {
-    // Without this file the end is still seen: exit code 127 and no output.
-    let _ = fs::write(error_file, text);
-    ExitCode::from(NOT_EXECUTED)
 }
 
 #[cfg(test)]
@@ -136,14 +147,6 @@ mod tests {
         assert!(is_child_of(OsStr::new(&parent.to_string())));
         assert!(!is_child_of(OsStr::new(&(parent + 1).to_string())));
         assert!(!is_child_of(OsStr::new("")));
-    }
-
-    #[test]
-    fn the_reason_of_a_failed_start_is_found_again() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(spawn_error(dir.path()), None);
-        report(&dir.path().join(SPAWN_ERROR_FILE), "cannot execute x: gone");
-        assert_eq!(spawn_error(dir.path()).as_deref(), Some("cannot execute x: gone"));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use rustix::process::{WaitOptions, wait};
 use crate::boottime::BootMillis;
 use crate::procfs;
 
-use super::child::spawn_error;
 use super::exit::ExitRecord;
 use super::machine::Supervisor;
 use super::record;
+use super::segments::{Channel, tail};
 use super::tree::kill_descendants;
 use super::wire::Event;
 
@@ -25,6 +25,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// How long the agent that started this supervisor may take to connect, when the child was quicker.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How much of what a sandbox said is told when it could not be made, in bytes.
+const SHOWN_ERRORS: u64 = 400;
+
 /// How long an agent may take to read the last line. It finds the exit record if it does not.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
 
@@ -36,7 +39,7 @@ impl Supervisor {
         let left = kill_descendants(me, HUNT_LIMIT, || while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {});
         let drained = self.drain();
         let mut record = self.sum_up(drained);
-        record.left_behind = left.killed;
+        record.left_behind += left.killed;
         record.survivors = u32::try_from(left.survivors.len()).unwrap_or(u32::MAX);
         if !left.survivors.is_empty() {
             let names: Vec<String> =
@@ -69,22 +72,31 @@ impl Supervisor {
         }
     }
 
-    fn sum_up(&self, drained: bool) -> ExitRecord {
+    fn sum_up(&mut self, drained: bool) -> ExitRecord {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let ticks = procfs::read_stat(me).map_or(0, |stat| stat.children_cpu_ticks);
+        let code = self.status.and_then(|status| status.exit_status());
+        let signal = self.status.and_then(|status| status.terminating_signal());
+        let (dir, segment_bytes) = (&self.spec.attempt_dir, self.spec.limits.segment_bytes);
+        let errors = || {
+            let tail = tail(dir, Channel::Stderr, segment_bytes, self.stderr.written(), SHOWN_ERRORS);
+            String::from_utf8_lossy(&tail).into_owned()
+        };
+        let verdict = self.program.verdict(code, signal, errors);
         ExitRecord {
-            code: self.status.and_then(|status| status.exit_status()),
-            signal: self.status.and_then(|status| status.terminating_signal()),
-            spawn_error: spawn_error(&self.spec.attempt_dir),
+            code: verdict.code,
+            signal: verdict.signal,
+            spawn_error: verdict.spawn_error,
             stop: self.stop,
             trouble: self.trouble.clone(),
             duration_ms: u64::try_from(BootMillis::now().since(self.started).as_millis()).unwrap_or(u64::MAX),
             cpu_ms: ticks.saturating_mul(1_000) / rustix::param::clock_ticks_per_second().max(1),
             peak_memory_bytes: self.peak_memory,
+            memory_limit_bytes: self.spec.limits.memory_bytes,
             stdout_len: self.stdout.written(),
             stderr_len: self.stderr.written(),
             results: self.results,
-            left_behind: 0,
+            left_behind: verdict.left,
             survivors: 0,
             drained,
         }

@@ -33,6 +33,8 @@ pub struct ExitRecord {
     pub cpu_ms: u64,
     /// Largest resident memory of the whole tree in bytes, sampled.
     pub peak_memory_bytes: u64,
+    /// The limit of that memory, when there was one.
+    pub memory_limit_bytes: Option<u64>,
     /// Bytes of standard output.
     pub stdout_len: u64,
     /// Bytes of standard error.

@@ -13,16 +13,18 @@ use crate::procfs;
 
 use super::child;
 use super::control::Control;
-use super::deadlines::Deadlines;
+use super::deadlines::{Allowed, Deadlines};
 use super::input::{InputFeed, first_words};
 use super::ladder::Ladder;
+use super::life::{LifeSigns, work_ticks};
 use super::output::Output;
+use super::program::Program;
 use super::redact::Redactor;
 use super::result_line::ResultSpotter;
 use super::segments::{Channel, SegmentWriter};
 use super::spec::{Input, Secrets, SuperviseSpec};
 use super::stop::{Rung, StopCause, StopFact};
-use super::tree::{kill_descendants, signal_exactly};
+use super::tree::kill_descendants;
 use super::wire::{Command, Event, Status, WIRE_VERSION};
 
 /// How long one attempt to empty the tree may take before others get their turn.
@@ -31,8 +33,15 @@ const TREE_KILL_LIMIT: Duration = Duration::from_secs(5);
 /// With no agent to speak, a finished conversation gets this long for its last words.
 const ALONE_IDLE_MS: u64 = 250;
 
-/// How often memory is sampled.
+/// With a PID namespace the CLI is the third of its chain: the program that made the namespace, the first process in
+/// it, and the CLI.
+const WRAPPED_LINKS: usize = 3;
+
+/// How often memory is sampled where nothing depends on it.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often memory is sampled where it has a limit.
+const SAMPLE_LIMITED_EVERY: Duration = Duration::from_millis(500);
 
 /// The first sample comes early: most of the CLI's memory is there after half a second.
 const FIRST_SAMPLE: Duration = Duration::from_millis(500);
@@ -44,11 +53,12 @@ pub struct Supervisor {
     pub(super) control: Control,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-    start_ticks: u64,
+    pub(super) program: Program,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     pub(super) input: InputFeed,
     deadlines: Deadlines,
+    life: Option<LifeSigns>,
     ladder: Ladder,
     pub(super) stop: Option<StopFact>,
     pub(super) status: Option<WaitStatus>,
@@ -57,6 +67,8 @@ pub struct Supervisor {
     idle_since: Option<BootMillis>,
     /// Since when a child with a result and without input has been silent.
     lingering_since: Option<BootMillis>,
+    /// Since when a conversation without a result has had no output any more.
+    speechless_since: Option<BootMillis>,
     pub(super) started: BootMillis,
     next_sample: BootMillis,
     pub(super) peak_memory: u64,
@@ -83,15 +95,17 @@ impl Supervisor {
         input.say(&first.unwrap_or_default());
         let millis = |limit: Option<u64>| limit.map(Duration::from_millis);
         let limits = &spec.limits;
+        let allowed = Allowed {
+            attempt: millis(limits.attempt_ms),
+            start: millis(limits.start_ms),
+            silence: millis(limits.silence_ms),
+            stop_after: millis(limits.stop_after_ms),
+        };
         Ok(Self {
-            deadlines: Deadlines::new(
-                now,
-                millis(limits.attempt_ms),
-                millis(limits.silence_ms),
-                millis(limits.stop_after_ms),
-            ),
+            deadlines: Deadlines::new(now, allowed),
+            life: allowed.silence.map(|silence| LifeSigns::new(now, silence, limits.life_dir.clone())),
             ladder: Ladder::new(spec.ladder.clone()),
-            start_ticks: procfs::read_stat(child.pid).map_or(0, |stat| stat.start_ticks),
+            program: child.program,
             stdout: Output::new(child.stdout, redactor.clone(), segments(Channel::Stdout), spotter),
             stderr: Output::new(child.stderr, redactor, segments(Channel::Stderr), None),
             pid: child.pid,
@@ -103,6 +117,7 @@ impl Supervisor {
             results: 0,
             idle_since: None,
             lingering_since: None,
+            speechless_since: None,
             started: now,
             next_sample: now.plus(FIRST_SAMPLE),
             peak_memory: 0,
@@ -119,16 +134,17 @@ impl Supervisor {
         }
         self.input.feed();
         self.reap();
+        if now >= self.next_sample {
+            self.sample_memory();
+            self.next_sample = now.plus(self.sample_every());
+        }
         if self.status.is_none() {
+            self.look_for_life(now);
             self.keep_limits(now);
             self.end_conversation(now);
             if let Some(rung) = self.ladder.climb(now) {
                 self.act(now, rung);
             }
-        }
-        if now >= self.next_sample {
-            self.sample_memory();
-            self.next_sample = now.plus(SAMPLE_EVERY);
         }
     }
 
@@ -137,10 +153,12 @@ impl Supervisor {
     pub fn next_moment(&self) -> BootMillis {
         let idle = self.idle_since.map(|since| since.plus(self.idle_limit()));
         let linger = self.lingering_since.map(|since| since.plus(self.linger_limit()));
-        let moments = [self.deadlines.next(), self.ladder.next_at(), idle, linger];
+        let speechless = self.speechless_since.map(|since| since.plus(self.linger_limit()));
+        let life = self.life.as_ref().map(LifeSigns::next);
+        let moments = [self.deadlines.next(), life, speechless, self.ladder.next_at(), idle, linger];
         // A deadline that already led to a stop lies in the past and must not make the loop spin.
-        let deadline = if self.stop.is_some() { &moments[1..] } else { &moments[..] };
-        deadline.iter().flatten().copied().min().unwrap_or(self.next_sample).min(self.next_sample)
+        let open = if self.stop.is_some() { &moments[3..] } else { &moments[..] };
+        open.iter().flatten().copied().min().unwrap_or(self.next_sample).min(self.next_sample)
     }
 
     /// Reaps the child and every orphan that ended.
@@ -162,8 +180,11 @@ impl Supervisor {
         if self.stderr.written() > before.1 {
             self.tell_progress(Channel::Stderr, self.stderr.written());
         }
+        if out.heard {
+            self.deadlines.begun();
+        }
         if out.heard || err.heard {
-            self.deadlines.heard(now);
+            self.deadlines.alive(now);
             self.idle_since = self.idle_since.map(|_| now);
             self.lingering_since = self.lingering_since.map(|_| now);
         }
@@ -234,15 +255,47 @@ impl Supervisor {
         }
     }
 
+    /// Silence is no hang while the child shows otherwise that it is at work.
+    fn look_for_life(&mut self, now: BootMillis) {
+        let Some(life) = self.life.as_mut().filter(|life| self.stop.is_none() && life.next() <= now) else {
+            return;
+        };
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        // A look that fails is made again; the silence limit lies several looks away.
+        let below = procfs::all().map(|all| procfs::descendants_of(&all, me)).unwrap_or_default();
+        let is_wrapped = self.spec.sandbox.as_ref().is_some_and(|plan| plan.bwrap.is_some());
+        let links = match (&self.spec.input, is_wrapped) {
+            (Input::Closed, _) => 0,
+            (Input::Conversation { .. }, false) => 1,
+            (Input::Conversation { .. }, true) => WRAPPED_LINKS,
+        };
+        let reaped = procfs::read_stat(me).map_or(0, |stat| stat.children_cpu_ticks);
+        let ticks = work_ticks(&below, self.pid, links).saturating_add(reaped);
+        if life.look(now, ticks, rustix::param::clock_ticks_per_second()) {
+            self.deadlines.alive(now);
+        }
+    }
+
     fn keep_limits(&mut self, now: BootMillis) {
         if self.stop.is_some() {
             return;
         }
+        let without_output = self.stdout.descriptor().is_none() && !matches!(self.spec.input, Input::Closed);
+        if without_output && self.results == 0 {
+            self.speechless_since.get_or_insert(now);
+        }
         if self.stdout.written().saturating_add(self.stderr.written()) > self.spec.limits.output_bytes {
             // No gentler rung: a child that floods would go on while it is asked.
             self.stop(now, StopCause::LimitOutput, Rung::TreeKill);
+        } else if self.spec.limits.memory_bytes.is_some_and(|most| self.peak_memory > most) {
+            // Nor here: it would grow on, and the host may have no room for that.
+            self.stop(now, StopCause::Memory, Rung::TreeKill);
         } else if let Some(cause) = self.deadlines.passed(now) {
-            self.stop(now, cause, Rung::Interrupt);
+            // One that has not begun to speak does not listen either.
+            let from = if cause == StopCause::NoFirstEvent { Rung::Term } else { Rung::Interrupt };
+            self.stop(now, cause, from);
+        } else if self.speechless_since.is_some_and(|since| now.since(since) >= self.linger_limit()) {
+            self.stop(now, StopCause::ClosedOutput, Rung::Int);
         }
     }
 
@@ -319,7 +372,7 @@ impl Supervisor {
     }
 
     fn signal(&mut self, signal: Signal) {
-        if let Err(error) = signal_exactly(self.pid, self.start_ticks, signal) {
+        if let Err(error) = self.program.signal(signal) {
             self.trouble.get_or_insert_with(|| format!("cannot signal the child: {error}"));
         }
     }
@@ -328,6 +381,7 @@ impl Supervisor {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let mut status = None;
         let child = self.pid;
+        self.program.kill_namespace();
         kill_descendants(me, TREE_KILL_LIMIT, || {
             while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
                 if pid.as_raw_nonzero().get() == child {
@@ -336,6 +390,10 @@ impl Supervisor {
             }
         });
         self.status = self.status.or(status);
+    }
+
+    fn sample_every(&self) -> Duration {
+        if self.spec.limits.memory_bytes.is_some() { SAMPLE_LIMITED_EVERY } else { SAMPLE_EVERY }
     }
 
     fn sample_memory(&mut self) {

@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::boottime::{BootMillis, boot_id};
 use crate::causes::one_line;
 use crate::procfs;
+use crate::sandbox::fds::close_inherited;
 
 use super::control::Control;
 use super::machine::Supervisor;
@@ -46,6 +48,8 @@ pub enum Announcement {
 
 /// Runs the subcommand to its end.
 pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Where it fails there is no `/proc`, and the start below says so.
+    let _ = close_inherited();
     let started = prepare(args.into_iter().next().map(PathBuf::from));
     let announcement = match &started {
         Ok(supervisor) => Announcement::Ready { child: supervisor.pid },
@@ -84,6 +88,8 @@ fn prepare(spec_file: Option<PathBuf>) -> Result<Supervisor, PrepareError> {
     let me = rustix::process::getpid();
     // Only a leader of a process group is refused, and a child of the agent is none.
     rustix::process::setsid()?;
+    // It holds the secrets: no task may look into it, and no core file may hold them.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(me))?;
     rustix::thread::set_name(c"orch-supervise")?;
     let pid = me.as_raw_nonzero().get();

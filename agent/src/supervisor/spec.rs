@@ -80,8 +80,12 @@ pub enum Input {
 pub struct Limits {
     /// Longest life of the attempt.
     pub attempt_ms: Option<u64>,
-    /// Longest silence of the child.
+    /// Longest wait for the first byte of standard output.
+    pub start_ms: Option<u64>,
+    /// Longest time without output and without another sign of life; see [`super::life`].
     pub silence_ms: Option<u64>,
+    /// Directory in which a growing file is a sign of life: the session files of the child.
+    pub life_dir: Option<PathBuf>,
     /// Longest life without a renewal.
     pub stop_after_ms: Option<u64>,
     /// Most bytes of standard output and standard error together.
@@ -91,20 +95,26 @@ pub struct Limits {
     /// How long after a result line the input stays open for the agent to speak. Without an agent it is
     /// closed at once.
     pub result_idle_ms: u64,
-    /// How long a child may take to exit once its input is closed after a result.
+    /// How long a child may take to exit once its input is closed after a result, or once it has closed its output
+    /// in the middle of a conversation.
     pub linger_ms: u64,
+    /// Most resident memory of the whole tree, sampled twice a second.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             attempt_ms: None,
+            start_ms: None,
             silence_ms: None,
+            life_dir: None,
             stop_after_ms: None,
             output_bytes: 1024 * 1024 * 1024,
             segment_bytes: SEGMENT_BYTES,
             result_idle_ms: 10_000,
             linger_ms: 10_000,
+            memory_bytes: None,
         }
     }
 }

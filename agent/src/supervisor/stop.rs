@@ -15,16 +15,26 @@ pub enum StopCause {
     Timeout,
     /// Nothing was heard from the child for longer than the silence limit.
     Hang,
+    /// Nothing came on the child's standard output within the start limit.
+    NoFirstEvent,
+    /// The child closed its standard output before it had a result, and lived on.
+    ClosedOutput,
+    /// The tree used more memory than an attempt may.
+    Memory,
     /// Nobody renewed the attempt: the agent lost the coordinator, or the supervisor lost the agent.
     LostAgent,
     /// The child wrote more than an attempt may.
     LimitOutput,
+    /// All attempts of the agent together wrote more than they may, and this one the most.
+    AgentOutput,
     /// The transcript could not be written, for example because the disk is full.
     TranscriptLost,
     /// The turn limit was reached.
     MaxTurns,
     /// A budget stopped the work.
     Budget,
+    /// The child did not take over what it was given.
+    Misread,
     /// The agent stops or restarts.
     AgentStopping,
     /// The result was there, yet the child did not exit. Says nothing about the work.

@@ -79,6 +79,7 @@ impl Agent {
             offer: Offer { slots: 2, ..Offer::default() },
             coordinators: Coordinators::new(&urls, Arc::new(Plain)).unwrap(),
             runners: Runners::new(None, Some(Arc::new(Patient))),
+            pools: orch_agent::credentials::Pools::default(),
             homes: Arc::new(Homes::open(data).unwrap()),
             spool: Box::new(spool),
             host: HostProbe::new(data.to_owned()),

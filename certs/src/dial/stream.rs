@@ -45,6 +45,12 @@ impl Confirmed<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
     pub fn alpn(&self) -> Option<Vec<u8>> {
         self.inner.get_ref().1.alpn_protocol().map(<[u8]>::to_vec)
     }
+
+    /// The protocol version both ends agreed on, such as `TLSv1_3`.
+    #[must_use]
+    pub fn protocol_version(&self) -> Option<String> {
+        self.inner.get_ref().1.protocol_version().map(|version| format!("{version:?}"))
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Confirmed<S> {

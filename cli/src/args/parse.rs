@@ -64,6 +64,24 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What `agents label` does to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    /// Adds `key=value`.
+    Set(String),
+    /// Takes a key away.
+    Remove(String),
+}
+
+/// `key=value`, or `key-`.
+pub(crate) fn label_change(text: &str) -> Result<LabelChange, String> {
+    match (key_value(text), text.strip_suffix('-')) {
+        (Ok(_), _) => Ok(LabelChange::Set(text.to_owned())),
+        (Err(_), Some(key)) if !key.is_empty() => Ok(LabelChange::Remove(key.to_owned())),
+        (Err(_), _) => Err(format!("{text:?} is neither key=value nor key-")),
+    }
+}
+
 /// `fast` or `wait`.
 pub(crate) fn on_loss(text: &str) -> Result<OnLoss, String> {
     match text {
@@ -144,6 +162,15 @@ mod tests {
         assert_eq!(budget("0.000001"), Ok(1));
         for bad in ["0", "-1", "NaN", "inf", "1e9", "much"] {
             assert!(budget(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_dash_at_the_end_takes_a_label_away() {
+        assert_eq!(label_change("gpu=yes-"), Ok(LabelChange::Set("gpu=yes-".into())));
+        assert_eq!(label_change("gpu-"), Ok(LabelChange::Remove("gpu".into())));
+        for bad in ["", "-", "gpu", "=x"] {
+            assert!(label_change(bad).is_err(), "{bad:?}");
         }
     }
 

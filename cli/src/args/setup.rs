@@ -15,6 +15,7 @@ pub(crate) const DEFAULT_TENANT: &str = "default";
 
 /// Flags of `init`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl init --host box-0.example,192.0.2.7")]
 pub(crate) struct InitArgs {
     /// Names and addresses under which the coordinator is dialled
     #[arg(long = "host", value_name = "NAME[,IP]", required = true, value_delimiter = ',')]
@@ -35,6 +36,7 @@ pub(crate) struct InitArgs {
 
 /// What can be done with certificates.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Example: orchctl certs show")]
 pub(crate) enum CertsCommand {
     /// Write what a second host needs: ca.pem, a certificate and its key
     Issue(IssueArgs),
@@ -44,6 +46,7 @@ pub(crate) enum CertsCommand {
 
 /// Flags of `certs issue`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl certs issue --role agent --name box-2 --out ./box-2")]
 pub(crate) struct IssueArgs {
     /// What the holder is
     #[arg(long, value_name = "ROLE")]
@@ -67,6 +70,7 @@ pub(crate) struct IssueArgs {
 
 /// Flags of `certs show`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl certs show ./box-2")]
 pub(crate) struct ShowArgs {
     /// Directory to look into [default: ~/.config/orch]
     #[arg(value_name = "DIR")]
@@ -100,6 +104,7 @@ impl From<RoleArg> for Role {
 /// Flags of `dev`.
 #[cfg(feature = "dev")]
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl dev --agents 3 --slots 2")]
 pub(crate) struct DevArgs {
     /// How many agents
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
@@ -125,6 +130,10 @@ pub(crate) struct DevArgs {
     /// Program that the agents may run; may be repeated
     #[arg(long = "allow-command", value_name = "PROGRAM")]
     pub(crate) allow_commands: Vec<String>,
+    /// Let the tasks use your own Claude login, the CLI's or CLAUDE_CODE_OAUTH_TOKEN; without this flag and without
+    /// ANTHROPIC_API_KEY a terminal is asked
+    #[arg(long)]
+    pub(crate) use_my_login: bool,
     /// Claude CLI of the agents [default: `claude` on the PATH]
     #[arg(long, value_name = "FILE")]
     pub(crate) claude_bin: Option<PathBuf>,
@@ -139,6 +148,7 @@ pub(crate) struct DevArgs {
 /// Flags of `demo`.
 #[cfg(feature = "dev")]
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl demo --keep")]
 pub(crate) struct DemoArgs {
     /// Work in this directory and leave it there [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
@@ -152,7 +162,4 @@ pub(crate) struct DemoArgs {
     /// Most that --real may cost, in US dollars
     #[arg(long, value_name = "USD", default_value = "1.00", value_parser = super::parse::budget, requires = "real")]
     pub(crate) max_cost: u64,
-    /// Do not ask
-    #[arg(short, long)]
-    pub(crate) yes: bool,
 }

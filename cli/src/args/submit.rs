@@ -17,7 +17,7 @@ Examples:
   orchctl submit --runner command -- make test
   orchctl submit -f release.json --key release-2.1
 
-A file is JSON: a list of tasks, or {\"name\", \"labels\", \"tasks\"}. A task has task_id, worker, description,
+A file is JSON: a list of tasks, or {\"name\", \"labels\", \"context_files\", \"tasks\"}. A task has task_id, worker, description,
 dependencies, priority (high, medium, low or a number), timeout (seconds or \"10m\"), context (text or JSON), model,
 retries, requires, budget_usd, max_turns, output_schema, on_loss, agent; or runner (\"noop\" or \"command\"), program, args.";
 
@@ -63,6 +63,9 @@ pub(crate) struct What {
     /// Runner instead of a worker
     #[arg(long, value_name = "RUNNER", conflicts_with = "file")]
     pub(crate) runner: Option<Runner>,
+    /// File that the workers are given after their system prompt; may be repeated
+    #[arg(long = "context-file", value_name = "FILE")]
+    pub(crate) context_files: Vec<PathBuf>,
     /// Name of the run, the first part of its reference
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

@@ -1,12 +1,14 @@
 //! Flags of the commands that look at runs and steer them.
 //! Knows words; refuses to know what a reference points to.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
+use super::fleet::Watching;
 use super::parse::{self, StateWord};
 
 /// Flags of `watch`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl watch @last")]
 pub(crate) struct WatchArgs {
     /// Run to watch; without it everything
     #[arg(value_name = "REF")]
@@ -15,14 +17,18 @@ pub(crate) struct WatchArgs {
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl status release-notes/128/plan")]
 pub(crate) struct StatusArgs {
     /// Run or task; without it the fleet
     #[arg(value_name = "REF")]
     pub(crate) reference: Option<String>,
+    #[command(flatten)]
+    pub(crate) watching: Watching,
 }
 
 /// Flags of `ls`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl ls --state failed,cancelled --name nightly")]
 pub(crate) struct LsArgs {
     /// Run whose tasks are listed; without it runs are
     #[arg(value_name = "REF")]
@@ -36,10 +42,13 @@ pub(crate) struct LsArgs {
     /// At most this many; 0 lists all
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) watching: Watching,
 }
 
 /// Flags of `logs`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl logs -f @last")]
 pub(crate) struct LogsArgs {
     /// Task, or run
     #[arg(value_name = "REF")]
@@ -63,6 +72,7 @@ pub(crate) struct LogsArgs {
 
 /// Flags of `result`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl result @last -o json")]
 pub(crate) struct ResultArgs {
     /// Run or task
     #[arg(value_name = "REF")]
@@ -71,6 +81,7 @@ pub(crate) struct ResultArgs {
 
 /// Flags of `wait`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl wait adhoc/12 adhoc/13 --timeout 10m")]
 pub(crate) struct WaitArgs {
     /// Runs or tasks
     #[arg(value_name = "REF", required = true)]
@@ -93,6 +104,7 @@ pub(crate) enum Goal {
 
 /// Flags of `cancel`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl cancel @last --reason \"wrong branch\"")]
 pub(crate) struct CancelArgs {
     /// Runs or tasks
     #[arg(value_name = "REF", required = true)]
@@ -104,39 +116,34 @@ pub(crate) struct CancelArgs {
 
 /// Flags of `retry`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl retry release-notes/128 --failed")]
 pub(crate) struct RetryArgs {
     /// Run or task
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
+    /// Tasks that failed, were cancelled or skipped: what retry does without a word
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) failed: bool,
+    /// This task of an ended run and everything below it, whatever became of them
+    #[arg(long, value_name = "TASK")]
+    pub(crate) from: Option<String>,
     /// Also requeue what runs on an unreachable agent
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from")]
     pub(crate) force: bool,
 }
 
 /// Flags of `explain`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl explain release-notes/128/merge")]
 pub(crate) struct ExplainArgs {
     /// Task, or run of one task
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
 }
 
-/// Flags of `agents`.
-#[derive(Debug, Args)]
-pub(crate) struct AgentsArgs {
-    #[command(subcommand)]
-    pub(crate) command: Option<AgentsCommand>,
-}
-
-/// What can be asked of agents.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AgentsCommand {
-    /// List the agents
-    List,
-}
-
 /// Flags of `bench`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: orchctl bench --scenario latency")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(long, value_name = "SCENARIO", default_value = "noop")]

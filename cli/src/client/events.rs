@@ -19,6 +19,8 @@ pub(crate) enum Frame {
     Update(Box<WatchRunsResponse>),
     /// The connection is lost; it is tried again. Told once per outage.
     Lost(String),
+    /// What was asked for is kept no longer; the watch goes on with what comes now.
+    Expired(String),
 }
 
 /// A watch on one run or on everything.
@@ -34,6 +36,8 @@ pub(crate) struct Watch {
     not_before: Option<Instant>,
     /// The run is terminal: the end of the stream is the end of the story.
     ended: bool,
+    /// Sequence number that the open stream was asked for.
+    asked: u64,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Streaming<WatchRunsResponse>, Status>> + Send>>;
@@ -52,14 +56,24 @@ impl Client {
 
     /// Watches a run until it is terminal, or with an empty reference everything for ever.
     pub(crate) fn watch(&self, run: &str, with_activity: bool) -> Watch {
+        self.watch_request(WatchRunsRequest {
+            r#ref: run.to_owned(),
+            from_seq: 0,
+            until_terminal: !run.is_empty(),
+            with_activity,
+        })
+    }
+
+    /// Watches everything for ever, from a sequence number on; a cut loses nothing.
+    pub(crate) fn watch_all(&self, from_seq: u64) -> Watch {
+        self.watch_request(WatchRunsRequest { from_seq, ..WatchRunsRequest::default() })
+    }
+
+    fn watch_request(&self, request: WatchRunsRequest) -> Watch {
         Watch {
             client: self.clone(),
-            request: WatchRunsRequest {
-                r#ref: run.to_owned(),
-                from_seq: 0,
-                until_terminal: !run.is_empty(),
-                with_activity,
-            },
+            asked: request.from_seq,
+            request,
             stream: None,
             opening: None,
             policy: policy(retry::CALL),
@@ -106,6 +120,7 @@ impl Watch {
         if let Some(stream) = &mut self.stream {
             return stream.message().await;
         }
+        self.asked = self.request.from_seq;
         let opening = self.opening.get_or_insert_with(|| {
             let (mut runs, request) = (self.client.runs(), self.request.clone());
             Box::pin(async move { Ok(runs.watch_runs(request).await?.into_inner()) })
@@ -137,9 +152,13 @@ impl Watch {
     async fn lost(&mut self, status: Status) -> Outcome<Option<Frame>> {
         self.stream = None;
         if status.code() == Code::OutOfRange {
-            // The events are gone; the snapshot says how things stand.
-            self.request.from_seq = 0;
-            return Ok(None);
+            // The events are gone; of a run, the snapshot says how things stand.
+            let everything = self.request.r#ref.is_empty();
+            let told = self.request.from_seq > self.asked;
+            if !(everything && told) {
+                self.request.from_seq = 0;
+            }
+            return Ok(everything.then(|| Frame::Expired(status.message().to_owned())));
         }
         let first = self.outage.is_none();
         let outage = self.outage.get_or_insert_with(|| Outage { since: Instant::now(), tries: 0 });

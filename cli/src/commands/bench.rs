@@ -6,6 +6,7 @@ use std::time::Duration;
 use orch_proto::v1::task_spec::Runner;
 use orch_proto::v1::watch_event::Change;
 use orch_proto::v1::{NoopTask, Run, RunSpec, TaskSpec, TaskState, WatchRunsResponse};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -42,7 +43,7 @@ pub(crate) async fn run(session: &Session, args: BenchArgs) -> Outcome {
 }
 
 /// What is measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Place {
     coordinator_version: String,
     agents: usize,
@@ -70,7 +71,7 @@ impl Place {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct NoopReport {
     scenario: &'static str,
     tasks: u32,
@@ -112,7 +113,7 @@ async fn noop(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcome {
     };
     match out.format {
         Format::Json | Format::Jsonl => out.json(&report)?,
-        Format::Name => out.line(&run.r#ref)?,
+        Format::Name => out.name(&run.r#ref)?,
         Format::None => {}
         Format::Table => {
             out.line(&format!(
@@ -126,7 +127,7 @@ async fn noop(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcome {
     if report.succeeded == tasks { Ok(exit::DONE) } else { Err(not_all(&run, report.succeeded, tasks)) }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LatencyReport {
     scenario: &'static str,
     tasks: u32,
@@ -138,7 +139,7 @@ struct LatencyReport {
     place: Place,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct Percentiles {
     p50: f64,
     p90: f64,

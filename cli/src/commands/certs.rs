@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use orch_certs::{Ca, ClientTls, Role, ServerTls, TlsFiles};
 use orch_proto::codes::ErrorCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::init;
@@ -37,7 +38,7 @@ fn issue(out: &Out, args: &IssueArgs) -> Outcome {
     match out.format {
         Format::Json => out.json(&made)?,
         Format::Jsonl => made.iter().try_for_each(|item| out.json(item))?,
-        Format::Name => made.iter().try_for_each(|item| out.line(&item.path.display().to_string()))?,
+        Format::Name => made.iter().try_for_each(|item| out.name(&item.path.display().to_string()))?,
         Format::None => {}
         Format::Table => made.iter().try_for_each(|item| out.line(&item.line()))?,
     }
@@ -90,7 +91,7 @@ fn companion(dir: &Path, role: Role, endpoint: &str, files: &TlsFiles) -> Outcom
 
 /// The agent looks for its certificates in `/etc/orch` unless told otherwise, which is where the directory goes.
 fn agent_config(endpoint: &str) -> Outcome<String> {
-    #[derive(Serialize)]
+    #[derive(Serialize, JsonSchema)]
     struct AgentConfig<'a> {
         coordinator: [&'a str; 1],
     }
@@ -111,7 +112,7 @@ fn same_directory(a: &Path, b: &Path) -> bool {
 }
 
 /// A certificate of a directory.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CertView {
     role: String,
     path: PathBuf,
@@ -132,7 +133,7 @@ fn show(out: &Out, args: &ShowArgs) -> Outcome {
     }
     match out.format {
         Format::Json | Format::Jsonl => out.json_list(&found)?,
-        Format::Name => found.iter().try_for_each(|cert| out.line(&cert.path.display().to_string()))?,
+        Format::Name => found.iter().try_for_each(|cert| out.name(&cert.path.display().to_string()))?,
         Format::None => {}
         Format::Table => {
             let columns = [

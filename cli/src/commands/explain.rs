@@ -21,7 +21,7 @@ pub(crate) async fn run(session: &Session, args: ExplainArgs) -> Outcome {
     let explained = client.explain(&reference).await?;
     match out.format {
         Format::Json | Format::Jsonl => out.json(&ExplainView::from(&explained))?,
-        Format::Name => out.line(&reference)?,
+        Format::Name => out.name(&reference)?,
         Format::None => {}
         Format::Table => {
             let since =

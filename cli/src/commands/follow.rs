@@ -5,12 +5,13 @@ use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{Task, TaskState};
 
 use crate::args::parse::{run_state_word, task_state_word};
-use crate::args::work::{Goal, ResultArgs, WaitArgs, WatchArgs};
+use crate::args::fleet::Watching;
+use crate::args::work::{Goal, ResultArgs, StatusArgs, WaitArgs, WatchArgs};
 use crate::args::{Format, Progress};
 use crate::client::Client;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::follow::{Display, Ending, LEAVES, Until, follow, follow_all};
+use crate::follow::{Display, Ending, Everything, LEAVES, Until, follow, follow_all};
 use crate::live::model::Model;
 use crate::output::view::{RunView, TaskView};
 use crate::output::words::{run_ended, task_ended};
@@ -23,17 +24,23 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     let out = &session.out;
     let client = session.client()?;
     let Some(reference) = args.reference else {
+        if out.format == Format::Table && Display::is_drawn(out, out.stdout()) {
+            // Everything at once is the fleet and the runs that are active.
+            let watching = Watching { watch: true };
+            return super::status::run(session, StatusArgs { reference: None, watching }).await;
+        }
         let display = match (out.format, out.progress) {
-            (Format::Json | Format::Jsonl, _) | (_, Progress::Jsonl) => Display::Jsonl(out.stdout().clone()),
-            (Format::Table | Format::Name | Format::None, _) => Display::Plain(out.stdout().clone()),
+            (Format::Json | Format::Jsonl, _) | (_, Progress::Jsonl) => Display::values(out),
+            (Format::Table | Format::Name | Format::None, _) => Display::plain(out, out.stdout()),
         };
-        follow_all(&client, &display).await?;
+        let now = client.status().await?.event_seq;
+        follow_all(&client, &display, Everything { from: now + 1, last: None }).await?;
         return Ok(exit::DONE);
     };
     let reference = client.resolve(&reference).await?;
     session.follows(&reference.run, false);
     let display = match out.format {
-        Format::Json | Format::Jsonl => Display::Jsonl(out.stdout().clone()),
+        Format::Json | Format::Jsonl => Display::values(out),
         Format::None => Display::Hidden,
         Format::Table | Format::Name => Display::choose(out, out.stdout())?,
     };
@@ -187,7 +194,7 @@ impl Target {
             let run = &model.run;
             return match out.format {
                 Format::Table => out.line(&format!("{} {}", run.r#ref, run_state_word(run.state()))),
-                Format::Name => out.line(&run.r#ref),
+                Format::Name => out.name(&run.r#ref),
                 Format::Json | Format::Jsonl => out.json(&RunView::from(run)),
                 Format::None => Ok(()),
             };
@@ -197,7 +204,7 @@ impl Target {
         };
         match out.format {
             Format::Table => out.line(&format!("{} {}", task.r#ref, task_state_word(task.state()))),
-            Format::Name => out.line(&task.r#ref),
+            Format::Name => out.name(&task.r#ref),
             Format::Json | Format::Jsonl => out.json(&TaskView::from(task)),
             Format::None => Ok(()),
         }

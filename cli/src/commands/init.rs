@@ -27,7 +27,7 @@ pub(crate) fn run(out: &Out, args: &InitArgs) -> Outcome {
     match out.format {
         Format::Json => out.json(&items)?,
         Format::Jsonl => items.iter().try_for_each(|item| out.json(item))?,
-        Format::Name => out.line(&dir.display().to_string())?,
+        Format::Name => out.name(&dir.display().to_string())?,
         Format::None => {}
         Format::Table => items.iter().try_for_each(|item| out.line(&item.line()))?,
     }
@@ -41,7 +41,7 @@ pub(super) fn directory(named: Option<&Path>) -> Outcome<PathBuf> {
         return std::path::absolute(dir)
             .map_err(|error| Failure::usage(format!("{} is not a path", dir.display())).cause(error));
     }
-    let home = context::config_home(&|name| std::env::var(name).ok());
+    let home = crate::config::home(&|name| std::env::var(name).ok());
     home.map(|home| home.join("orch"))
         .ok_or_else(|| Failure::usage("there is no home directory; name one with --dir"))
 }

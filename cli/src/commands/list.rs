@@ -1,37 +1,37 @@
 //! `ls`: runs, or the tasks of one.
 
-use jiff::Timestamp;
 use orch_proto::v1::{RunState, TaskState};
 
-use super::tables;
+use super::{tables, watching};
 use crate::args::Format;
 use crate::args::parse::StateWord;
 use crate::args::work::LsArgs;
 use crate::client::TaskQuery;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
+use crate::output::Out;
 use crate::output::view::{RunView, TaskView};
 use crate::session::Session;
 
 /// `orchctl ls`.
 pub(crate) async fn run(session: &Session, args: LsArgs) -> Outcome {
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    match &args.reference {
-        Some(reference) => tasks(session, reference, &args.state, limit).await,
-        None => runs(session, &args, limit).await,
-    }
+    watching::show(session, args.watching, async |out| match &args.reference {
+        Some(reference) => tasks(session, out, reference, &args.state, limit).await,
+        None => runs(session, out, &args, limit).await,
+    })
+    .await
 }
 
-async fn runs(session: &Session, args: &LsArgs, limit: usize) -> Outcome {
-    let out = &session.out;
+async fn runs(session: &Session, out: &Out, args: &LsArgs, limit: usize) -> Outcome {
     let states: Vec<RunState> = states(&args.state, StateWord::run, "runs")?;
     let name = args.name.as_deref().unwrap_or_default();
     let (runs, more) = session.client()?.list_runs(&states, name, limit).await?;
     match out.format {
         Format::Table if runs.is_empty() => out.note("no runs"),
-        Format::Table => out.data(&tables::runs(&runs, Timestamp::now()).render(out.stdout()))?,
+        Format::Table => out.data(&tables::runs(&runs, &out.times).render(out.stdout()))?,
         Format::Json | Format::Jsonl => out.json_list(&runs.iter().map(RunView::from).collect::<Vec<_>>())?,
-        Format::Name => runs.iter().try_for_each(|run| out.line(&run.r#ref))?,
+        Format::Name => runs.iter().try_for_each(|run| out.name(&run.r#ref))?,
         Format::None => {}
     }
     if more {
@@ -40,8 +40,7 @@ async fn runs(session: &Session, args: &LsArgs, limit: usize) -> Outcome {
     Ok(exit::DONE)
 }
 
-async fn tasks(session: &Session, reference: &str, state: &[StateWord], limit: usize) -> Outcome {
-    let out = &session.out;
+async fn tasks(session: &Session, out: &Out, reference: &str, state: &[StateWord], limit: usize) -> Outcome {
     let states: Vec<TaskState> = states(state, StateWord::task, "tasks")?;
     let client = session.client()?;
     let reference = client.resolve(reference).await?;
@@ -59,7 +58,7 @@ async fn tasks(session: &Session, reference: &str, state: &[StateWord], limit: u
         Format::Json | Format::Jsonl => {
             out.json_list(&tasks.iter().map(TaskView::from).collect::<Vec<_>>())?
         }
-        Format::Name => tasks.iter().try_for_each(|task| out.line(&task.r#ref))?,
+        Format::Name => tasks.iter().try_for_each(|task| out.name(&task.r#ref))?,
         Format::None => {}
     }
     if tasks.len() == limit {

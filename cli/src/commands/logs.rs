@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use orch_proto::codes::ErrorCode;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::Format;
 use crate::args::work::LogsArgs;
@@ -16,8 +18,31 @@ use crate::output::words::{BUSY, DIM, GOOD};
 use crate::session::Session;
 use crate::transcript::{Kind, LogLine, Renderer};
 
+mod joint;
+
 /// Longest name in front of a line.
 const NAME: usize = 40;
+
+/// The task in front of a line.
+struct Prefix {
+    name: String,
+    style: Style,
+}
+
+impl Prefix {
+    /// Of the only task.
+    fn plain(task: &str) -> Self {
+        Self { name: one_line(task, NAME), style: DIM }
+    }
+
+    /// Of one among many: its colour is always the same, and helps the eye where the name does.
+    fn coloured(task: &str) -> Self {
+        const COLOURS: [AnsiColor; 5] =
+            [AnsiColor::Cyan, AnsiColor::Magenta, AnsiColor::Yellow, AnsiColor::Blue, AnsiColor::Green];
+        let sum: usize = task.bytes().map(usize::from).sum();
+        Self { name: one_line(task, NAME), style: COLOURS[sum % COLOURS.len()].on_default() }
+    }
+}
 
 /// `orchctl logs`.
 pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
@@ -25,21 +50,24 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
     let reference = client.resolve(&args.reference).await?;
     session.follows(&reference.run, false);
     if let Some(task) = &reference.task {
-        show(session, &client, &reference.to_string(), &one_line(task, NAME), &args).await?;
+        show(session, &client, &reference.to_string(), &Prefix::plain(task), &args).await?;
         return Ok(exit::DONE);
     }
     let tasks = client.tasks(&TaskQuery::all(&reference.run)).await?;
     if let [only] = tasks.as_slice() {
-        show(session, &client, &only.r#ref, &one_line(&only.task_id, NAME), &args).await?;
+        show(session, &client, &only.r#ref, &Prefix::plain(&only.task_id), &args).await?;
         return Ok(exit::DONE);
     }
-    if args.follow || args.attempt.is_some() {
+    if args.attempt.is_some() {
         let names: Vec<_> = tasks.iter().take(20).map(|task| task.r#ref.clone()).collect();
-        return Err(Failure::usage(format!("{reference} has several tasks; name one to follow it"))
+        return Err(Failure::usage(format!("{reference} has several tasks; --attempt is about one"))
             .help(names.join("\n       ")));
     }
+    if args.follow {
+        return joint::run(session, &client, &reference.run, &args).await;
+    }
     for task in tasks.iter().filter(|task| task.attempt > 0) {
-        match show(session, &client, &task.r#ref, &one_line(&task.task_id, NAME), &args).await {
+        match show(session, &client, &task.r#ref, &Prefix::coloured(&task.task_id), &args).await {
             // One that expired, or has not begun to write, does not keep the others.
             Err(failure) if failure.code() == Some(ErrorCode::TranscriptNotFound.code()) => {
                 session.out.note(&format!("{}: {}", task.r#ref, failure.message()));
@@ -50,7 +78,13 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
     Ok(exit::DONE)
 }
 
-async fn show(session: &Session, client: &Client, task: &str, name: &str, args: &LogsArgs) -> Outcome<()> {
+async fn show(
+    session: &Session,
+    client: &Client,
+    task: &str,
+    prefix: &Prefix,
+    args: &LogsArgs,
+) -> Outcome<()> {
     let out = &session.out;
     let mut transcript = client.transcript(task, args.attempt.unwrap_or(0), args.follow);
     if args.raw {
@@ -63,11 +97,11 @@ async fn show(session: &Session, client: &Client, task: &str, name: &str, args: 
     let mut kept = Tail::new(args.tail);
     while let Some(bytes) = transcript.next().await? {
         for line in renderer.push(&bytes).into_iter().filter_map(|line| kept.push(line)) {
-            tell(out, name, &line)?;
+            tell(out, prefix, &line)?;
         }
     }
     let last: Vec<_> = renderer.finish().into_iter().filter_map(|line| kept.push(line)).collect();
-    last.iter().chain(&kept.lines).try_for_each(|line| tell(out, name, line))
+    last.iter().chain(&kept.lines).try_for_each(|line| tell(out, prefix, line))
 }
 
 /// The bytes as they are; a terminal gets its control characters shown, for they are not ours.
@@ -78,9 +112,9 @@ fn raw(out: &Out, bytes: &[u8]) -> Outcome<()> {
     out.bytes(bytes)
 }
 
-fn tell(out: &Out, name: &str, line: &LogLine) -> Outcome<()> {
+fn tell(out: &Out, prefix: &Prefix, line: &LogLine) -> Outcome<()> {
     if out.format != Format::Table {
-        return tell_script(out, name, line);
+        return tell_script(out, &prefix.name, line);
     }
     let style = match line.kind {
         Kind::Session | Kind::Other => DIM,
@@ -88,7 +122,7 @@ fn tell(out: &Out, name: &str, line: &LogLine) -> Outcome<()> {
         Kind::Result => GOOD,
         Kind::Assistant => Style::new(),
     };
-    let prefix = out.paint(DIM, &format!("{name}▸"));
+    let prefix = out.paint(prefix.style, &format!("{}▸", prefix.name));
     let indent = if line.nested { "  " } else { "" };
     let label = out.paint(style, &format!("{:<9}", line.label));
     let continued = format!("\n{} {indent}{:<9} ", prefix, "");
@@ -104,12 +138,21 @@ fn tell_script(out: &Out, name: &str, line: &LogLine) -> Outcome<()> {
     match out.format {
         Format::Json | Format::Jsonl => {
             let label = if line.label.is_empty() { "output" } else { line.label };
-            let value =
-                serde_json::json!({"task_id": name, "type": label, "text": line.text, "nested": line.nested});
-            out.line(&value.to_string())
+            out.event(&LogLineView { task_id: name, r#type: label, text: &line.text, nested: line.nested })
         }
         Format::Table | Format::Name | Format::None => Ok(()),
     }
+}
+
+/// A line of a transcript.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LogLineView<'a> {
+    task_id: &'a str,
+    /// `assistant`, `tool`, `result` and so on; `output` for what is no event of the CLI.
+    r#type: &'a str,
+    text: &'a str,
+    /// Whether a sub-agent said it.
+    nested: bool,
 }
 
 /// Lets lines through, or keeps the last ones for the end.

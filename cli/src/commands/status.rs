@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
 use orch_proto::v1::{ClusterStatus, RunState, Task, Worker};
 
-use super::tables;
+use super::{tables, watching};
 use crate::args::Format;
 use crate::args::parse::{run_state_word, task_state_word};
 use crate::args::work::StatusArgs;
@@ -15,6 +14,7 @@ use crate::failure::Outcome;
 use crate::output::Out;
 use crate::output::figures::{between, bytes, dollars, moment, plural, short, span, spent};
 use crate::output::safe::one_line;
+use crate::output::table::width_of;
 use crate::output::view::fleet::StatusView;
 use crate::output::view::{RunView, TaskView};
 use crate::output::words::{
@@ -31,12 +31,16 @@ const TOLD: usize = 500;
 /// `orchctl status`.
 pub(crate) async fn run(session: &Session, args: StatusArgs) -> Outcome {
     let client = session.client()?;
-    let Some(reference) = args.reference else { return fleet(&session.out, &client).await };
-    let reference = client.resolve(&reference).await?;
-    match reference.task {
-        Some(_) => task(&session.out, &client, &reference).await,
-        None => one_run(&session.out, &client, &reference).await,
-    }
+    let reference = match &args.reference {
+        Some(reference) => Some(client.resolve(reference).await?),
+        None => None,
+    };
+    watching::show(session, args.watching, async |out| match &reference {
+        None => fleet(out, &client).await,
+        Some(reference) if reference.task.is_some() => task(out, &client, reference).await,
+        Some(reference) => one_run(out, &client, reference).await,
+    })
+    .await
 }
 
 async fn fleet(out: &Out, client: &Client) -> Outcome {
@@ -54,7 +58,7 @@ async fn fleet(out: &Out, client: &Client) -> Outcome {
     let (runs, more) = client.list_runs(&active, "", SHOWN).await?;
     if !runs.is_empty() {
         out.data("\n")?;
-        out.data(&tables::runs(&runs, Timestamp::now()).render(out.stdout()))?;
+        out.data(&tables::runs(&runs, &out.times).render(out.stdout()))?;
     }
     if more {
         out.hint("more runs: orchctl ls --state running --limit 0");
@@ -78,17 +82,15 @@ fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker]) -> String {
         status.epoch,
         bytes(status.store_bytes)
     );
-    let _ = writeln!(
-        text,
-        "{}  {} active  queued {}{wait}  blocked {}  running {}  retrying {}  today {}",
-        out.paint(BOLD, "runs   "),
-        status.active_runs,
-        status.queued,
-        status.blocked,
-        status.running,
-        status.waiting_retry,
-        dollars(status.cost_today_micro_usd, false)
-    );
+    let counts = [
+        format!("{} active", status.active_runs),
+        format!("queued {}{wait}", status.queued),
+        format!("blocked {}", status.blocked),
+        format!("running {}", status.running),
+        format!("retrying {}", status.waiting_retry),
+        format!("today {}", dollars(status.cost_today_micro_usd, false)),
+    ];
+    text.push_str(&filled(out, "runs   ", &counts));
     let agents: Vec<_> = status
         .agents
         .iter()
@@ -119,15 +121,37 @@ fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker]) -> String {
     text
 }
 
+/// A label and parts behind it, on as many lines as the terminal needs.
+fn filled(out: &Out, label: &str, parts: &[String]) -> String {
+    const GAP: &str = "  ";
+    let start = width_of(label) + GAP.len();
+    let limit = out.stdout().width().unwrap_or(usize::MAX);
+    let mut text = format!("{}{GAP}", out.paint(BOLD, label));
+    let mut used = start;
+    for (index, part) in parts.iter().enumerate() {
+        let wanted = width_of(part);
+        if index > 0 && used + GAP.len() + wanted > limit {
+            text.push_str(&format!("\n{}", " ".repeat(start)));
+            used = start;
+        } else if index > 0 {
+            text.push_str(GAP);
+            used += GAP.len();
+        }
+        text.push_str(part);
+        used += wanted;
+    }
+    text + "\n"
+}
+
 async fn one_run(out: &Out, client: &Client, reference: &Reference) -> Outcome {
     let run = client.run(reference).await?;
     match out.format {
         Format::Json | Format::Jsonl => out.json(&RunView::from(&run))?,
-        Format::Name => out.line(&run.r#ref)?,
+        Format::Name => out.name(&run.r#ref)?,
         Format::None => {}
         Format::Table => {
             let (glyph, style) = run_look(run.state());
-            let until = if run_ended(run.state()) { moment(run.finished_at) } else { Some(Timestamp::now()) };
+            let until = if run_ended(run.state()) { moment(run.finished_at) } else { Some(out.times.now()) };
             let took = moment(run.created_at)
                 .zip(until)
                 .map(|(from, to)| short(between(from, to)))
@@ -154,7 +178,7 @@ async fn task(out: &Out, client: &Client, reference: &Reference) -> Outcome {
     let task = client.task(&reference.to_string()).await?;
     match out.format {
         Format::Json | Format::Jsonl => out.json(&TaskView::from(&task))?,
-        Format::Name => out.line(&task.r#ref)?,
+        Format::Name => out.name(&task.r#ref)?,
         Format::None => {}
         Format::Table => {
             out.data(&task_text(out, &task))?;
@@ -169,7 +193,7 @@ async fn task(out: &Out, client: &Client, reference: &Reference) -> Outcome {
                 }
             }
             if !task.attempts.is_empty() {
-                out.data(&tables::attempts(&task, Timestamp::now()).render(out.stdout()))?;
+                out.data(&tables::attempts(&task, &out.times).render(out.stdout()))?;
             }
             if task.attempt > 0 {
                 out.hint(&format!("transcript: orchctl logs {0}    answer: orchctl result {0}", task.r#ref));

@@ -6,7 +6,7 @@ use crate::args::Format;
 use crate::args::parse::run_state_word;
 use crate::args::work::{CancelArgs, RetryArgs};
 use crate::exit;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::figures::plural;
 use crate::output::view::RunView;
 use crate::session::Session;
@@ -41,8 +41,13 @@ pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
 /// `orchctl retry`.
 pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Outcome {
     let client = session.client()?;
-    let reference = client.resolve(&args.reference).await?.to_string();
-    let answer = client.retry(&reference, args.force).await?;
+    let reference = client.resolve(&args.reference).await?;
+    if let (Some(task), Some(from)) = (&reference.task, &args.from) {
+        return Err(Failure::usage(format!("{reference} names the task {task}, and --from the task {from}"))
+            .help(format!("orchctl retry {} --from {from}", reference.run)));
+    }
+    let reference = reference.to_string();
+    let answer = client.retry(&reference, args.from.as_deref().unwrap_or_default(), args.force).await?;
     let said = match answer.retried {
         0 => "nothing had to be tried again".to_owned(),
         tasks => format!("{} queued again", plural(tasks.into(), "task")),
@@ -59,7 +64,7 @@ fn tell(session: &Session, reference: &str, run: Option<&Run>, said: &str) -> Ou
         }
         (Format::Table, None) => out.line(&format!("{reference}: {said}")),
         (Format::Json | Format::Jsonl, Some(run)) => out.json(&RunView::from(run)),
-        (Format::Name, _) => out.line(reference),
+        (Format::Name, _) => out.name(reference),
         (Format::None, _) | (Format::Json | Format::Jsonl, None) => Ok(()),
     }
 }

@@ -15,10 +15,13 @@ use crate::args::submit::{RunArgs, SubmitArgs, What};
 use crate::client::submission::Submission;
 use crate::client::{incomplete, new_request_id};
 use crate::compose::{self, MAX_DESCRIPTION, Material};
+use crate::config::project;
+use crate::context_files;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::follow::{Display, Ending, LEAVES, Until, follow};
 use crate::live::model::Model;
+use crate::output::Out;
 use crate::output::figures::plural;
 use crate::output::safe::one_line;
 use crate::output::view::{ImpossibleView, SubmittedView};
@@ -36,7 +39,7 @@ const TOLD: usize = 300;
 /// `orchctl submit`.
 pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
     let out = &session.out;
-    let spec = specification(&args.what)?;
+    let spec = specification(out, &args.what)?;
     if args.what.dry_run {
         return dry_run(session, spec, &args.what).await;
     }
@@ -44,7 +47,7 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
     let answer = send(session, spec, &args.what, false).await?;
     let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
     match out.format {
-        Format::Table | Format::Name => out.line(&run.r#ref)?,
+        Format::Table | Format::Name => out.name(&run.r#ref)?,
         Format::Json | Format::Jsonl => out.json(&SubmittedView {
             reference: Some(run.r#ref.clone()),
             state: Some(run_state_word(run.state())),
@@ -68,7 +71,7 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
 
 /// `orchctl run`.
 pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
-    let spec = specification(&args.what)?;
+    let spec = specification(&session.out, &args.what)?;
     if args.what.dry_run {
         return dry_run(session, spec, &args.what).await;
     }
@@ -144,7 +147,7 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
             dry_run: true,
             impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
         })?,
-        Format::Name => spec.tasks.iter().try_for_each(|task| out.line(tables::task_name(task)))?,
+        Format::Name => spec.tasks.iter().try_for_each(|task| out.name(tables::task_name(task)))?,
         Format::None => {}
     }
     let Some(first) = answer.impossible.first() else {
@@ -156,8 +159,24 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
     Err(Failure::coded(ErrorCode::Impossible, message).cause(format!("{}: {}", first.task_id, first.reason)))
 }
 
+/// The run that flags or a file describe, with what the project leaves to say.
+fn specification(out: &Out, what: &What) -> Outcome<RunSpec> {
+    let mut spec = described(what)?;
+    let beside = what.file.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
+    context_files::fill(&mut spec, beside, &what.context_files)?;
+    let cwd = std::env::current_dir()
+        .map_err(|error| Failure::usage("there is no working directory").cause(error))?;
+    if let Some(project) = project::find(&cwd, rustix::process::geteuid().as_raw())? {
+        let filled = project.apply(&mut spec, what.file.is_some());
+        if !filled.is_empty() {
+            out.hint(&format!("  {} from {}", filled.join(", "), project.path.display()));
+        }
+    }
+    Ok(spec)
+}
+
 /// The run that flags or a file describe.
-fn specification(what: &What) -> Outcome<RunSpec> {
+fn described(what: &What) -> Outcome<RunSpec> {
     if let Some(key) = &what.key
         && (key.is_empty()
             || key.len() > 128

@@ -1,31 +1,32 @@
 //! The tables of the commands: which columns a run, a task, an agent or a plan has. Knows the wire's messages.
 
-use jiff::Timestamp;
 use orch_proto::v1::{Agent, Run, RunSpec, SubmitRunResponse, Task, TaskSpec, TaskState};
 
 use super::submit::executor;
 use crate::args::parse::{run_state_word, task_state_word};
-use crate::output::figures::{between, moment, plural, short, span, spent};
+use crate::output::figures::{between, count, moment, plural, short, span, spent};
 use crate::output::table::{Cell, Column, Table};
-use crate::output::view::outcome_word;
+use crate::output::times::Times;
+use crate::output::view::{Tokens, outcome_word};
 use crate::output::words::{BAD, agent_look, run_ended, run_look, task_look};
 
 /// Runs, one a line.
-pub(super) fn runs(runs: &[Run], now: Timestamp) -> Table {
+pub(super) fn runs(runs: &[Run], times: &Times) -> Table {
     let mut table = Table::new([
         Column::Whole("REF"),
         Column::Whole("STATE"),
         Column::Figures("DONE"),
         Column::Figures("TIME"),
         Column::Figures("COST"),
-        Column::Figures("AGE"),
+        Column::Figures(times.title("AGE", "CREATED")),
         Column::Extra("LABELS"),
+        Column::Wide("BY"),
     ]);
     for run in runs {
         let (glyph, style) = run_look(run.state());
         let done: u32 =
             run.counts.iter().filter(|c| c.state() == TaskState::Succeeded).map(|c| c.count).sum();
-        let until = if run_ended(run.state()) { moment(run.finished_at) } else { Some(now) };
+        let until = if run_ended(run.state()) { moment(run.finished_at) } else { Some(times.now()) };
         let created = moment(run.created_at);
         let labels: Vec<_> = run.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         table.row([
@@ -34,8 +35,9 @@ pub(super) fn runs(runs: &[Run], now: Timestamp) -> Table {
             Cell::from(format!("{done}/{}", run.task_count)),
             Cell::from(created.zip(until).map(|(from, to)| short(between(from, to))).unwrap_or_default()),
             Cell::from(spent(run.usage.as_ref())),
-            Cell::from(created.map(|at| short(between(at, now))).unwrap_or_default()),
+            Cell::from(times.cell(created)),
             Cell::dim(labels.join(",")),
+            Cell::dim(&run.submitted_by),
         ]);
     }
     table
@@ -52,6 +54,10 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
         Column::Figures("TRY"),
         Column::Words("AGENT"),
         Column::Words("WHY"),
+        Column::Wide("AFTER"),
+        Column::Wide("TURNS"),
+        Column::Wide("TOKENS"),
+        Column::Wide("SESSION"),
     ]);
     for task in tasks {
         let (glyph, style) = task_look(task.state());
@@ -70,13 +76,17 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
             Cell::from(if task.attempt == 0 { String::new() } else { task.attempt.to_string() }),
             Cell::from(&task.agent),
             Cell::dim(why),
+            Cell::dim(task.dependencies.join(",")),
+            Cell::dim(if task.num_turns == 0 { String::new() } else { task.num_turns.to_string() }),
+            Cell::dim(task.usage.as_ref().map(|usage| count(Tokens::of(usage).total)).unwrap_or_default()),
+            Cell::dim(&task.session_id),
         ]);
     }
     table
 }
 
 /// The attempts of a task, one a line.
-pub(super) fn attempts(task: &Task, now: Timestamp) -> Table {
+pub(super) fn attempts(task: &Task, times: &Times) -> Table {
     let mut table = Table::new([
         Column::Figures("ATTEMPT"),
         Column::Words("AGENT"),
@@ -86,7 +96,7 @@ pub(super) fn attempts(task: &Task, now: Timestamp) -> Table {
         Column::Words("DETAIL"),
     ]);
     for attempt in &task.attempts {
-        let until = moment(attempt.finished_at).unwrap_or(now);
+        let until = moment(attempt.finished_at).unwrap_or_else(|| times.now());
         table.row([
             Cell::from(attempt.number.to_string()),
             Cell::from(&attempt.agent),
@@ -102,7 +112,7 @@ pub(super) fn attempts(task: &Task, now: Timestamp) -> Table {
 }
 
 /// Agents, one a line.
-pub(super) fn agents(agents: &[Agent], now: Timestamp) -> Table {
+pub(super) fn agents(agents: &[Agent], times: &Times) -> Table {
     let mut table = Table::new([
         Column::Whole("NAME"),
         Column::Whole("STATE"),
@@ -112,7 +122,7 @@ pub(super) fn agents(agents: &[Agent], now: Timestamp) -> Table {
         Column::Extra("VERSION"),
         Column::Extra("CLI"),
         Column::Figures("LOAD"),
-        Column::Figures("SEEN"),
+        Column::Figures(times.title("SEEN", "LAST SEEN")),
     ]);
     for agent in agents {
         let (state, style) = agent_look(agent.state());
@@ -131,7 +141,7 @@ pub(super) fn agents(agents: &[Agent], now: Timestamp) -> Table {
             Cell::dim(&agent.version),
             Cell::dim(&agent.cli_version),
             Cell::from(load.unwrap_or_default()),
-            Cell::from(moment(agent.last_seen).map(|at| short(between(at, now))).unwrap_or_default()),
+            Cell::from(times.cell(moment(agent.last_seen))),
         ]);
     }
     table

@@ -6,12 +6,20 @@ use tonic::Status;
 
 use super::run;
 use crate::args::{Cli, Connection};
+use crate::config::Defaults;
 use crate::exit;
 use crate::output::testing::{self, Seen};
+use crate::output::times::Times;
 use crate::session::Session;
+use crate::settings::Settings;
 use fake::Fake;
 
 mod fake;
+mod fleet;
+mod golden;
+
+/// What the clock of every command says.
+const NOW: &str = "2026-11-20T21:30:00Z";
 
 /// What a command did.
 struct Ran {
@@ -23,11 +31,12 @@ struct Ran {
 struct Stage {
     fake: Fake,
     width: Option<usize>,
+    look: testing::Look,
 }
 
 impl Stage {
     fn new() -> Self {
-        Self { fake: Fake::default(), width: None }
+        Self { fake: Fake::default(), width: None, look: testing::Look::default() }
     }
 
     /// Runs a command line; words with spaces are quoted by `'`.
@@ -35,8 +44,15 @@ impl Stage {
         let cli = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{error}"));
         let mut tasks = JoinSet::new();
         let client = self.fake.serve(&mut tasks).await;
-        let (mut out, stdout, stderr): (_, Seen, Seen) = testing::out(cli.global.output, self.width);
-        out.progress = cli.global.progress;
+        let look = testing::Look { width: self.width, ..self.look };
+        let settings = match Settings::of(&cli.global, &Defaults::default(), &|_| None) {
+            Ok(settings) => settings,
+            Err(failure) => {
+                return Ran { code: failure.exit_code(), stdout: String::new(), stderr: failure.text(false) };
+            }
+        };
+        let (mut out, stdout, stderr): (_, Seen, Seen) = testing::with(&settings, look);
+        out.times = Times::fixed(settings.time, NOW.parse().unwrap());
         let session = Session::new(out.clone(), Connection::default()).with_client(client);
         let code = match run(&session, cli.command, None).await {
             Ok(code) => code,

@@ -1,5 +1,7 @@
 //! Tests of context resolution: the order of sources, and what a found file may not do.
 
+use std::collections::BTreeMap;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -135,6 +137,7 @@ fn with_all_flags_a_broken_file_is_not_in_the_way() {
         tls_ca: some("a"),
         tls_cert: some("b"),
         tls_key: some("c"),
+        context_name: None,
     };
     assert_eq!(place.resolve(&flags).unwrap().origin, "flags");
     assert!(place.resolve(&Connection::default()).is_err());
@@ -153,6 +156,34 @@ fn the_configuration_file_offers_named_contexts() {
     place.vars.insert(CONTEXT_NAME_VAR, "nowhere".to_owned());
     let failure = place.resolve(&Connection::default()).unwrap_err();
     assert!(failure.text(false).contains("it has: lab, prod"));
+}
+
+#[test]
+fn a_named_context_wins_over_every_file_that_is_found() {
+    let mut place = Place::new();
+    place.write(".config/orchctl/config.toml", CONFIG);
+    place.write("project/.orch-dev/context.json", &context_json("https://127.0.0.1:4711"));
+    let endpoint = |place: &Place, flag: Option<&str>| {
+        let flags = Connection { context_name: flag.map(str::to_owned), ..Connection::default() };
+        place.resolve(&flags).unwrap().endpoint
+    };
+    assert_eq!(endpoint(&place, None), "https://127.0.0.1:4711");
+    assert_eq!(endpoint(&place, Some("lab")), "https://lab:7443");
+    place.vars.insert(CONTEXT_NAME_VAR, "prod".to_owned());
+    assert_eq!(endpoint(&place, None), "https://orch.example.net:7443");
+    let named = place.write("elsewhere/context.json", &context_json("https://box-0:7443"));
+    place.vars.insert(CONTEXT_FILE_VAR, named.display().to_string());
+    assert_eq!(endpoint(&place, None), "https://box-0:7443", "the file is the more exact of two variables");
+    assert_eq!(endpoint(&place, Some("lab")), "https://lab:7443", "a flag is for this command");
+}
+
+#[test]
+fn a_misspelt_context_gets_a_suggestion_and_a_missing_file_says_how_to_begin() {
+    let place = Place::new();
+    let flags = Connection { context_name: Some("prd".into()), ..Connection::default() };
+    assert!(place.resolve(&flags).unwrap_err().text(false).contains("orchctl context add prd"));
+    place.write(".config/orchctl/config.toml", CONFIG);
+    assert!(place.resolve(&flags).unwrap_err().text(false).contains("did you mean \"prod\"?"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::failure::{Failure, Outcome};
 const LOG_TAIL: u64 = 2048;
 /// Beginnings of variables that configure daemons or credentials: a daemon of `dev` gets everything by flags, and the
 /// credential as a file.
-const NOT_INHERITED: [&str; 2] = ["ORCH_", "ANTHROPIC_"];
+const NOT_INHERITED: [&str; 3] = ["ORCH_", "ANTHROPIC_", "CLAUDE_"];
 /// Log filters stay the caller's to set.
 const INHERITED: [&str; 2] = ["ORCH_LOG", "ORCH_AGENT_LOG"];
 

@@ -370,8 +370,10 @@ impl Fleet {
         Context {
             endpoint: format!("https://{}", self.endpoints.grpc),
             tls: self.layout.admin_tls(),
+            name: None,
             origin: "this fleet".to_owned(),
             notes: Vec::new(),
+            confirm: false,
         }
     }
 

@@ -19,7 +19,9 @@ use crate::context::CONTEXT_FILE;
 ///     /agents/NAME       conversations and spool of an agent
 ///     /state             what daemons announce, and the ports last used
 ///     /logs              stderr of each daemon
-///     /api-key           the credential, if there is one
+///     /api-key           the caller's key, or
+///     /token             the caller's token, or
+///     /login             a link to the caller's own login, and who uses it
 ///     /context.json      how orchctl finds all this
 /// ```
 #[derive(Debug, Clone)]
@@ -65,6 +67,14 @@ impl Layout {
         self.data_dir.join("api-key")
     }
 
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.data_dir.join("token")
+    }
+
+    pub(crate) fn login_dir(&self) -> PathBuf {
+        self.data_dir.join("login")
+    }
+
     pub(crate) fn context_file(&self) -> PathBuf {
         self.data_dir.join(CONTEXT_FILE)
     }
@@ -95,6 +105,20 @@ pub(crate) struct CoordinatorPlan {
     pub(crate) heartbeat_interval: Option<Duration>,
 }
 
+/// Whose credential the agents use; it lies in the directory of the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Given {
+    /// None.
+    #[default]
+    Nothing,
+    /// A file with an API key.
+    ApiKey,
+    /// A file with a token of the caller's subscription.
+    Token,
+    /// The caller's own login.
+    Login,
+}
+
 /// What an agent is told.
 #[derive(Debug, Clone)]
 pub(crate) struct AgentPlan {
@@ -103,7 +127,7 @@ pub(crate) struct AgentPlan {
     pub(crate) capabilities: Vec<String>,
     pub(crate) allow_commands: Vec<String>,
     pub(crate) claude_bin: Option<PathBuf>,
-    pub(crate) has_api_key: bool,
+    pub(crate) credential: Given,
     pub(crate) api_base_url: Option<String>,
 }
 
@@ -134,6 +158,8 @@ pub(crate) fn agent_args(layout: &Layout, plan: &AgentPlan, coordinator: SocketA
     args.tls(&tls);
     args.pair("--runtime-dir", dir.join("run"));
     args.pair("--data-dir", dir);
+    // The keys of the other daemons and of the caller lie beside this agent's.
+    args.pair("--sandbox-hide", &layout.data_dir);
     args.pair("--status-file", layout.state_file(&plan.name));
     if let Some(slots) = plan.slots {
         args.pair("--slots", slots.to_string());
@@ -147,8 +173,16 @@ pub(crate) fn agent_args(layout: &Layout, plan: &AgentPlan, coordinator: SocketA
     if let Some(path) = &plan.claude_bin {
         args.pair("--claude-bin", path);
     }
-    if plan.has_api_key {
-        args.pair("--api-key-file", layout.api_key_file());
+    let pool = |kind: &str, path: PathBuf| {
+        let mut text = OsString::from(format!("default={kind}:"));
+        text.push(path);
+        text
+    };
+    match plan.credential {
+        Given::Nothing => {}
+        Given::ApiKey => args.pair("--api-key-file", layout.api_key_file()),
+        Given::Token => args.pair("--pool", pool("token", layout.token_file())),
+        Given::Login => args.pair("--pool", pool("login", layout.login_dir())),
     }
     if let Some(url) = &plan.api_base_url {
         args.pair("--api-base-url", url);
@@ -237,7 +271,7 @@ mod tests {
             capabilities: vec!["gpu=yes".into()],
             allow_commands: vec!["echo".into(), "make".into()],
             claude_bin: Some("/usr/bin/claude".into()),
-            has_api_key: true,
+            credential: Given::ApiKey,
             api_base_url: Some("http://127.0.0.1:9".into()),
         };
         insta::assert_snapshot!(shown(&agent_args(&layout(), &plan, ([127, 0, 0, 1], 7443).into())), @r"
@@ -247,6 +281,7 @@ mod tests {
         --tls-key=/d/certs/agents/local-1/agent.key
         --runtime-dir=/d/agents/local-1/run
         --data-dir=/d/agents/local-1
+        --sandbox-hide=/d
         --status-file=/d/state/local-1.json
         --slots=2
         --capability=gpu=yes
@@ -256,6 +291,14 @@ mod tests {
         --api-key-file=/d/api-key
         --api-base-url=http://127.0.0.1:9
         ");
+        let pool = |credential| {
+            let args =
+                agent_args(&layout(), &AgentPlan { credential, ..plan.clone() }, ([127, 0, 0, 1], 1).into());
+            shown(&args).lines().find(|line| line.starts_with("--pool")).map(str::to_owned)
+        };
+        assert_eq!(pool(Given::Login).as_deref(), Some("--pool=default=login:/d/login"));
+        assert_eq!(pool(Given::Token).as_deref(), Some("--pool=default=token:/d/token"));
+        assert_eq!(pool(Given::Nothing), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
@@ -13,7 +14,7 @@ use crate::failure::Outcome;
 use crate::private_file::{to_json, write_private};
 
 /// Addresses of a coordinator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Endpoints {
     /// gRPC.
     pub(crate) grpc: SocketAddr,
@@ -22,7 +23,7 @@ pub(crate) struct Endpoints {
 }
 
 /// Process ids of a fleet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Pids {
     /// Of the coordinator.
     pub(crate) coordinator: u32,
@@ -31,7 +32,7 @@ pub(crate) struct Pids {
 }
 
 /// The ready file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Notice {
     #[serde(flatten)]
     pub(crate) endpoints: Endpoints,

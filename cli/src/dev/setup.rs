@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use orch_certs::{Ca, Role};
 use rustix::fs::{FlockOperation, flock};
 
+use super::credential::{self, Consent, Credential};
 use super::daemon::Program;
 use super::fleet::Programs;
 use super::layout::{self, AgentPlan, CoordinatorPlan, Layout};
@@ -23,8 +24,6 @@ use crate::private_file::write_private;
 
 /// Trust domain of throw-away certificates: never that of an installation.
 const DOMAIN: &str = "dev.orch.local";
-const KEY_VAR: &str = "ANTHROPIC_API_KEY";
-const BASE_URL_VAR: &str = "ANTHROPIC_BASE_URL";
 
 /// Everything a fleet starts from.
 #[derive(Debug)]
@@ -47,18 +46,13 @@ pub(crate) struct Told {
     pub(crate) credential: Credential,
 }
 
-/// What the caller's environment says about the API.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Credential {
-    /// There is a key; it lies in the file for agents.
-    pub(crate) has_key: bool,
-    /// Where the API is, if not at its usual place.
-    pub(crate) base_url: Option<String>,
-}
-
 impl Setup {
     /// Prepares the fleet that flags and environment describe.
-    pub(crate) fn for_dev(args: &DevArgs, var: &dyn Fn(&str) -> Option<String>) -> Outcome<(Self, Told)> {
+    pub(crate) fn for_dev(
+        args: &DevArgs,
+        var: &dyn Fn(&str) -> Option<String>,
+        consent: &Consent<'_>,
+    ) -> Outcome<(Self, Told)> {
         for address in [args.listen, args.probe] {
             if !address.ip().is_loopback() {
                 return Err(Failure::usage(format!("dev listens on this machine only, not on {address}"))
@@ -70,7 +64,7 @@ impl Setup {
             None => var("PATH").and_then(|path| layout::on_path("claude", &path, is_executable)),
         };
         let (layout, lock) = open(&args.data_dir)?;
-        let credential = take_credential(&layout, var)?;
+        let credential = credential::take(&layout, var, consent)?;
         let agents: Vec<_> = (1..=args.agents)
             .map(|number| AgentPlan {
                 name: format!("local-{number}"),
@@ -78,7 +72,7 @@ impl Setup {
                 capabilities: args.capabilities.clone(),
                 allow_commands: args.allow_commands.clone(),
                 claude_bin: claude_bin.clone(),
-                has_api_key: credential.has_key,
+                credential: credential.given,
                 api_base_url: credential.base_url.clone(),
             })
             .collect();
@@ -160,19 +154,6 @@ pub(crate) fn certificates(
     Ok(format!("throw-away authority {}, {verb} in {}", ca.fingerprint().short(), dir.display()))
 }
 
-/// Puts the caller's key into a file that only agents of this user can read; without a key, an old file goes.
-pub(crate) fn take_credential(layout: &Layout, var: &dyn Fn(&str) -> Option<String>) -> Outcome<Credential> {
-    let path = layout.api_key_file();
-    let base_url = var(BASE_URL_VAR).filter(|url| !url.is_empty());
-    let key = var(KEY_VAR).filter(|key| !key.trim().is_empty());
-    match &key {
-        Some(key) => write_private(&path, key.trim())?,
-        // Mostly there is no old one.
-        None => drop(fs::remove_file(&path)),
-    }
-    Ok(Credential { has_key: key.is_some(), base_url })
-}
-
 fn absolute(path: &Path) -> Outcome<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Failure::usage(format!("{} is not a path", path.display())).cause(error))
@@ -211,23 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_the_caller_becomes_a_private_file_and_goes_with_it() {
-        let (_dir, layout, _lock) = layout();
-        let with = |name: &str| match name {
-            KEY_VAR => Some("sk-test\n".to_owned()),
-            BASE_URL_VAR => Some("http://127.0.0.1:9".to_owned()),
-            _ => None,
-        };
-        let taken = take_credential(&layout, &with).unwrap();
-        assert_eq!(taken, Credential { has_key: true, base_url: Some("http://127.0.0.1:9".into()) });
-        let path = layout.api_key_file();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "sk-test");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(take_credential(&layout, &|_| None).unwrap(), Credential::default());
-        assert!(!path.exists());
-    }
-
-    #[test]
     fn certificates_are_kept_until_something_changes() {
         let (_dir, layout, _lock) = layout();
         let agent = AgentPlan {
@@ -236,7 +200,7 @@ mod tests {
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
             claude_bin: None,
-            has_api_key: false,
+            credential: layout::Given::Nothing,
             api_base_url: None,
         };
         let ensure = |agents: &[AgentPlan]| certificates(&layout, agents, &[], SystemTime::now()).unwrap();

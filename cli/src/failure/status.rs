@@ -76,7 +76,7 @@ impl Failure {
     }
 
     /// The failure behind a connection that did not come about.
-    fn from_dial(error: &DialError) -> Self {
+    pub(crate) fn from_dial(error: &DialError) -> Self {
         let code = match error {
             DialError::BadEndpoint { .. } => return Self::usage(error.to_string()),
             DialError::Rejected { reason: Rejection::Missing, .. } => ErrorCode::NoCertificate,

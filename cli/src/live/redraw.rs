@@ -15,7 +15,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::failure::Outcome;
 use crate::output::Stream;
-use crate::output::table::width_of;
+use crate::output::table::{cut, width_of};
 
 /// A place on the terminal that is drawn again and again. Leaves the cursor below it, visible, when it is dropped.
 pub(crate) struct Redraw {
@@ -56,6 +56,33 @@ impl Redraw {
         let _ = Clear(ClearType::FromCursorDown).write_ansi(&mut text);
         let _ = EndSynchronizedUpdate.write_ansi(&mut text);
         self.drawn = u16::try_from(rows.len()).unwrap_or(u16::MAX);
+        self.stream.write(text.as_bytes())
+    }
+
+    /// Draws text that is painted already in place of the last picture. Lines that are too long lose their colours
+    /// with their end.
+    pub(crate) fn draw_text(&mut self, painted: &str) -> Outcome<()> {
+        let (width, height) = self.size();
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = BeginSynchronizedUpdate.write_ansi(&mut text);
+        self.to_start(&mut text);
+        let mut rows: u16 = 0;
+        // The cursor stands on the line below the picture.
+        for line in painted.lines().take(height.saturating_sub(1)) {
+            let plain = anstream::adapter::strip_str(line).to_string();
+            if width_of(&plain) > width {
+                text.push_str(&cut(&plain, width));
+            } else {
+                text.push_str(line);
+            }
+            let _ = Clear(ClearType::UntilNewLine).write_ansi(&mut text);
+            text.push('\n');
+            rows = rows.saturating_add(1);
+        }
+        let _ = Clear(ClearType::FromCursorDown).write_ansi(&mut text);
+        let _ = EndSynchronizedUpdate.write_ansi(&mut text);
+        self.drawn = rows;
         self.stream.write(text.as_bytes())
     }
 

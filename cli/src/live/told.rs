@@ -1,14 +1,15 @@
-//! What happened, as one plain line or as one JSON object. Pure: the time zone and the widths are arguments.
+//! What happened, as one plain line or as one JSON object. Pure: clock and widths are arguments.
 
-use jiff::tz::TimeZone;
 use orch_proto::v1::{Outcome, Run, Task, TaskState};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::model::{Told, What};
 use crate::args::parse::{run_state_word, task_state_word};
-use crate::output::figures::{between, clock, moment, plural, rfc3339, seconds, short, span, spent, usd};
+use crate::output::figures::{between, moment, plural, rfc3339, seconds, short, span, spent, usd};
 use crate::output::safe::one_line;
 use crate::output::table::width_of;
+use crate::output::times::Times;
 use crate::output::view::outcome_word;
 use crate::output::words::run_ended;
 
@@ -41,7 +42,7 @@ impl Names {
 }
 
 /// The line of something that happened; `None` for what is not worth a line, repetitions among it.
-pub(crate) fn line(told: &Told, zone: &TimeZone, names: Names) -> Option<String> {
+pub(crate) fn line(told: &Told, times: &Times, names: Names) -> Option<String> {
     if told.repeated {
         return None;
     }
@@ -54,7 +55,7 @@ pub(crate) fn line(told: &Told, zone: &TimeZone, names: Names) -> Option<String>
         What::Run { run, succeeded } => (told.run.clone(), run_line(run, *succeeded)),
         What::Agent { agent, state } => (format!("agent {agent}"), state.clone()),
     };
-    let time = told.time.map(|time| clock(time, zone)).unwrap_or_else(|| "--:--:--".to_owned());
+    let time = told.time.map(|time| times.stamp(time)).unwrap_or_else(|| "--:--:--".to_owned());
     let width = names.width;
     Some(format!("{time} {:<width$}  {rest}", one_line(&name, DETAIL)).trim_end().to_owned())
 }
@@ -110,7 +111,7 @@ fn columns(state: &str, rest: &[&str]) -> String {
 }
 
 /// Something that happened, for scripts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
@@ -192,6 +193,11 @@ mod tests {
 
     use super::super::model::{Model, samples};
     use super::*;
+    use crate::args::TimeStyle;
+
+    fn utc() -> Times {
+        Times::fixed(TimeStyle::Relative, jiff::Timestamp::UNIX_EPOCH)
+    }
 
     fn told() -> Vec<Told> {
         let mut model = Model::default();
@@ -201,8 +207,7 @@ mod tests {
 
     #[test]
     fn a_run_is_told_in_plain_lines() {
-        let lines: Vec<_> =
-            told().iter().filter_map(|told| line(told, &TimeZone::UTC, Names::of_run([]))).collect();
+        let lines: Vec<_> = told().iter().filter_map(|told| line(told, &utc(), Names::of_run([]))).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
         21:04:01 plan          running    box-1
         21:04:22 plan          succeeded  21s  $0.08  box-1
@@ -246,7 +251,7 @@ mod tests {
             run: "adhoc/1".into(),
             what: What::Task(Box::new(task)),
         };
-        let text = line(&told, &TimeZone::UTC, Names::of_run([])).unwrap();
+        let text = line(&told, &utc(), Names::of_run([])).unwrap();
         assert_eq!(text, "--:--:-- a             failed     crash: ␛[2Jgone second line");
     }
 }

@@ -43,6 +43,25 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
+/// A JSON document with the characters escaped that JSON allows in texts but terminals act upon: DEL, the C1 controls
+/// and those that reorder text. They can stand inside strings only, so the document keeps its meaning.
+pub(crate) fn json(document: &str) -> Cow<'_, str> {
+    // Line breaks and tabs stand between the parts of an indented document; inside strings they are escaped already.
+    if !document.chars().any(|char| is_unsafe(char) || char == '\u{2028}' || char == '\u{2029}') {
+        return Cow::Borrowed(document);
+    }
+    let mut escaped = String::with_capacity(document.len() + 16);
+    for char in document.chars() {
+        if is_unsafe(char) || char == '\u{2028}' || char == '\u{2029}' {
+            // All of them lie in the first plane. Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+        } else {
+            escaped.push(char);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 fn is_unsafe(char: char) -> bool {
     (char.is_control() && char != '\n' && char != '\t') || reorders(char)
 }
@@ -83,6 +102,15 @@ mod tests {
     fn lines_tabs_and_plain_text_stay() {
         assert!(matches!(safe("deux\n\ttrois é 你好"), Cow::Borrowed(_)));
         assert_eq!(safe("a\r\nb\rc"), "a\nb␍c");
+    }
+
+    #[test]
+    fn a_json_document_keeps_its_meaning_without_characters_that_terminals_act_upon() {
+        let text = "a\u{1b}\u{7f}\u{9b}31m\u{202e}b\u{2028}é";
+        let document = serde_json::to_string_pretty(&[text]).unwrap();
+        let shown = json(&document);
+        assert_eq!(shown, "[\n  \"a\\u001b\\u007f\\u009b31m\\u202eb\\u2028é\"\n]");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [text]);
     }
 
     #[test]

@@ -51,12 +51,18 @@ pub(crate) enum Column {
     Extra(&'static str),
     /// Figures, aligned to the right.
     Figures(&'static str),
+    /// Words that stand in a wide table only.
+    Wide(&'static str),
 }
 
 impl Column {
     fn title(self) -> &'static str {
         match self {
-            Self::Whole(title) | Self::Words(title) | Self::Extra(title) | Self::Figures(title) => title,
+            Self::Whole(title)
+            | Self::Words(title)
+            | Self::Extra(title)
+            | Self::Figures(title)
+            | Self::Wide(title) => title,
         }
     }
 }
@@ -65,13 +71,22 @@ impl Column {
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
+    titles: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     /// A table without rows.
     pub(crate) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
-        Self { columns: columns.into_iter().collect(), rows: Vec::new() }
+        let columns: Vec<_> = columns.into_iter().collect();
+        let titles = columns.iter().map(|column| column.title().to_owned()).collect();
+        Self { columns, titles, rows: Vec::new() }
+    }
+
+    /// A table without rows whose columns somebody else named; they are never cut.
+    pub(crate) fn titled(titles: impl IntoIterator<Item = String>) -> Self {
+        let titles: Vec<_> = titles.into_iter().collect();
+        Self { columns: vec![Column::Whole(""); titles.len()], titles, rows: Vec::new() }
     }
 
     /// Adds a row, one cell a column.
@@ -83,8 +98,8 @@ impl Table {
 
     /// The table as text for a stream, every line ended.
     pub(crate) fn render(&self, stream: &Stream) -> String {
-        let widths = self.widths(stream.width());
-        let titles: Vec<_> = self.columns.iter().map(|column| Cell::styled(column.title(), DIM)).collect();
+        let widths = self.widths(stream);
+        let titles: Vec<_> = self.titles.iter().map(|title| Cell::styled(title, DIM)).collect();
         let mut text = String::new();
         for row in std::iter::once(&titles).chain(&self.rows) {
             self.line(row, &widths, stream, &mut text);
@@ -104,8 +119,10 @@ impl Table {
             let painted = stream.paint(cell.style, &shown);
             match column {
                 Column::Figures(_) => text.push_str(&format!("{padding}{painted}")),
-                Column::Whole(_) | Column::Words(_) | Column::Extra(_) if is_last => text.push_str(&painted),
-                Column::Whole(_) | Column::Words(_) | Column::Extra(_) => {
+                Column::Whole(_) | Column::Words(_) | Column::Extra(_) | Column::Wide(_) if is_last => {
+                    text.push_str(&painted)
+                }
+                Column::Whole(_) | Column::Words(_) | Column::Extra(_) | Column::Wide(_) => {
                     text.push_str(&format!("{painted}{padding}"))
                 }
             }
@@ -115,22 +132,31 @@ impl Table {
 
     /// The widest cell of each column. Where that is too much, extra columns go, the last one first; then the widest
     /// column that may be cut gives way until everything fits. A column of width 0 is left out.
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<_> = self.columns.iter().map(|column| width_of(column.title())).collect();
+    fn widths(&self, stream: &Stream) -> Vec<usize> {
+        let mut widths: Vec<_> = self.titles.iter().map(|title| width_of(title)).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(width_of(&cell.text));
             }
         }
-        let Some(limit) = limit else { return widths };
+        if stream.is_wide() {
+            return widths;
+        }
+        for (width, column) in widths.iter_mut().zip(&self.columns) {
+            if matches!(column, Column::Wide(_)) {
+                *width = 0;
+            }
+        }
+        let Some(limit) = stream.width() else { return widths };
         for index in (0..widths.len()).rev() {
             if total(&widths) > limit && matches!(self.columns[index], Column::Extra(_)) {
                 widths[index] = 0;
             }
         }
         while total(&widths) > limit {
-            let shrinkable = self.columns.iter().zip(&mut widths).filter_map(|(column, width)| {
-                let least = LEAST_COLUMN.max(width_of(column.title()));
+            let columns = self.columns.iter().zip(&self.titles).zip(&mut widths);
+            let shrinkable = columns.filter_map(|((column, title), width)| {
+                let least = LEAST_COLUMN.max(width_of(title));
                 (matches!(column, Column::Words(_)) && *width > least).then_some(width)
             });
             let Some(widest) = shrinkable.max_by_key(|width| **width) else { break };
@@ -225,6 +251,18 @@ mod tests {
         release-notes/128/plan  Bash cargo t…   $0.08  box-1
         adhoc/7                 -              $12.30  a-rather-lon…
         ");
+    }
+
+    #[test]
+    fn wide_tables_have_every_column_and_nothing_cut() {
+        let mut table = Table::new([Column::Whole("REF"), Column::Words("NOW"), Column::Wide("SESSION")]);
+        table.row(["adhoc/7".into(), "Bash cargo test --workspace".into(), "6f2a".into()]);
+        let (out, _, _) = testing::out(Format::Table, Some(20));
+        assert_eq!(table.render(out.stdout()), "REF      NOW\nadhoc/7  Bash cargo…\n");
+        assert_eq!(
+            table.render(&out.stdout().clone().wide()),
+            "REF      NOW                          SESSION\nadhoc/7  Bash cargo test --workspace  6f2a\n"
+        );
     }
 
     #[test]

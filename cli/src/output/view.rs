@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use orch_proto::v1::{self, Outcome};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -13,9 +14,10 @@ use super::figures::{rfc3339, seconds, usd};
 use crate::args::parse::{run_state_word, task_state_word};
 
 pub(crate) mod fleet;
+pub(crate) mod operate;
 
 /// Tokens, summed over models.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Tokens {
     /// Input tokens that were neither read from nor written to the cache.
     pub(crate) input: u64,
@@ -45,7 +47,7 @@ impl Tokens {
 }
 
 /// Tokens and money.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(crate) struct Cost {
     /// Tokens.
     pub(crate) tokens: Tokens,
@@ -68,7 +70,7 @@ impl Cost {
 }
 
 /// A run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunView {
     #[serde(rename = "ref")]
     reference: String,
@@ -102,7 +104,7 @@ impl From<&v1::Run> for RunView {
 }
 
 /// A task without its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct TaskView {
     #[serde(rename = "ref")]
     reference: String,
@@ -157,7 +159,7 @@ impl From<&v1::Task> for TaskView {
 }
 
 /// An attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AttemptView {
     number: u32,
     agent: String,
@@ -184,7 +186,7 @@ impl From<&v1::Attempt> for AttemptView {
 }
 
 /// What a task came to. The first eight fields have the names of the earlier system.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ResultView {
     task_id: String,
     /// The task's state.
@@ -224,9 +226,11 @@ impl ResultView {
             outcome: outcome_word(task.outcome()),
             answer,
             // Agents send JSON; anything else would break the whole document, and is shown as the text it is.
-            structured: some(&task.structured).and_then(|json| match RawValue::from_string(json.clone()) {
-                Ok(raw) => Some(raw),
-                Err(_) => RawValue::from_string(Value::String(json).to_string()).ok(),
+            structured: some(&task.structured).and_then(|json| {
+                match RawValue::from_string(on_one_line(&json)) {
+                    Ok(raw) => Some(raw),
+                    Err(_) => RawValue::from_string(Value::String(json).to_string()).ok(),
+                }
             }),
             attempt: task.attempt,
             agent: some(&task.agent),
@@ -238,7 +242,7 @@ impl ResultView {
 }
 
 /// A run with the results of its tasks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunResultView {
     #[serde(flatten)]
     pub(crate) run: RunView,
@@ -249,7 +253,7 @@ pub(crate) struct RunResultView {
 }
 
 /// Where a submit went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct SubmittedView {
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub(crate) reference: Option<String>,
@@ -263,7 +267,7 @@ pub(crate) struct SubmittedView {
 }
 
 /// A task that nothing known can run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ImpossibleView {
     task_id: String,
     reason: String,
@@ -278,6 +282,22 @@ impl From<&v1::Impossible> for ImpossibleView {
 /// The word of an outcome; none while there is none.
 pub(crate) fn outcome_word(outcome: Outcome) -> Option<&'static str> {
     outcome.row().map(|row| row.word)
+}
+
+/// A JSON document without the line breaks between its parts, for lines of JSON hold one value each. Numbers and the
+/// order of members stay as they were written.
+fn on_one_line(json: &str) -> String {
+    let (mut inside, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        match (inside, escaped, char) {
+            (true, true, _) => escaped = false,
+            (true, false, '\\') => escaped = true,
+            (_, false, '"') => inside = !inside,
+            (true | false, _, _) => {}
+        }
+        inside || !matches!(char, '\n' | '\r')
+    };
+    json.chars().filter(keep).collect()
 }
 
 /// Text that is there, or `None` where the wire leaves it empty.
@@ -356,6 +376,13 @@ mod tests {
         let broken = v1::Task { structured: "{nope".into(), ..task() };
         let json = serde_json::to_value(ResultView::new(&broken, String::new())).unwrap();
         assert_eq!(json["structured"], "{nope");
+    }
+
+    #[test]
+    fn a_structured_answer_of_several_lines_stays_on_one() {
+        let indented = v1::Task { structured: "{\n  \"a\\\"\\n\": 1.50\r\n}".into(), ..task() };
+        let json = serde_json::to_string(&ResultView::new(&indented, String::new())).unwrap();
+        assert!(json.contains(r#""structured":{  "a\"\n": 1.50}"#), "{json}");
     }
 
     #[test]

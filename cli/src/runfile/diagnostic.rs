@@ -41,21 +41,42 @@ impl Diagnostic {
 
     /// The error with its place in the file.
     fn render(&self, file: &str, text: &str) -> String {
+        let headline = format!("error[{}]: {}", self.code.code(), safe(&self.message));
         let place = Place::of(text, self.span.start);
-        let (before, marked, after) = place.window(self.span.len());
-        let gutter = place.line.to_string();
-        let indent = " ".repeat(gutter.len());
-        let lead = " ".repeat(width_of(&before));
-        let mark = "^".repeat(width_of(&marked).clamp(1, LONGEST_MARK));
-        let note = if self.note.is_empty() { String::new() } else { format!(" {}", self.note) };
-        format!(
-            "error[{}]: {}\n{indent} --> {file}:{}:{}\n{indent} |\n{gutter} | {before}{marked}{after}\n{indent} | {lead}{mark}{note}\n",
-            self.code.code(),
-            safe(&self.message),
-            place.line,
-            place.column,
-        )
+        snippet(&headline, file, &place, self.span.len(), &self.note)
     }
+}
+
+/// An error that somebody else found, with its place in the file: `line` and `column` count from 1, a column of 0 means
+/// the whole line. Headline and note are printed as they stand.
+pub(crate) fn pointed(
+    headline: &str,
+    file: &str,
+    text: &str,
+    (line, column): (usize, usize),
+    note: &str,
+) -> String {
+    let content = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default().trim_end_matches('\r');
+    let blanks = content.len() - content.trim_start().len();
+    let (column, length) = match column {
+        0 => (content[..blanks].chars().count() + 1, content.trim().len()),
+        column => (column, 1),
+    };
+    snippet(headline, file, &Place { line, column, content }, length, note)
+}
+
+/// Place, line and mark; `length` is in bytes.
+fn snippet(headline: &str, file: &str, place: &Place<'_>, length: usize, note: &str) -> String {
+    let (before, marked, after) = place.window(length);
+    let gutter = place.line.to_string();
+    let indent = " ".repeat(gutter.len());
+    let lead = " ".repeat(width_of(&before));
+    let mark = "^".repeat(width_of(&marked).clamp(1, LONGEST_MARK));
+    let note = if note.is_empty() { String::new() } else { format!(" {note}") };
+    format!(
+        "{headline}\n{indent} --> {file}:{}:{}\n{indent} |\n{gutter} | {before}{marked}{after}\n{indent} | {lead}{mark}{note}\n",
+        place.line, place.column,
+    )
 }
 
 /// A place in a text, counted from 1 in lines and characters.

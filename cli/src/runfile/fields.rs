@@ -5,23 +5,28 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use orch_proto::codes::ErrorCode;
-use orch_proto::v1::TaskSpec;
+use orch_proto::v1::{ContextFile, TaskSpec};
 
+use super::MAX_TASKS;
 use super::diagnostic::Diagnostic;
 use super::json::{Key, Spanned, Value};
-use super::{MAX_TASKS, graph};
 
 mod object;
 mod task;
 
 use object::Object;
+#[cfg(test)]
+pub(crate) use task::FIELDS as TASK_FIELDS;
 
-const RUN_FIELDS: &[&str] = &["name", "labels", "tasks"];
+/// Every field of a run.
+pub(crate) const RUN_FIELDS: &[&str] = &["name", "labels", "context_files", "tasks"];
 
 /// A run as far as it could be read.
 pub(super) struct Draft {
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
+    /// Paths as they were written, without their texts.
+    pub(super) context_files: Vec<ContextFile>,
     pub(super) tasks: Vec<DraftTask>,
 }
 
@@ -36,7 +41,8 @@ pub(super) struct DraftTask {
 
 /// Reads a document: a list of tasks, or an object around one.
 pub(super) fn run(text: &str, document: &Spanned, problems: &mut Vec<Diagnostic>) -> Draft {
-    let mut draft = Draft { name: String::new(), labels: BTreeMap::new(), tasks: Vec::new() };
+    let mut draft =
+        Draft { name: String::new(), labels: BTreeMap::new(), context_files: Vec::new(), tasks: Vec::new() };
     match &document.value {
         Value::List(items) => draft.tasks = tasks(text, &document.span, items, problems),
         Value::Object(members) => {
@@ -51,6 +57,9 @@ pub(super) fn run(text: &str, document: &Spanned, problems: &mut Vec<Diagnostic>
                 );
             }
             draft.labels = object.texts("labels");
+            let path =
+                |(path, _): (&str, Range<usize>)| ContextFile { name: path.to_owned(), text: String::new() };
+            draft.context_files = object.text_list("context_files").into_iter().map(path).collect();
             match object.list("tasks") {
                 Some((items, span)) => draft.tasks = tasks(text, &span, items, problems),
                 None if object.has("tasks") => {}
@@ -98,11 +107,6 @@ fn is_task_name(name: &str) -> bool {
     name.len() <= 63
         && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.bytes().all(tail)
-}
-
-/// The known name nearest to a misspelt one, as a question.
-fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    graph::nearest(wrong, known).map(|name| format!("did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// The member of a name, the last one if there are several.

@@ -7,11 +7,10 @@ use orch_proto::codes::ErrorCode;
 
 use super::diagnostic::Diagnostic;
 use super::fields::DraftTask;
+use crate::suggest::did_you_mean;
 
 /// Names shown of a circle; a long one is cut in the middle.
 const SHOWN_OF_CIRCLE: usize = 12;
-/// Least likeness, from 0 to 1, that makes a suggestion.
-const ALIKE: f64 = 0.75;
 
 /// Checks ids and dependencies of a whole run.
 pub(super) fn check(tasks: &[DraftTask], problems: &mut Vec<Diagnostic>) {
@@ -52,8 +51,7 @@ fn edges_of(task: &DraftTask, by_id: &HashMap<&str, usize>, problems: &mut Vec<D
                     format!("task {:?} depends on {wanted:?}, which is not in the run", task.spec.task_id);
                 let mut known: Vec<_> = by_id.keys().copied().filter(|id| *id != task.spec.task_id).collect();
                 known.sort_unstable();
-                let note =
-                    nearest(wanted, known).map(|id| format!("did you mean {id:?}?")).unwrap_or_default();
+                let note = did_you_mean(wanted, known);
                 problems
                     .push(Diagnostic::new(ErrorCode::UnknownDependency, span.clone(), message).note(note));
             }
@@ -112,13 +110,4 @@ fn told(circle: &[&str]) -> String {
         names.splice(SHOWN_OF_CIRCLE / 2..names.len() - SHOWN_OF_CIRCLE / 2, ["…"]);
     }
     format!("tasks wait for each other: {} → {first}", names.join(" → "))
-}
-
-/// The name most like a misspelt one, if any is like it at all.
-pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.into_iter().map(|name| (strsim::normalized_damerau_levenshtein(wrong, name), name));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
-    // Short names differ much by one letter; a shared beginning counts for them.
-    let alike = best.0 >= ALIKE || strsim::jaro_winkler(wrong, best.1) >= 0.9;
-    alike.then_some(best.1)
 }

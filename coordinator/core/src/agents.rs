@@ -4,9 +4,11 @@
 
 mod clones;
 mod lease;
+mod orders;
 
 pub(crate) use clones::Clones;
 pub(crate) use lease::{Lease, Overdue};
+pub(crate) use orders::{Orders, key_of};
 
 use crate::ids::{AgentKey, AttemptKey, ClassId, SessionId, TaskKey, TenantId};
 use crate::query::AgentStateView;
@@ -40,9 +42,15 @@ pub(crate) struct Agent {
     pub(crate) tenant: TenantId,
     pub(crate) name: Arc<str>,
     pub(crate) slots: u32,
+    /// What it says it offers, sorted.
+    pub(crate) own: Vec<Arc<str>>,
+    /// What it counts as offering: [`Orders::effective`] of the above, sorted.
     pub(crate) capabilities: Vec<Arc<str>>,
+    /// What operators said of it.
+    pub(crate) orders: Orders,
     pub(crate) link: Link,
     pub(crate) incarnation: [u8; 16],
+    /// It said that it takes no new work; its next Hello ends that.
     pub(crate) draining: bool,
     /// When anything came from it last.
     pub(crate) heard: Tick,
@@ -84,7 +92,9 @@ impl Agent {
             tenant,
             name,
             slots: 0,
+            own: Vec::new(),
             capabilities: Vec::new(),
+            orders: Orders::default(),
             link: Link::Away,
             incarnation: [0; 16],
             draining: false,
@@ -114,7 +124,7 @@ impl Agent {
 
     /// Whether it may be given work, slots aside.
     pub(crate) fn takes_work(&self) -> bool {
-        matches!(self.link, Link::Heard(_)) && !self.draining && self.slots > 0
+        self.state() == AgentStateView::Ready && self.slots > 0
     }
 
     /// Slots in use: what it holds, and what it may not have stopped yet.
@@ -130,7 +140,7 @@ impl Agent {
 
     pub(crate) fn state(&self) -> AgentStateView {
         match self.link {
-            Link::Heard(_) if self.draining => AgentStateView::Draining,
+            Link::Heard(_) if self.draining || self.orders.drain.is_some() => AgentStateView::Draining,
             Link::Heard(_) => AgentStateView::Ready,
             Link::Away | Link::Silent(_) if self.leases.is_empty() => AgentStateView::Offline,
             Link::Away | Link::Silent(_) => AgentStateView::Unreachable,

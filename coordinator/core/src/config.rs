@@ -60,6 +60,8 @@ pub struct Config {
     pub max_classes: usize,
     /// Agents known.
     pub max_agents: usize,
+    /// Bytes of labels and hidden keys of one agent: they must fit its record.
+    pub max_label_bytes: usize,
     /// Ended attempts kept a task, the latest.
     pub max_attempts_kept: usize,
     /// How long a finished run stays in the state.
@@ -109,6 +111,7 @@ impl Config {
             max_tasks: 1_000_000,
             max_classes: 4_096,
             max_agents: 100_000,
+            max_label_bytes: 1_024,
             max_attempts_kept: 16,
             finished_stay: Span::minutes(10),
             max_finished: 10_000,

@@ -49,8 +49,22 @@ pub enum Write {
         /// When it was the newest of its name: the name and number to remember.
         newest_of: Option<(Arc<str>, u64)>,
     },
-    /// An agent became known or changed what it offers.
+    /// An agent became known, changed what it offers, or an operator said something of it.
     Agent(AgentKey),
+    /// A request that is not remembered with a run: what it was answered with.
+    Request {
+        /// Whose.
+        tenant: TenantId,
+        /// Its id.
+        id: Arc<str>,
+    },
+    /// Such a request is old enough.
+    ForgetRequest {
+        /// Whose.
+        tenant: TenantId,
+        /// Its id.
+        id: Arc<str>,
+    },
 }
 
 /// Something watchers see. Numbered by the state, so that a log replays to the same numbers.
@@ -106,6 +120,8 @@ pub enum Change {
         execution_time: Option<Span>,
         /// When a waiting retry becomes ready.
         retry_at: Option<Tick>,
+        /// How long it was ready, when it is now given to an agent.
+        waited: Option<Span>,
     },
     /// An agent changed its state.
     Agent {

@@ -36,6 +36,43 @@ pub enum Event {
         target: Target,
         /// Also take back an attempt from an agent that is unreachable.
         force: bool,
+        /// Of a run that ended: this task and everything below it, whatever became of it.
+        from: Option<Arc<str>>,
+        /// Idempotency key, or empty.
+        request_id: Arc<str>,
+        /// SHA-256 of the request, to tell a repetition from a conflict.
+        digest: [u8; 32],
+    },
+    /// An operator wants an agent to be given no new work.
+    DrainRequested {
+        /// Whom to answer.
+        token: Token,
+        /// Whose agent.
+        tenant: TenantId,
+        /// Its name.
+        agent: Arc<str>,
+        /// Shown to people; not empty.
+        reason: Arc<str>,
+    },
+    /// An operator ends that.
+    ResumeRequested {
+        /// Whom to answer.
+        token: Token,
+        /// Whose agent.
+        tenant: TenantId,
+        /// Its name.
+        agent: Arc<str>,
+    },
+    /// An operator changes what an agent counts as offering.
+    LabelRequested {
+        /// Whom to answer.
+        token: Token,
+        /// Whose agent.
+        tenant: TenantId,
+        /// Its name.
+        agent: Arc<str>,
+        /// What.
+        change: Labelling,
     },
     /// A client asked something about live state. Answered after everything applied before it is durable.
     Asked {
@@ -182,6 +219,17 @@ pub enum RunTarget {
     },
     /// `@last`: the newest run submitted by this identity.
     LastOf(Arc<str>),
+}
+
+/// What an operator changes of what an agent counts as offering. Words are checked; no key is both set and removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Labelling {
+    /// Capabilities to add, each `key=value`, in place of everything under the same keys.
+    pub set: Vec<Arc<str>>,
+    /// Keys under which it is to offer nothing.
+    pub remove: Vec<Arc<str>>,
+    /// First forget what operators ever set or removed.
+    pub restore: bool,
 }
 
 /// An agent's Hello, checked.

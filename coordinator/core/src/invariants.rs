@@ -6,12 +6,13 @@
 //! | `counts` | sums by state are what the tasks say |
 //! | `dependencies` | open dependencies are counted right, and nothing ran before they succeeded |
 //! | `terminal` | exactly ended tasks have an outcome, exactly runs of ended tasks are ended |
-//! | `recorded_once` | no task has two successes, none is both recorded and not |
+//! | `recorded_once` | a success is that of the latest attempt, and no ended attempt is held |
 //! | `usage` | a run spent what its tasks spent |
 //! | `leases` | exactly held tasks have one lease, at their agent, at their attempt |
 //! | `queues` | exactly queued tasks stand in one queue, once |
 //! | `classes` | classes, groups and ranks are what the tasks and agents say |
 //! | `work_conserving` | nothing waits that some agent has room for |
+//! | `orders` | agents count as offering what they and operators say, and drained ones take no work |
 //! | `sessions` | streams and agents name each other |
 //! | `timers` | whatever waits for time has a timer that is not too late, and no timer is forgotten |
 //! | `register` | names, request ids and finished runs are found and will be forgotten |
@@ -48,6 +49,7 @@ pub fn check_invariants(state: &State) -> Result<(), Violation> {
     queues::queues(state)?;
     queues::classes(state)?;
     queues::work_conserving(state)?;
+    agents::orders(state)?;
     agents::sessions(state)?;
     agents::timers(state)?;
     runs::register(state)

@@ -1,14 +1,17 @@
 //! The one way in: what happened becomes a changed state and a list of what to do.
 //! Dispatches, nothing else; each arm is one call.
 
+mod again;
 mod agents;
 mod answers;
 mod attempts;
 mod cancel;
 pub(crate) mod explain;
+mod fitting;
 mod leases;
 pub(crate) mod moves;
 mod nearest;
+mod orders;
 mod reports;
 mod retention;
 mod retry;
@@ -18,6 +21,7 @@ mod targets;
 mod timers;
 pub(crate) mod view;
 
+pub use fitting::AGENTS_OWN;
 pub use timers::next_deadline;
 
 use crate::effect::Effects;
@@ -43,8 +47,18 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::CancelRequested { token, target, reason } => {
             cancel::requested(state, effects, token, &target, &reason);
         }
-        Event::RetryRequested { token, target, force } => {
-            retry::requested(state, effects, token, &target, force);
+        Event::RetryRequested { token, target, force, from, request_id, digest } => {
+            let again = again::Again { target, force, from, request_id, digest };
+            again::requested(state, effects, token, &again);
+        }
+        Event::DrainRequested { token, tenant, agent, reason } => {
+            orders::drain(state, effects, token, tenant, &agent, &reason);
+        }
+        Event::ResumeRequested { token, tenant, agent } => {
+            orders::resume(state, effects, token, tenant, &agent);
+        }
+        Event::LabelRequested { token, tenant, agent, change } => {
+            orders::label(state, effects, token, tenant, &agent, &change);
         }
         Event::Asked { token, tenant, query } => answers::asked(state, effects, token, tenant, query),
         Event::AgentJoined(hello) => agents::joined(state, effects, *hello),

@@ -47,6 +47,8 @@ pub enum Query {
         /// At most this many.
         limit: usize,
     },
+    /// One agent, by name.
+    Agent(Arc<str>),
     /// The coordinator in figures.
     Status,
 }
@@ -73,10 +75,12 @@ pub enum Answer {
     },
     /// Tasks were queued again.
     Retried {
-        /// The run afterwards.
+        /// The run afterwards. When `existing` and it is no longer live, only as much as in [`Answer::Submitted`].
         run: RunView,
-        /// How many.
+        /// How many; when `existing`, by the first request.
         count: u32,
+        /// Whether the request id was known: nothing was queued now.
+        existing: bool,
     },
     /// One run.
     Run(RunView),
@@ -111,6 +115,8 @@ pub enum Answer {
     },
     /// A page of agents.
     Agents(Vec<AgentView>),
+    /// One agent, asked for or changed.
+    Agent(AgentView),
     /// The coordinator in figures.
     Status(StatusView),
     /// Refused.
@@ -132,6 +138,24 @@ pub enum Refusal {
         task: String,
         /// The nearest names, best first.
         nearest: Vec<String>,
+    },
+    /// No agent of that name ever joined.
+    #[error("there is no agent `{agent}`")]
+    NoSuchAgent {
+        /// The name asked for.
+        agent: String,
+        /// The nearest names, best first.
+        nearest: Vec<String>,
+    },
+    /// What operators added to and hide of one agent is too much.
+    #[error("labels and hidden keys of agent {agent} would have {bytes} bytes together; at most {limit}")]
+    TooManyLabels {
+        /// The agent.
+        agent: String,
+        /// How many bytes it would be.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The target is a run of several tasks and a task was needed.
     #[error("run {run_ref} has {tasks} tasks: name one of them")]
@@ -268,6 +292,8 @@ pub struct Reason {
     pub satisfied: bool,
     /// In plain English.
     pub text: String,
+    /// A command line that would remove it, when there is one.
+    pub help: Option<String>,
 }
 
 /// State of an agent, seen.
@@ -294,8 +320,14 @@ pub struct AgentView {
     pub slots: u32,
     /// Slots in use: leases, never a counter.
     pub slots_used: u32,
-    /// Capabilities.
+    /// Capabilities, as tasks are matched with them.
     pub capabilities: Vec<Arc<str>>,
+    /// Those of them that an operator added, sorted.
+    pub labels: Vec<Arc<str>>,
+    /// Keys of its own that an operator hides, sorted.
+    pub hidden: Vec<Arc<str>>,
+    /// Why an operator drains it.
+    pub drain: Option<Arc<str>>,
     /// Refs of the tasks it runs, at most 20.
     pub running: Vec<String>,
     /// Last heard.

@@ -93,12 +93,14 @@ pub(crate) struct Requests {
     order: VecDeque<(Tick, TenantId, Arc<str>)>,
 }
 
-/// What a request id stands for.
+/// What a request id stands for: a submit, or tasks of a run that were tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) run: RunId,
     pub(crate) digest: [u8; 32],
     pub(crate) at: Tick,
+    /// Of a retry: how many tasks it queued. Such a request has a record of its own.
+    pub(crate) retried: Option<u32>,
 }
 
 impl Requests {
@@ -132,15 +134,20 @@ impl Requests {
         self.order.front().map(|(at, _, _)| *at + keep)
     }
 
-    pub(crate) fn forget_until(&mut self, now: Tick, keep: Span) {
+    /// Forgets what is old enough. Returns the requests that have a record of their own.
+    pub(crate) fn forget_until(&mut self, now: Tick, keep: Span) -> Vec<(TenantId, Arc<str>)> {
+        let mut recorded = Vec::new();
         while self.deadline(keep).is_some_and(|due| due <= now) {
-            let Some((at, tenant, id)) = self.order.pop_front() else { return };
-            if let std::collections::btree_map::Entry::Occupied(held) = self.by_id.entry((tenant, id))
-                && held.get().at == at
-            {
-                held.remove();
+            let Some((at, tenant, id)) = self.order.pop_front() else { break };
+            let key = (tenant, id);
+            let Some(held) = self.by_id.get(&key).filter(|held| held.at == at) else { continue };
+            let own_record = held.retried.is_some();
+            self.by_id.remove(&key);
+            if own_record {
+                recorded.push(key);
             }
         }
+        recorded
     }
 
     /// Every remembered id has its place in the order of forgetting.
@@ -302,7 +309,7 @@ mod tests {
     #[test]
     fn of_two_runs_with_one_request_id_the_later_counts_and_is_remembered_its_whole_time() {
         let id: Arc<str> = "key".into();
-        let request = |run, at| Request { run: RunId(run), digest: [0; 32], at: Tick(at) };
+        let request = |run, at| Request { run: RunId(run), digest: [0; 32], at: Tick(at), retried: None };
         let mut requests = Requests::default();
         requests.note(ONE, &id, request(2, 20));
         requests.note(ONE, &id, request(1, 10));

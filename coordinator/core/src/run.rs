@@ -7,8 +7,9 @@
 //! | running | failed | every task is terminal and one failed |
 //! | running | cancelled | somebody cancelled it, or every task is terminal, none failed and one was cancelled |
 //! | failed, cancelled | running | somebody asked for another try |
+//! | succeeded | running | somebody had it go back to one of its tasks |
 //!
-//! `planning`, `waiting_approval` and `synthesizing` are not entered yet. `succeeded` is never left.
+//! `planning`, `waiting_approval` and `synthesizing` are not entered yet.
 
 use crate::graph::Graph;
 use crate::ids::{TaskIndex, TenantId};
@@ -66,8 +67,8 @@ impl RunState {
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Running => matches!(next, Self::Succeeded | Self::Failed | Self::Cancelled),
-            Self::Failed | Self::Cancelled => matches!(next, Self::Running),
-            Self::Planning | Self::WaitingApproval | Self::Synthesizing | Self::Succeeded => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled => matches!(next, Self::Running),
+            Self::Planning | Self::WaitingApproval | Self::Synthesizing => false,
         }
     }
 

@@ -7,8 +7,8 @@ mod views;
 
 pub use crate::run::RunState;
 pub use crate::state::record::{
-    AgentRecordView, EndedAttempt, GrantView, RestoreError, RestoredAgent, RestoredRun, RestoredTask,
-    RunRecordView, TaskProgress, TaskRecordView,
+    AgentRecordView, EndedAttempt, GrantView, RestoreError, RestoredAgent, RestoredRequest, RestoredRun,
+    RestoredTask, RunRecordView, TaskProgress, TaskRecordView,
 };
 pub use crate::task::{TaskCounts, TaskState};
 

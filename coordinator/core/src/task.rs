@@ -18,8 +18,9 @@
 //! | waiting_retry | queued | the delay is over, or somebody did not want to wait |
 //! | waiting_retry | cancelled | somebody cancelled the run or the task |
 //! | failed, cancelled, skipped | queued, blocked | somebody asked for another try |
+//! | succeeded | queued, blocked | somebody had the run go back to it, or to what it waits for |
 //!
-//! `verifying` and `parked` are not entered yet. `succeeded` is never left. [`TaskState::may_become`] is this table;
+//! `verifying` and `parked` are not entered yet. [`TaskState::may_become`] is this table;
 //! `docs/states.md` is compared with it by a test.
 
 use crate::event::OnLoss;
@@ -111,8 +112,10 @@ impl TaskState {
                 Self::Queued | Self::WaitingRetry | Self::Succeeded | Self::Failed | Self::Cancelled
             ),
             Self::WaitingRetry => matches!(next, Self::Queued | Self::Cancelled),
-            Self::Failed | Self::Cancelled | Self::Skipped => matches!(next, Self::Queued | Self::Blocked),
-            Self::Verifying | Self::Parked | Self::Succeeded => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => {
+                matches!(next, Self::Queued | Self::Blocked)
+            }
+            Self::Verifying | Self::Parked => false,
         }
     }
 
@@ -299,11 +302,10 @@ mod tests {
     }
 
     #[test]
-    fn terminal_states_are_left_only_by_another_try_and_success_never() {
+    fn terminal_states_are_left_only_by_another_try() {
         for from in TaskState::ALL.into_iter().filter(|state| state.is_terminal()) {
             for to in TaskState::ALL {
-                let another_try =
-                    from != TaskState::Succeeded && matches!(to, TaskState::Queued | TaskState::Blocked);
+                let another_try = matches!(to, TaskState::Queued | TaskState::Blocked);
                 assert_eq!(from.may_become(to), another_try, "{from} -> {to}");
             }
         }

@@ -288,7 +288,7 @@ fn retrying_a_run_reopens_what_failed_was_cancelled_or_skipped() {
     env.report("box-1", "1/a#1", TIMEOUT);
     env.report("box-1", "1/c#1", Outcome::OK);
     assert_eq!(env.run(1).state.word(), "failed");
-    let Answer::Retried { run, count } = env.retry("1", false) else { panic!("not retried") };
+    let Answer::Retried { run, count, .. } = env.retry("1", false) else { panic!("not retried") };
     assert_eq!((run.state.word(), count), ("running", 2));
     assert_eq!(
         [env.state_of("1/a"), env.state_of("1/b"), env.state_of("1/c")],

@@ -207,7 +207,12 @@ fn finished_runs_are_deleted_after_30_days_a_little_at_a_time() {
         .into_iter()
         .filter_map(|write| match write {
             Write::ForgetRun { run, newest_of, .. } => Some((run.0, newest_of.map(|(_, number)| number))),
-            Write::NewRun(_) | Write::Run(_) | Write::Task { .. } | Write::Agent(_) => None,
+            Write::NewRun(_)
+            | Write::Run(_)
+            | Write::Task { .. }
+            | Write::Agent(_)
+            | Write::Request { .. }
+            | Write::ForgetRequest { .. } => None,
         })
         .collect();
     assert_eq!(forgotten, [(1, None), (2, None), (3, None), (4, Some(4))]);

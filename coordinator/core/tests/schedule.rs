@@ -346,7 +346,12 @@ fn an_agent_of_the_whole_cluster_serves_tenants_in_turns() {
             .rev()
             .find_map(|write| match write {
                 Write::Task { task, .. } => Some(*task),
-                Write::NewRun(_) | Write::Run(_) | Write::ForgetRun { .. } | Write::Agent(_) => None,
+                Write::NewRun(_)
+                | Write::Run(_)
+                | Write::ForgetRun { .. }
+                | Write::Agent(_)
+                | Write::Request { .. }
+                | Write::ForgetRequest { .. } => None,
             })
             .expect("a task was written");
         let session = env.session("shared");

@@ -244,7 +244,12 @@ impl Batcher {
 fn new_run(effects: &Effects) -> Option<RunId> {
     effects.writes.iter().find_map(|write| match write {
         Write::NewRun(run) => Some(*run),
-        Write::Run(_) | Write::Task { .. } | Write::ForgetRun { .. } | Write::Agent(_) => None,
+        Write::Run(_)
+        | Write::Task { .. }
+        | Write::ForgetRun { .. }
+        | Write::Agent(_)
+        | Write::Request { .. }
+        | Write::ForgetRequest { .. } => None,
     })
 }
 
@@ -253,7 +258,10 @@ fn records_a_report(effects: &Effects) -> bool {
 }
 
 fn count(metrics: &Metrics, notice: &Notice) {
-    let Change::Task { state, outcome, execution_time, .. } = &notice.change else { return };
+    let Change::Task { state, outcome, execution_time, waited, .. } = &notice.change else { return };
+    if let Some(waited) = waited {
+        metrics.task_waited(waited.0);
+    }
     if let (Some(outcome), Some(length)) = (outcome, execution_time) {
         metrics.attempt_ended(*outcome, Some(length.0));
     }

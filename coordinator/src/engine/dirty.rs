@@ -18,12 +18,16 @@ use crate::store::{Key, KeyError, Tenant};
 /// store, which costs it a few microseconds each.
 const MAX_LONE_BYTES: usize = 16 << 20;
 
+/// A request by its id.
+type RequestKey = (TenantId, Arc<str>);
+
 /// Records to be written with the next batch.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     runs: BTreeSet<RunId>,
     tasks: BTreeMap<TaskKey, Option<Payload>>,
     agents: BTreeSet<AgentKey>,
+    requests: BTreeSet<RequestKey>,
     /// Spec pages of runs that are new in this batch and have several tasks.
     pages: Vec<(RunId, Vec<Arc<[u8]>>)>,
     lone_pages: LonePages,
@@ -40,7 +44,11 @@ pub(super) struct ClosedWrites {
 
 impl Dirty {
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.tasks.is_empty() && self.agents.is_empty() && self.deletions.is_empty()
+        self.runs.is_empty()
+            && self.tasks.is_empty()
+            && self.agents.is_empty()
+            && self.requests.is_empty()
+            && self.deletions.is_empty()
     }
 
     /// Takes note of a write. `records` are those of the submit that caused it, if one did.
@@ -67,6 +75,17 @@ impl Dirty {
             Write::Agent(agent) => {
                 self.agents.insert(agent);
             }
+            // An id may come again while the deletion of its earlier use still waits.
+            Write::Request { tenant, id } => {
+                let key = (tenant, id);
+                self.deletions.requests.retain(|gone| *gone != key);
+                self.requests.insert(key);
+            }
+            Write::ForgetRequest { tenant, id } => {
+                let key = (tenant, id);
+                self.requests.remove(&key);
+                self.deletions.requests.push_back(key);
+            }
         }
     }
 
@@ -92,6 +111,9 @@ impl Dirty {
             if let Some(view) = state.agent_record(agent) {
                 drafts.push(encode::agent(&view)?);
             }
+        }
+        for (tenant, id) in std::mem::take(&mut self.requests) {
+            drafts.extend(state.request_record(tenant, &id).as_ref().map(encode::request));
         }
         let trims = self.deletions.take(MAX_DELETES, &mut drafts)?;
         Ok(ClosedWrites { drafts, trims })
@@ -178,6 +200,7 @@ impl LonePages {
 #[derive(Debug, Default)]
 struct Deletions {
     runs: VecDeque<Forget>,
+    requests: VecDeque<RequestKey>,
     trims: VecDeque<Trim>,
 }
 
@@ -194,7 +217,7 @@ struct Forget {
 
 impl Deletions {
     fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.trims.is_empty()
+        self.runs.is_empty() && self.requests.is_empty() && self.trims.is_empty()
     }
 
     /// Deletes up to `limit` keys, or one trim more. Returns the trims that are complete.
@@ -208,6 +231,10 @@ impl Deletions {
             if forget.step(room, drafts)? {
                 self.runs.pop_front();
             }
+        }
+        while drafts.len() - start < limit {
+            let Some((tenant, id)) = self.requests.pop_front() else { break };
+            drafts.push(Draft::Gone { key: encode::request_key(tenant, &id) });
         }
         let mut trims = Vec::new();
         while drafts.len() - start < limit {

@@ -2,6 +2,7 @@
 
 mod commits;
 mod life;
+mod orders;
 mod replay;
 mod sessions;
-pub(super) mod support;
+pub(crate) mod support;

@@ -20,6 +20,7 @@ fn notice(seq: u64, detail: &str) -> Notice {
         cost_micro_usd: 0,
         execution_time: None,
         retry_at: None,
+        waited: None,
     };
     let at = Now { tick: Tick(seq), wall: Wall(1_000) };
     Notice { seq: EventSeq(seq), tenant: TenantId(1), at, change }

@@ -63,6 +63,22 @@ fn figures_of_the_state_are_taken_over() {
 }
 
 #[test]
+fn waits_are_counted_in_seconds_and_the_certificate_has_its_end() {
+    let metrics = Metrics::new("1");
+    metrics.task_waited(2_500);
+    metrics.set_certificate(Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
+    let text = metrics.encode().unwrap();
+    for line in [
+        "orch_task_wait_seconds_sum 2.5",
+        "orch_task_wait_seconds_count 1",
+        "orch_task_wait_seconds_bucket{le=\"1.0\"} 0",
+        "orch_certificate_expiry_seconds 1800000000",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
 fn models_from_outside_are_bounded_and_harmless() {
     let metrics = Metrics::new("1");
     for n in 0..10 * MAX_MODELS {

@@ -24,16 +24,16 @@ use crate::persist::decode::{self, FieldError, Interner};
 use crate::persist::encode::RunTexts;
 use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS, StoredPage};
 use crate::store::{MAX_VALUE_BYTES, Tenant};
-use crate::submission::{CheckedRun, CheckedRunner, CheckedTask, PinnedWorker};
+use crate::submission::{CheckedContext, CheckedRun, CheckedRunner, CheckedTask};
 
 /// Bytes of pages that a submit hands over for dispatch; tasks beyond them are read back when their turn comes.
 const WARM_BYTES: usize = 8 << 20;
 
-/// How long a definition that was stored counts as stored without another look: far below the age at which an
+/// How long a definition or a run's context that was stored counts as stored without another look: far below the age at which an
 /// unreferenced blob may be swept.
 const KNOWN_FOR: Span = Span::hours(1);
 
-/// Definitions that are known to be stored. Few exist at a time; beyond this the knowledge starts afresh.
+/// Such bytes that are known to be stored. Few exist at a time; beyond this the knowledge starts afresh.
 const MAX_KNOWN: usize = 1_024;
 
 /// Runs up to this many tasks and bytes of text are first tried on the caller's thread: most of them need no file.
@@ -81,11 +81,11 @@ pub struct Preparer {
     blobs: Arc<dyn Blobs>,
     clock: Arc<dyn Clock>,
     pool: BlockingPool,
-    definitions: Arc<Mutex<BTreeMap<Definition, (Span, v1::BlobRef)>>>,
+    shared: Arc<Mutex<BTreeMap<Shared, (Span, v1::BlobRef)>>>,
 }
 
-/// A worker definition of a tenant, by digest.
-type Definition = (Tenant, [u8; 32]);
+/// A worker definition or the context files of runs, of a tenant, by digest.
+type Shared = (Tenant, [u8; 32]);
 
 /// Whether files may be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Preparer {
     /// Stores bulk in `blobs`, on threads of `pool`.
     #[must_use]
     pub fn new(blobs: Arc<dyn Blobs>, clock: Arc<dyn Clock>, pool: BlockingPool) -> Self {
-        Self { blobs, clock, pool, definitions: Arc::default() }
+        Self { blobs, clock, pool, shared: Arc::default() }
     }
 
     /// Splits a run and makes its bulk durable. What comes back is for [`crate::engine::Handle::submit`].
@@ -158,7 +158,7 @@ impl Preparer {
         run: CheckedRun,
         files: Files,
     ) -> Result<(Submit, SubmitPayload), Halt> {
-        let CheckedRun { name, labels, tasks } = run;
+        let CheckedRun { name, labels, tasks, context } = run;
         let labels: Vec<(Arc<str>, Arc<str>)> =
             labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         let texts = RunTexts {
@@ -174,7 +174,7 @@ impl Preparer {
         let room = if tasks.len() == 1 { texts.lone_page_bytes() } else { MAX_VALUE_BYTES };
         let tenant = Tenant::new(request.tenant.0);
         let definitions = if request.validate_only { None } else { Some(files) };
-        let specs = self.specs(tenant, tasks, definitions)?;
+        let specs = self.specs(tenant, tasks, context.as_ref(), definitions)?;
         let mut shared = Interner::default();
         let new_tasks: Vec<NewTask> =
             specs.iter().map(|spec| decode::new_task(spec, &mut shared)).collect::<Result<_, _>>()?;
@@ -197,42 +197,58 @@ impl Preparer {
         Ok((submit, payload))
     }
 
-    /// The specs, every text inside. Without `files` definitions are left out.
+    /// The specs, every text inside. Without `files` definitions and context files are left out.
     fn specs(
         &self,
         tenant: Tenant,
         tasks: Vec<CheckedTask>,
+        context: Option<&CheckedContext>,
         files: Option<Files>,
     ) -> Result<Vec<StoredSpec>, Halt> {
         let mut specs = Vec::with_capacity(tasks.len());
+        let has_worker = tasks.iter().any(|task| matches!(task.runner, CheckedRunner::Worker(_)));
+        let context = match (context.filter(|_| has_worker), files) {
+            (Some(context), Some(files)) => {
+                Some(self.kept(tenant, context.digest, context.text.as_bytes(), files)?)
+            }
+            (Some(_) | None, _) => None,
+        };
         for task in tasks {
             let definition = match (&task.runner, files) {
                 (CheckedRunner::Worker(worker), Some(files)) => {
-                    Some(self.definition(tenant, &worker.worker, files)?)
+                    let worker = &worker.worker;
+                    Some(self.kept(tenant, worker.digest, &worker.definition, files)?)
                 }
                 (CheckedRunner::Worker(_) | CheckedRunner::Command(_) | CheckedRunner::Noop, _) => None,
             };
-            specs.push(stored_spec(task, definition));
+            specs.push(stored_spec(task, definition, context.clone()));
         }
         Ok(specs)
     }
 
-    /// Where the definition of a worker is stored, which it is afterwards.
-    fn definition(&self, tenant: Tenant, worker: &PinnedWorker, files: Files) -> Result<v1::BlobRef, Halt> {
-        let key = (tenant, worker.digest);
+    /// Where what many tasks share is stored, which it is afterwards: once, whoever refers to it. `digest` is that of
+    /// `bytes`.
+    fn kept(
+        &self,
+        tenant: Tenant,
+        digest: [u8; 32],
+        bytes: &[u8],
+        files: Files,
+    ) -> Result<v1::BlobRef, Halt> {
+        let key = (tenant, digest);
         let now = self.clock.elapsed();
-        let known = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self.shared.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         match known {
             Some((since, blob)) if now.0.saturating_sub(since.0) < KNOWN_FOR.0 => return Ok(blob),
             Some(_) | None if files == Files::Avoided => return Err(Halt::File),
             Some(_) | None => {}
         }
-        let blob = bulk::reference(&self.blobs.put(tenant, &worker.definition)?);
-        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
-        if definitions.len() >= MAX_KNOWN {
-            definitions.clear();
+        let blob = bulk::reference(&self.blobs.put(tenant, bytes)?);
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.len() >= MAX_KNOWN {
+            shared.clear();
         }
-        definitions.insert(key, (now, blob.clone()));
+        shared.insert(key, (now, blob.clone()));
         Ok(blob)
     }
 

@@ -137,6 +137,7 @@ impl References {
                     task.definition.as_ref().map_or(Ok(()), |blob| self.add(tenant, blob))?;
                     self.add_text(tenant, task.prompt.as_ref())?;
                     self.add_text(tenant, task.output_schema.as_ref())?;
+                    self.add_text(tenant, task.context_files.as_ref())?;
                 }
                 Some(Runner::PackedCommand(blob)) => self.add(tenant, blob)?,
                 Some(Runner::Command(_) | Runner::Noop(_)) | None => {}

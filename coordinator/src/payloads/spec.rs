@@ -18,8 +18,13 @@ pub(super) const PAGE_TEXT_BYTES: usize = 4_096;
 /// Longest command that is read back: that of [`crate::submission`] and its framing.
 const MAX_COMMAND_BYTES: u64 = 1 << 20;
 
-/// The spec of a task, every text inside. `definition` is where that of its worker lies.
-pub(super) fn stored_spec(task: CheckedTask, definition: Option<v1::BlobRef>) -> StoredSpec {
+/// The spec of a task, every text inside. `definition` is where that of its worker lies, `context` where the context files
+/// of its run do.
+pub(super) fn stored_spec(
+    task: CheckedTask,
+    definition: Option<v1::BlobRef>,
+    context: Option<v1::BlobRef>,
+) -> StoredSpec {
     let runner = match task.runner {
         CheckedRunner::Worker(task) => Runner::Worker(StoredWorkerTask {
             worker: task.worker.name.clone(),
@@ -30,7 +35,7 @@ pub(super) fn stored_spec(task: CheckedTask, definition: Option<v1::BlobRef>) ->
             budget_micro_usd: task.budget_micro_usd,
             max_turns: task.max_turns,
             row: 0,
-            context_files: None,
+            context_files: context.and_then(bulk::by_reference),
         }),
         CheckedRunner::Command(command) => Runner::Command(command),
         CheckedRunner::Noop => Runner::Noop(v1::NoopTask {}),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use orch_core::event::NewTask;
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
 use orch_core::outcome::Outcome;
-use orch_core::state::{EndedAttempt, RestoredAgent, RestoredRun, RestoredTask, RunState, TaskProgress};
+use orch_core::state::{
+    EndedAttempt, RestoredAgent, RestoredRequest, RestoredRun, RestoredTask, RunState, TaskProgress,
+};
 use orch_core::time::{Now, Span, Tick, Wall};
 use orch_proto::store::v1::{self as record, stored_spec};
 use orch_proto::v1;
@@ -177,7 +179,27 @@ pub fn agent(
         slots: stored.slots,
         capabilities: shared.all(&stored.capabilities),
         last_seen: Wall(stored.last_seen_ms),
+        labels: shared.all(&stored.labels),
+        hidden: shared.all(&stored.hidden),
+        drain: (!stored.drain_reason.is_empty()).then(|| Arc::from(stored.drain_reason.as_str())),
     }
+}
+
+/// A request that is not remembered with a run.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn request(tenant: TenantId, stored: &record::RequestRecord) -> Result<RestoredRequest, FieldError> {
+    let digest = stored.digest.as_slice();
+    let error = FieldError { field: "the length of a request's digest", value: length(digest.len()) };
+    Ok(RestoredRequest {
+        tenant,
+        id: Arc::from(stored.request_id.as_str()),
+        run: RunId(stored.run_id),
+        digest: digest.try_into().map_err(|_| error)?,
+        at: Tick(stored.tick),
+        retried: stored.retried,
+    })
 }
 
 fn attempt(stored: &record::AttemptRecord, shared: &mut Interner) -> Result<EndedAttempt, FieldError> {

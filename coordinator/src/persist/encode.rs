@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use orch_core::state::{AgentRecordView, EndedAttempt, RunRecordView, TaskRecordView};
+use orch_core::ids::TenantId;
+use orch_core::state::{AgentRecordView, EndedAttempt, RestoredRequest, RunRecordView, TaskRecordView};
 use orch_proto::store::v1 as record;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use super::draft::{Draft, Part};
 use super::{LONE_PAGE_BYTES, MAX_RESULT_BYTES, PART_OVERHEAD_BYTES, fit};
@@ -103,11 +105,31 @@ pub(crate) fn agent(view: &AgentRecordView<'_>) -> Result<Draft, KeyError> {
         slots: view.slots,
         capabilities: view.capabilities.iter().map(ToString::to_string).collect(),
         last_seen_ms: view.last_seen.0,
+        labels: view.labels.iter().map(ToString::to_string).collect(),
+        hidden: view.hidden.iter().map(ToString::to_string).collect(),
+        drain_reason: view.drain.map(ToString::to_string).unwrap_or_default(),
         ..record::AgentRecord::default()
     };
     fit::fit_agent(&mut agent, MAX_VALUE_BYTES);
     let key = Key::agent(Tenant::new(view.tenant.0), view.name)?;
     Ok(Draft::Whole { key, value: agent.encode_to_vec() })
+}
+
+/// The record of a request that is not remembered with a run.
+pub(crate) fn request(view: &RestoredRequest) -> Draft {
+    let value = record::RequestRecord {
+        request_id: view.id.to_string(),
+        run_id: view.run.0,
+        digest: view.digest.to_vec(),
+        tick: view.at.0,
+        retried: view.retried,
+    };
+    Draft::Whole { key: request_key(view.tenant, &view.id), value: value.encode_to_vec() }
+}
+
+/// Where [`request`] lies.
+pub(crate) fn request_key(tenant: TenantId, id: &str) -> Key {
+    Key::request(Tenant::new(tenant.0), &Sha256::digest(id).into())
 }
 
 /// The record that remembers the newest number of a name.

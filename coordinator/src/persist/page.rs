@@ -43,6 +43,7 @@ impl StoredPage {
                 let worker = StoredWorker {
                     name: std::mem::take(&mut task.worker),
                     definition: task.definition.take(),
+                    context_files: task.context_files.take(),
                 };
                 let at = workers.iter().position(|known| *known == worker).unwrap_or_else(|| {
                     workers.push(worker);
@@ -69,6 +70,7 @@ impl StoredPage {
                 let worker = at.and_then(|at| workers.get(at)).ok_or(error)?;
                 task.worker.clone_from(&worker.name);
                 task.definition.clone_from(&worker.definition);
+                task.context_files.clone_from(&worker.context_files);
                 task.row = 0;
             }
         }

@@ -148,15 +148,35 @@ pub enum PromptErrorKind {
         /// The template.
         name: String,
     },
-    /// A name in `subagents` or `templates` that no layer defines.
+    /// A name in a list, or of a file, that no layer defines.
     #[error("there is no {what} `{name}`")]
     Unresolved {
-        /// `sub-agent` or `template`.
+        /// `sub-agent`, `template`, `context file` …
         what: &'static str,
         /// The name as written.
         name: String,
         /// The known name it resembles.
         nearest: Option<String>,
+    },
+    /// A context file that a worker names cannot be used.
+    #[error("the context file `{name}` {why}")]
+    BadContext {
+        /// The name as written.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file is not JSON.
+    #[error("not valid JSON: {reason}")]
+    BadJson {
+        /// What the parser says.
+        reason: String,
+    },
+    /// JSON of another shape.
+    #[error("must be {expected}")]
+    WrongJson {
+        /// What is wanted, with its article.
+        expected: &'static str,
     },
     /// A sub-agent wants a tool that its worker does not offer, so that the CLI would silently drop it.
     #[error("the sub-agent `{subagent}` needs the tool {tool}, which this worker does not list")]
@@ -202,6 +222,9 @@ impl PromptErrorKind {
             | Self::MissingKey { .. }
             | Self::WrongShape { .. }
             | Self::Repeated { .. }
+            | Self::BadContext { .. }
+            | Self::BadJson { .. }
+            | Self::WrongJson { .. }
             | Self::EmptyBody => None,
         }
     }

@@ -3,7 +3,7 @@
 //! Knows folders, file names and sizes. Refuses to know what is in a file beyond its being UTF-8; sets of
 //! layers are put together in [`super`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rust_embed::RustEmbed;
 
 use super::fields::MAX_FILE_BYTES;
+use super::material::{ContextFile, context_file, is_context_path, read_context};
 use super::names;
 use super::problem::CatalogueProblem;
 
@@ -18,7 +19,13 @@ use super::problem::CatalogueProblem;
 const MAX_FILES: usize = 1000;
 
 /// The folders of a prompt directory. `workflows` belongs to the same tree and is read elsewhere.
-const FOLDERS: &[&str] = &["workers", "subagents", "templates", "workflows"];
+const FOLDERS: &[&str] = &["workers", "subagents", "templates", "workflows", "settings", "mcp", CONTEXT];
+
+/// The folder of context files, which are kept apart: any name, any depth, and no mistake unless a worker names them.
+const CONTEXT: &str = "context";
+
+/// How errors name what is built in.
+pub const EMBEDDED: &str = "embedded:";
 
 /// The prompts this program was built with.
 #[derive(RustEmbed)]
@@ -31,17 +38,34 @@ pub(super) enum Kind {
     Worker,
     SubAgent,
     Template,
+    Settings,
+    Mcp,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Worker, Self::SubAgent, Self::Template];
+    const ALL: [Self; 5] = [Self::Worker, Self::SubAgent, Self::Template, Self::Settings, Self::Mcp];
 
     fn folder(self) -> &'static str {
         match self {
             Self::Worker => "workers",
             Self::SubAgent => "subagents",
             Self::Template => "templates",
+            Self::Settings => "settings",
+            Self::Mcp => "mcp",
         }
+    }
+
+    /// The name by which a file of this kind is referred to, if it is one: without `.md`, or with `.json`. Hidden files
+    /// (editors, mounted config maps) and READMEs are none.
+    fn stem(self, name: &str) -> Option<&str> {
+        let (stem, shown) = match self {
+            Self::Worker | Self::SubAgent | Self::Template => {
+                let stem = name.strip_suffix(".md")?;
+                (stem, stem)
+            }
+            Self::Settings | Self::Mcp => (name.strip_suffix(".json")?, name),
+        };
+        (!stem.is_empty() && !stem.starts_with('.') && stem != "README").then_some(shown)
     }
 }
 
@@ -51,7 +75,7 @@ pub(super) struct PromptFile {
     pub(super) kind: Kind,
     /// How errors name it.
     pub(super) path: String,
-    /// Its name without folder and `.md`.
+    /// Its name without folder; without `.md`, with `.json`.
     pub(super) stem: String,
     pub(super) text: String,
 }
@@ -81,6 +105,8 @@ impl PromptDir {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     pub(super) files: Vec<PromptFile>,
+    /// Context files by their path below the folder.
+    pub(super) context: BTreeMap<String, ContextFile>,
 }
 
 impl Layer {
@@ -90,7 +116,7 @@ impl Layer {
     /// A file is too large or not UTF-8; the tests of this crate rule that out for a release.
     pub fn embedded() -> Result<Self, Vec<CatalogueProblem>> {
         let files = Embedded::iter().filter_map(|path| Embedded::get(&path).map(|file| (path, file.data)));
-        Self::from_files("embedded:", files)
+        Self::from_files(EMBEDDED, files)
     }
 
     /// Files in memory, each with its path below the prompt directory; `prefix` goes before it in errors.
@@ -105,8 +131,12 @@ impl Layer {
         let (mut layer, mut problems) = (Self::default(), Vec::new());
         for (path, content) in files {
             let Some((folder, name)) = path.as_ref().split_once('/') else { continue };
+            if folder == CONTEXT && is_context_path(name) {
+                layer.context.insert(name.to_owned(), context_file(content.as_ref()));
+                continue;
+            }
             let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.folder() == folder) else { continue };
-            let Some(stem) = stem(name).filter(|stem| !stem.contains('/')) else { continue };
+            let Some(stem) = kind.stem(name).filter(|stem| !stem.contains('/')) else { continue };
             match prompt_file(kind, format!("{prefix}{folder}/{name}"), stem, content.as_ref()) {
                 Ok(file) => layer.files.push(file),
                 Err(problem) => problems.push(problem),
@@ -114,6 +144,27 @@ impl Layer {
         }
         layer.files.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
         if problems.is_empty() { Ok(layer) } else { Err(problems) }
+    }
+
+    /// Files that somebody sent, as a directory of theirs would be read.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, folders that are not read included.
+    pub fn sent<P: AsRef<str>, C: AsRef<[u8]>>(
+        files: impl IntoIterator<Item = (P, C)>,
+    ) -> Result<Self, Vec<CatalogueProblem>> {
+        let files: Vec<(P, C)> = files.into_iter().collect();
+        let folder = |(path, _): &(P, C)| path.as_ref().split_once('/').map(|(folder, _)| folder.to_owned());
+        let folders: BTreeSet<String> = files.iter().filter_map(folder).collect();
+        let mut problems = misspelt_folders(Path::new(""), &folders);
+        if problems.is_empty() && FOLDERS.iter().all(|folder| !folders.contains(*folder)) {
+            problems.push(CatalogueProblem::NoPrompts { path: ".".to_owned(), folders: FOLDERS });
+        }
+        match (Self::from_files("", files), problems.is_empty()) {
+            (Ok(layer), true) => Ok(layer),
+            (Ok(_), false) => Err(problems),
+            (Err(found), _) => Err(problems.into_iter().chain(found).collect()),
+        }
     }
 
     /// The prompts of a directory. An optional one that is absent is an empty layer.
@@ -135,7 +186,7 @@ impl Layer {
         let mut layer = Self::default();
         for kind in Kind::ALL.into_iter().filter(|kind| folders.contains(kind.folder())) {
             let folder = dir.path.join(kind.folder());
-            match markdown_files(&folder) {
+            match prompt_files(kind, &folder) {
                 Ok(paths) if layer.files.len() + paths.len() > MAX_FILES => {
                     problems
                         .push(CatalogueProblem::TooManyFiles { path: shown(&dir.path), limit: MAX_FILES });
@@ -145,7 +196,21 @@ impl Layer {
                 Err(source) => problems.push(CatalogueProblem::Unreadable { path: shown(&folder), source }),
             }
         }
+        if folders.contains(CONTEXT) {
+            layer.read_context(&dir.path, &mut problems);
+        }
         if problems.is_empty() { Ok(layer) } else { Err(problems) }
+    }
+
+    fn read_context(&mut self, dir: &Path, problems: &mut Vec<CatalogueProblem>) {
+        let folder = dir.join(CONTEXT);
+        match read_context(&folder, MAX_FILES) {
+            Ok(Some(files)) => self.context = files,
+            Ok(None) => {
+                problems.push(CatalogueProblem::TooManyFiles { path: shown(&folder), limit: MAX_FILES });
+            }
+            Err(source) => problems.push(CatalogueProblem::Unreadable { path: shown(&folder), source }),
+        }
     }
 
     fn read_files(
@@ -176,11 +241,6 @@ fn prompt_file(kind: Kind, path: String, stem: &str, content: &[u8]) -> Result<P
     }
 }
 
-/// The name of a prompt file without `.md`. Hidden files (editors, mounted config maps) and READMEs are none.
-fn stem(name: &str) -> Option<&str> {
-    name.strip_suffix(".md").filter(|stem| !stem.is_empty() && !stem.starts_with('.') && *stem != "README")
-}
-
 /// Directories in `path`, symbolic links to directories included: mounted config maps are such links.
 fn sub_folders(path: &Path) -> io::Result<BTreeSet<String>> {
     let mut folders = BTreeSet::new();
@@ -204,11 +264,11 @@ fn misspelt_folders(path: &Path, folders: &BTreeSet<String>) -> Vec<CataloguePro
 }
 
 /// The prompt files directly in `folder`, sorted, each with its stem. Names that are not UTF-8 are none.
-fn markdown_files(folder: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+fn prompt_files(kind: Kind, folder: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if let Some(stem) = entry.file_name().to_str().and_then(stem) {
+        if let Some(stem) = entry.file_name().to_str().and_then(|name| kind.stem(name)) {
             files.push((entry.path(), stem.to_owned()));
         }
         if files.len() > MAX_FILES {
@@ -304,7 +364,7 @@ mod tests {
     fn a_directory_that_is_no_prompt_directory_is_refused() {
         assert_eq!(
             problems(&dir(&[("src/main.rs", "")])),
-            ["DIR has none of the folders workers, subagents, templates, workflows"]
+            ["DIR has none of the folders workers, subagents, templates, workflows, settings, mcp, context"]
         );
         assert_eq!(
             problems(&dir(&[("worker/a.md", ""), ("templates/t.md", "t")])),

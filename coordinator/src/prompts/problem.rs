@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::error::PromptError;
+use super::error::{PromptError, Spot};
 
 /// A set of prompt directories that cannot be used. Nothing of it takes effect.
 #[derive(Debug, Error)]
@@ -94,6 +94,51 @@ pub enum CatalogueProblem {
         /// The most it may have.
         limit: usize,
     },
+}
+
+/// Where a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The file, or the directory.
+    pub path: &'a str,
+    /// Where in it, when that is known.
+    pub at: Option<Spot>,
+}
+
+impl CatalogueProblem {
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        let (path, at) = match self {
+            Self::Prompt(error) => (&error.file, Some(error.at)),
+            Self::Unreadable { path, .. }
+            | Self::NotAFile { path }
+            | Self::FileTooLarge { path, .. }
+            | Self::NotUtf8 { path, .. }
+            | Self::BadTemplateName { path }
+            | Self::Duplicate { second: path, .. }
+            | Self::MisspeltFolder { path, .. }
+            | Self::NoPrompts { path, .. }
+            | Self::TooManyFiles { path, .. } => (path, None),
+        };
+        Place { path, at }
+    }
+
+    /// What is wrong, without the place where that is shown apart.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match (self, std::error::Error::source(self)) {
+            (Self::Prompt(error), _) => error.kind.to_string(),
+            (_, Some(cause)) => format!("{self}: {cause}"),
+            (_, None) => self.to_string(),
+        }
+    }
+
+    /// What to do about it, where one sentence can say it.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        if let Self::Prompt(error) = self { error.hint() } else { None }
+    }
 }
 
 /// Problems one a line, hints and causes included: what a daemon prints before it refuses to start.

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use super::error::{PromptError, PromptErrorKind, Spot};
 use super::fields::spot_of;
 use super::front_matter::Text;
+use super::material::{ContextFile, McpConfig};
 use super::names;
 use super::source::{SubAgentSource, WorkerSource};
-use super::tools::{self, ToolEntry};
+use super::tools::{self, ToolEntry, ToolProblem};
 use super::worker::{SubAgent, Worker};
+use crate::context;
 
 /// Largest system prompt, templates included, in bytes.
 pub const MAX_SYSTEM_PROMPT_BYTES: usize = 256 * 1024;
@@ -23,10 +25,14 @@ pub const MAX_AGENTS_JSON_BYTES: usize = 96 * 1024;
 pub(super) const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
 
 /// Everything that a worker may refer to, by name.
+#[derive(Default)]
 pub(super) struct Sources {
     pub(super) workers: BTreeMap<String, WorkerSource>,
     pub(super) subagents: BTreeMap<String, SubAgentSource>,
     pub(super) templates: BTreeMap<String, String>,
+    pub(super) context: BTreeMap<String, ContextFile>,
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) mcp: BTreeMap<String, McpConfig>,
 }
 
 impl Sources {
@@ -34,13 +40,16 @@ impl Sources {
     pub(super) fn resolve(&self, source: &WorkerSource) -> Result<Worker, PromptError> {
         let entries: Vec<ToolEntry> = source.tools.iter().map(|(_, entry)| entry.clone()).collect();
         let flags = tools::flags(&entries, &source.disallowed_tools);
+        let prompt = self.system_prompt(source)?;
+        let prompt_bytes = prompt.len();
+        let mcp = self.mcp_config(source)?;
         let worker = Worker {
             format: Worker::FORMAT,
             name: source.name().to_owned(),
             description: source.description.clone(),
             model: source.model.clone(),
-            system_prompt: self.system_prompt(source)?,
-            agents: self.agents(source, &flags.tools)?,
+            system_prompt: prompt + &self.context(source)?,
+            agents: self.agents(source)?,
             tools: flags.tools,
             allowed_tools: flags.allowed_tools,
             disallowed_tools: flags.disallowed_tools,
@@ -50,9 +59,14 @@ impl Sources {
             timeout_ms: source.timeout_ms,
             requires: source.requires.clone(),
             on_loss: source.on_loss,
+            context_files: source.context_files.iter().map(|file| file.value.clone()).collect(),
+            pool: source.pool.clone(),
+            setting_sources: source.setting_sources.clone(),
+            settings_json: self.settings(source)?,
+            mcp_config_json: mcp.map(|config| config.json.clone()),
         };
         let sizes = [
-            ("the system prompt with its templates", worker.system_prompt.len(), MAX_SYSTEM_PROMPT_BYTES),
+            ("the system prompt with its templates", prompt_bytes, MAX_SYSTEM_PROMPT_BYTES),
             (
                 "the JSON of all sub-agents",
                 worker.agents_json().map_or(0, |json| json.len()),
@@ -103,11 +117,65 @@ impl Sources {
         if lines.is_empty() { "(none)".to_owned() } else { lines.join("\n") }
     }
 
-    fn agents(
-        &self,
-        source: &WorkerSource,
-        offered: &[String],
-    ) -> Result<BTreeMap<String, SubAgent>, PromptError> {
+    /// The worker's context files in their one form; empty without any.
+    fn context(&self, source: &WorkerSource) -> Result<String, PromptError> {
+        let (mut files, mut bytes) = (Vec::with_capacity(source.context_files.len()), 0);
+        for listed in &source.context_files {
+            let name = listed.value.clone();
+            let text = match self.context.get(&name) {
+                None => return Err(unresolved(&source.file, "context file", listed, self.context.keys())),
+                Some(Err(why)) => {
+                    let kind = PromptErrorKind::BadContext { name, why: why.clone() };
+                    return Err(fail(&source.file, listed.at, kind));
+                }
+                Some(Ok(text)) => text,
+            };
+            bytes += text.len();
+            if bytes > context::MAX_TOTAL_BYTES {
+                let (what, limit) = ("the context files together", context::MAX_TOTAL_BYTES);
+                return Err(fail(&source.file, listed.at, PromptErrorKind::TooLong { what, bytes, limit }));
+            }
+            files.push((name, text));
+        }
+        let files = files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        Ok(context::render(context::Of::Worker, files))
+    }
+
+    fn settings(&self, source: &WorkerSource) -> Result<Option<String>, PromptError> {
+        let Some(named) = &source.settings else { return Ok(None) };
+        let known = self.settings.get(&named.value).cloned().map(Some);
+        known.ok_or_else(|| unresolved(&source.file, "settings file", named, self.settings.keys()))
+    }
+
+    /// The worker's tool servers; every MCP tool it names must be of one of them.
+    fn mcp_config(&self, source: &WorkerSource) -> Result<Option<&McpConfig>, PromptError> {
+        let Some(named) = &source.mcp_config else { return Ok(None) };
+        let Some(config) = self.mcp.get(&named.value) else {
+            return Err(unresolved(&source.file, "tool server file", named, self.mcp.keys()));
+        };
+        let listed = source.tools.iter().map(|(text, entry)| (text.at, entry));
+        let denied = source.disallowed_tools.iter().map(|entry| (named.at, entry));
+        for (at, entry) in listed.chain(denied) {
+            let Some(server) = entry.server().filter(|server| !config.servers.iter().any(|s| s == server))
+            else {
+                continue;
+            };
+            let nearest =
+                names::nearest(server, config.servers.iter().map(String::as_str)).map(str::to_owned);
+            let problem = ToolProblem::NoServer { server: server.to_owned(), nearest };
+            return Err(fail(&source.file, at, entry.error(problem)));
+        }
+        Ok(Some(config))
+    }
+
+    fn agents(&self, source: &WorkerSource) -> Result<BTreeMap<String, SubAgent>, PromptError> {
+        // A worker that lists a whole tool server offers every tool of it.
+        let offered = |tool: &ToolEntry| {
+            source.tools.iter().any(|(_, entry)| {
+                let server = tool.server().map(|server| format!("mcp__{server}"));
+                entry.name() == tool.name() || server.is_some_and(|server| entry.name() == server)
+            })
+        };
         let mut agents = BTreeMap::new();
         for reference in &source.subagents {
             let Some(subagent) = self.subagents.get(&reference.value) else {
@@ -115,8 +183,8 @@ impl Sources {
             };
             let mut tools: Vec<String> = subagent.tools.iter().map(|entry| entry.name().to_owned()).collect();
             tools.sort();
-            if let Some(tool) = tools.iter().find(|tool| !offered.contains(tool)) {
-                let (subagent, tool) = (reference.value.clone(), tool.clone());
+            if let Some(tool) = subagent.tools.iter().find(|tool| !offered(tool)) {
+                let (subagent, tool) = (reference.value.clone(), tool.name().to_owned());
                 let kind = PromptErrorKind::SubAgentToolNotOffered { subagent, tool };
                 return Err(fail(&source.file, reference.at, kind));
             }

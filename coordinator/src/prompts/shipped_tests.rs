@@ -191,11 +191,18 @@ fn a_studios_own_form_takes_the_place_of_the_shipped_one() {
 }
 
 #[test]
-fn the_readme_documents_every_key() {
-    let readme = include_str!("../../../prompts/README.md");
+fn the_documentation_has_every_key_and_every_folder() {
+    let document = include_str!("../../../docs/workers.md");
     for key in source::WORKER_KEYS.iter().chain(source::SUBAGENT_KEYS) {
-        assert!(readme.contains(&format!("| `{key}` |")), "{key}");
+        assert!(document.contains(&format!("| `{key}` |")), "{key}");
     }
+    for folder in
+        ["workers/*.md", "subagents/*.md", "templates/*.md", "context/**", "settings/*.json", "mcp/*.json"]
+    {
+        assert!(document.contains(&format!("| `{folder}` |")), "{folder}");
+    }
+    let rendered = crate::context::render(crate::context::Of::Worker, [("terms.md", "(its text)")]);
+    assert!(document.contains(&format!("(the prompt)\n{rendered}```")), "the form of context files");
 }
 
 #[test]

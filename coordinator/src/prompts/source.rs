@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use super::error::{PromptError, PromptErrorKind};
 use super::fields::Fields;
 use super::front_matter::Text;
+use super::material::is_context_path;
 use super::names;
 use super::tools::{AGENT, BUILT_IN_SUBAGENTS, ToolEntry, ToolProblem};
 use super::worker::{OnLoss, PermissionMode};
+use crate::context;
 
 /// Keys of a worker file.
 pub(super) const WORKER_KEYS: &[&str] = &[
@@ -27,6 +29,11 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "subagents",
     "templates",
     "on_loss",
+    "context_files",
+    "pool",
+    "setting_sources",
+    "settings",
+    "mcp_config",
 ];
 
 /// Keys of a sub-agent file.
@@ -66,6 +73,11 @@ pub struct WorkerSource {
     pub(super) subagents: Vec<Text>,
     pub(super) templates: Vec<Text>,
     pub(super) on_loss: OnLoss,
+    pub(super) context_files: Vec<Text>,
+    pub(super) pool: Option<String>,
+    pub(super) setting_sources: Vec<String>,
+    pub(super) settings: Option<Text>,
+    pub(super) mcp_config: Option<Text>,
     pub(super) body: String,
     pub(super) body_line: u32,
 }
@@ -129,6 +141,11 @@ pub fn parse_worker(file: &str, text: &str) -> Result<WorkerSource, PromptError>
         on_loss: fields
             .choice("on_loss", "fast or wait", &[(OnLoss::Fast, "fast"), (OnLoss::Wait, "wait")])?
             .unwrap_or(OnLoss::Fast),
+        context_files: context_files(&mut fields)?,
+        pool: pool(&mut fields)?,
+        setting_sources: setting_sources(&mut fields)?,
+        settings: fields.text("settings")?,
+        mcp_config: fields.text("mcp_config")?,
         body: std::mem::take(&mut fields.body),
         body_line: fields.body_line,
     };
@@ -177,11 +194,17 @@ fn check_grants(fields: &Fields, source: &WorkerSource) -> Result<(), PromptErro
         PermissionMode::AcceptEdits | PermissionMode::Auto => true,
         PermissionMode::Default | PermissionMode::DontAsk | PermissionMode::Plan => false,
     };
+    let denied_without_server = source.disallowed_tools.iter().find(|entry| entry.server().is_some());
+    if let (Some(entry), None) = (denied_without_server, &source.mcp_config) {
+        return Err(fields.fail(source.name.at, entry.error(ToolProblem::Mcp)));
+    }
     let mut offers_agent = false;
     for (text, entry) in &source.tools {
         let has_path_rule =
             source.tools.iter().any(|(_, other)| other.name() == entry.name() && other.has_rule());
-        let problem = if source.disallowed_tools.iter().any(|denied| denied == entry) {
+        let problem = if entry.server().is_some() && source.mcp_config.is_none() {
+            ToolProblem::Mcp
+        } else if source.disallowed_tools.iter().any(|denied| denied == entry) {
             ToolProblem::Contradiction
         } else if entry.is_always_refused(may_pass_without_rule) && !has_path_rule {
             ToolProblem::AlwaysRefused { mode: mode.as_str() }
@@ -237,6 +260,42 @@ fn model(fields: &mut Fields, aliases: &[&'static str]) -> Result<Option<String>
     }
     let nearest = names::nearest(base, aliases.iter().copied());
     Err(fields.bad("model", &text, "opus, sonnet, haiku, fable or a full model id", nearest))
+}
+
+fn context_files(fields: &mut Fields) -> Result<Vec<Text>, PromptError> {
+    let files = fields.list("context_files", context::MAX_FILES)?.unwrap_or_default();
+    match files.iter().find(|file| !is_context_path(&file.value)) {
+        None => Ok(files),
+        Some(bad) => {
+            let expected = "a path below `context/`, such as `terms.md`, without `..` and hidden parts";
+            Err(fields.bad("context_files", bad, expected, None))
+        }
+    }
+}
+
+/// The name of a credential pool, as agents have them.
+fn pool(fields: &mut Fields) -> Result<Option<String>, PromptError> {
+    let Some(text) = fields.text("pool")? else { return Ok(None) };
+    let name = &text.value;
+    let shaped = (1..=63).contains(&name.len())
+        && !name.starts_with('-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if shaped {
+        return Ok(Some(text.value));
+    }
+    Err(fields.bad("pool", &text, "1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter or digit", None))
+}
+
+fn setting_sources(fields: &mut Fields) -> Result<Vec<String>, PromptError> {
+    const SOURCES: [&str; 2] = ["local", "project"];
+    let listed = fields.list("setting_sources", SOURCES.len())?.unwrap_or_default();
+    if let Some(bad) = listed.iter().find(|text| !SOURCES.contains(&text.value.as_str())) {
+        let nearest = names::nearest(&bad.value, SOURCES);
+        return Err(fields.bad("setting_sources", bad, "project or local", nearest));
+    }
+    let mut sources: Vec<String> = listed.into_iter().map(|text| text.value).collect();
+    sources.sort_unstable();
+    Ok(sources)
 }
 
 fn tools(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<(Text, ToolEntry)>>, PromptError> {

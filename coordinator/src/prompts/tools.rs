@@ -17,6 +17,9 @@ use super::names;
 /// Longest tool entry, in bytes. Entries travel as single arguments of the CLI.
 const MAX_ENTRY_BYTES: usize = 256;
 
+/// What names of tools of tool servers begin with: `mcp__server__tool`.
+const MCP: &str = "mcp__";
+
 /// The tool by which the model starts sub-agents.
 pub(super) const AGENT: &str = "Agent";
 
@@ -93,8 +96,11 @@ impl ToolEntry {
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(well_formed) {
             return Err(problem(ToolProblem::Malformed));
         }
-        if name.starts_with("mcp__") {
-            return Err(problem(ToolProblem::Mcp));
+        if let Some(rest) = name.strip_prefix(MCP) {
+            // Rules of such tools know no arguments; a server without a tool means all of its tools.
+            let shaped = rule.is_none() && rest.split("__").all(|part| !part.is_empty());
+            let entry = Self { name: name.to_owned(), rule: None };
+            return if shaped { Ok(entry) } else { Err(problem(ToolProblem::Malformed)) };
         }
         match misspelt(name) {
             Some(nearest) => Err(problem(ToolProblem::Unknown { nearest: nearest.to_owned() })),
@@ -105,6 +111,11 @@ impl ToolEntry {
     /// The tool, without its rule.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The tool server of an MCP tool.
+    pub(super) fn server(&self) -> Option<&str> {
+        self.name.strip_prefix(MCP).and_then(|rest| rest.split("__").next())
     }
 
     pub(super) fn has_rule(&self) -> bool {
@@ -143,7 +154,9 @@ pub(super) struct ToolFlags {
 
 /// Derives the CLI's flags from a worker's lists.
 pub(super) fn flags(tools: &[ToolEntry], disallowed: &[ToolEntry]) -> ToolFlags {
-    let offered: BTreeSet<String> = tools.iter().map(|entry| entry.name.clone()).collect();
+    // `--tools` is about the CLI's own; those of a tool server are there when it is, and need a grant.
+    let offered: BTreeSet<String> =
+        tools.iter().filter(|entry| entry.server().is_none()).map(|entry| entry.name.clone()).collect();
     let allowed: BTreeSet<String> =
         tools.iter().filter(|entry| entry.is_rule()).map(ToolEntry::text).collect();
     let mut denied: BTreeSet<String> = disallowed.iter().map(ToolEntry::text).collect();
@@ -179,9 +192,17 @@ pub enum ToolProblem {
         /// The tool it resembles.
         nearest: String,
     },
-    /// An MCP tool where no MCP server can be connected.
-    #[error("MCP tools are not available: no MCP server is connected to a task")]
+    /// An MCP tool where no MCP server is connected.
+    #[error("no tool server is connected: `mcp_config` is not set")]
     Mcp,
+    /// A tool of a server that the worker's file does not have.
+    #[error("`mcp_config` has no server `{server}`")]
+    NoServer {
+        /// The server.
+        server: String,
+        /// The server it resembles.
+        nearest: Option<String>,
+    },
     /// A sub-agent's tool with a rule; rules hold for the whole process and are the worker's.
     #[error("a sub-agent lists plain tool names; rules stand in its worker's `tools`")]
     RuleInSubAgent,
@@ -216,7 +237,13 @@ impl ToolProblem {
                 "use `permission_mode: acceptEdits`, or a rule with a path such as Write(//srv/out/**)"
                     .to_owned(),
             ),
-            Self::Mcp | Self::RuleInSubAgent | Self::NestedAgents | Self::Contradiction => None,
+            Self::Mcp => {
+                Some("write the server into `mcp/FILE.json` and name it: `mcp_config: FILE.json`".to_owned())
+            }
+            Self::NoServer { nearest, .. } => {
+                nearest.as_ref().map(|server| format!("did you mean `mcp__{server}`?"))
+            }
+            Self::RuleInSubAgent | Self::NestedAgents | Self::Contradiction => None,
         }
     }
 }
@@ -265,7 +292,12 @@ mod tests {
         for bad in ["", "Bash(", "Bash()", "Bash( )", "Bash(ls) ", "9Lives", "-p", "Read,Write", "Bash(a"] {
             assert_eq!(problem(bad), ToolProblem::Malformed, "{bad:?}");
         }
-        assert_eq!(problem("mcp__crm__find"), ToolProblem::Mcp);
+        for mcp in ["mcp__crm", "mcp__crm__find", "mcp__crm__find_all-2"] {
+            assert_eq!(ToolEntry::parse(mcp).unwrap().server(), Some("crm"));
+        }
+        for bad in ["mcp__", "mcp____find", "mcp__crm__", "mcp__crm__find(x)"] {
+            assert_eq!(problem(bad), ToolProblem::Malformed, "{bad}");
+        }
         let long = format!("Bash({})", "x".repeat(MAX_ENTRY_BYTES));
         assert!(matches!(ToolEntry::parse(&long), Err(PromptErrorKind::TooLong { .. })));
     }

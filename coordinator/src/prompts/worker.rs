@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The format of the stored definition. Raised when a field is added or changes its meaning.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A named persona, ready to be run: its fields are arguments of the CLI or limits of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Worker {
     pub description: String,
     /// `--model`: a tier alias of the CLI or a full model id.
     pub model: String,
-    /// The whole system prompt, templates included, for `--system-prompt-file`. Ends with a line feed.
+    /// The whole system prompt, templates and context files included, for `--system-prompt-file`. Ends with a line feed.
     pub system_prompt: String,
     /// `--tools`: the exact set of built-in tools offered to it and its sub-agents, sorted. Empty means the
     /// flag with an empty value, which offers none; it does not mean leaving the flag out.
@@ -48,6 +48,17 @@ pub struct Worker {
     pub on_loss: OnLoss,
     /// Its sub-agents by name; see [`Self::agents_json`].
     pub agents: BTreeMap<String, SubAgent>,
+    /// Names of its context files, in the order in which they stand in the system prompt.
+    pub context_files: Vec<String>,
+    /// Credential pool an agent must have and use for it. `None`: the agent's own mapping decides.
+    pub pool: Option<String>,
+    /// `--setting-sources`: `local`, `project`, sorted. Empty, the default, means none: nothing of the working directory
+    /// is run or read as settings.
+    pub setting_sources: Vec<String>,
+    /// `--settings`, a JSON object.
+    pub settings_json: Option<String>,
+    /// `--mcp-config`, a JSON object. `None`: no tool server is started.
+    pub mcp_config_json: Option<String>,
 }
 
 /// One of a worker's sub-agents, in the shape `--agents` wants it.
@@ -239,6 +250,11 @@ mod tests {
             requires: BTreeMap::from([("gpu".into(), "yes".into())]),
             on_loss: OnLoss::Fast,
             agents: BTreeMap::from([("zoe".into(), helper.clone()), ("abe".into(), helper)]),
+            context_files: vec!["terms.md".into()],
+            pool: None,
+            setting_sources: vec![],
+            settings_json: None,
+            mcp_config_json: None,
         }
     }
 
@@ -277,6 +293,11 @@ mod tests {
             Worker { requires: BTreeMap::new(), ..worker() },
             Worker { on_loss: OnLoss::Wait, ..worker() },
             Worker { agents: BTreeMap::new(), ..worker() },
+            Worker { context_files: vec![], ..worker() },
+            Worker { pool: Some("studio".into()), ..worker() },
+            Worker { setting_sources: vec!["project".into()], ..worker() },
+            Worker { settings_json: Some("{}".into()), ..worker() },
+            Worker { mcp_config_json: Some("{}".into()), ..worker() },
         ];
         for other in changed {
             assert_ne!(other.digest(), base, "{other:?}");
@@ -285,16 +306,16 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":1}", b"\xff"] {
+        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":2}", b"\xff"] {
             assert!(
                 matches!(Worker::from_definition_bytes(bytes), Err(DefinitionError::Malformed(_))),
                 "{bytes:?}"
             );
         }
-        let newer = br#"{"format":2,"name":"from the future"}"#;
+        let newer = br#"{"format":3,"name":"from the future"}"#;
         assert!(matches!(
             Worker::from_definition_bytes(newer),
-            Err(DefinitionError::UnknownFormat { found: 2, known: FORMAT })
+            Err(DefinitionError::UnknownFormat { found: 3, known: FORMAT })
         ));
         let text = String::from_utf8(worker().to_definition_bytes()).unwrap();
         let extended = text.replacen("\"name\"", "\"extra\":1,\"name\"", 1);

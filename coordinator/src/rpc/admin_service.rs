@@ -5,40 +5,61 @@ use crate::events::WatchSource;
 use crate::presence::Registry;
 use crate::rpc::auth::Caller;
 use crate::rpc::convert;
+use crate::rpc::operators::{self, Order};
 use crate::rpc::paging::{NamePage, page_size};
-use crate::rpc::{ask, unexpected};
-use crate::workers::WorkersInForce;
-use orch_core::query::{AgentView, Answer, Query, StatusView};
+use crate::rpc::{answered, ask, blocking, gone, unexpected, worker_admin};
+use crate::workers::PromptReloads;
+use orch_certs::ServerTls;
+use orch_core::event::Event;
+use orch_core::ids::TenantId;
+use orch_core::query::{AgentStateView, AgentView, Answer, Query, StatusView};
 use orch_proto::v1::admin_service_server::AdminService;
 use orch_proto::v1::{
-    Agent, AgentState, AgentStateCount, ClusterStatus, GetStatusRequest, GetStatusResponse,
+    self, Agent, AgentState, AgentStateCount, ClusterStatus, GetStatusRequest, GetStatusResponse,
     ListAgentsRequest, ListAgentsResponse, ListWorkersRequest, ListWorkersResponse,
 };
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 use tonic::{Request, Response, Status};
+
+/// People are told this long before the coordinator's certificate ends.
+const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// Pools that the status names one by one.
+const MAX_POOL_LINES: usize = 5;
 
 /// The service.
 #[derive(Debug, Clone)]
 pub struct Admin {
     engine: Handle,
     registry: Arc<Registry>,
-    workers: Arc<WorkersInForce>,
+    workers: Arc<PromptReloads>,
+    tls: Arc<ServerTls>,
     events: WatchSource,
     started: Instant,
 }
 
+/// What the service needs.
+#[derive(Debug)]
+pub struct AdminParts {
+    /// The engine.
+    pub engine: Handle,
+    /// What agents say about themselves.
+    pub registry: Arc<Registry>,
+    /// Workers in force, and how they are read again.
+    pub workers: Arc<PromptReloads>,
+    /// For the dates of the coordinator's own certificate.
+    pub tls: Arc<ServerTls>,
+    /// When the coordinator started.
+    pub started: Instant,
+}
+
 impl Admin {
-    /// Serves what `engine`, `registry` and `workers` know. `started` is when the coordinator did.
+    /// Serves what its parts know.
     #[must_use]
-    pub fn new(
-        engine: Handle,
-        registry: Arc<Registry>,
-        workers: Arc<WorkersInForce>,
-        started: Instant,
-    ) -> Self {
+    pub fn new(parts: AdminParts) -> Self {
+        let AdminParts { engine, registry, workers, tls, started } = parts;
         let events = engine.watch();
-        Self { engine, registry, workers, events, started }
+        Self { engine, registry, workers, tls, events, started }
     }
 
     fn cluster_status(&self, view: &StatusView) -> ClusterStatus {
@@ -63,7 +84,9 @@ impl Admin {
             event_seq: self.events.newest(),
             cost_today_micro_usd: self.engine.metrics().cost_today_micro_usd(),
             attention: self.attention(view),
-            ..ClusterStatus::default()
+            now: Some(prost_types::Timestamp::from(SystemTime::now())),
+            certificate_expires: self.tls.expires().map(prost_types::Timestamp::from),
+            disk_free_bytes: self.engine.metrics().disk_free_bytes(),
         }
     }
 
@@ -77,8 +100,18 @@ impl Admin {
             runners: presence.runners,
             warnings: presence.warnings,
             host: presence.host,
+            isolation: presence.isolation,
+            pools: presence.pools,
             ..convert::agent(view)
         }
+    }
+
+    /// Has an order carried out; the agent afterwards.
+    async fn order(&self, by: &Caller, order: Order) -> Result<Agent, Status> {
+        let Order { event, audit } = order;
+        let view = agent_of(answered(self.engine.request(event).await)?)?;
+        audited(by, &audit);
+        Ok(self.agent(&view))
     }
 
     fn attention(&self, view: &StatusView) -> Vec<String> {
@@ -100,8 +133,58 @@ impl Admin {
             lines.push("tasks are queued and no agent is ready".to_owned());
         }
         lines.extend(self.engine.can_store().err());
+        lines.extend(self.certificate_line(SystemTime::now()));
         lines
     }
+
+    /// What to say of the coordinator's own certificate at `now`.
+    fn certificate_line(&self, now: SystemTime) -> Option<String> {
+        let left = self.tls.expires()?.duration_since(now).unwrap_or_default();
+        let days = left.as_secs() / 86_400;
+        let todo = "issue a new one with orchctl certs issue, then send orchd SIGHUP";
+        (left < CERTIFICATE_WARNING).then(|| match days {
+            0 => format!("the coordinator's certificate expires within a day: {todo}"),
+            days => format!("the coordinator's certificate expires in {days} days: {todo}"),
+        })
+    }
+
+    /// Pools that nobody can use, of agents that are there.
+    async fn pool_lines(&self, tenant: TenantId) -> Result<Vec<String>, Status> {
+        let mut lines = Vec::new();
+        for (agent, pool) in self.registry.bad_pools() {
+            if lines.len() == MAX_POOL_LINES {
+                lines.push("more pools cannot be used: orchctl agents show NAME".to_owned());
+                break;
+            }
+            let query = Query::Agent(Arc::from(agent.as_str()));
+            let asked = self.engine.request(move |token| Event::Asked { token, tenant, query }).await;
+            // One that was refused when it joined is known here and not there.
+            let Answer::Agent(view) = asked.map_err(|_| gone())? else { continue };
+            if matches!(view.state, AgentStateView::Ready | AgentStateView::Draining) {
+                lines.push(pool_line(&agent, &pool));
+            }
+        }
+        Ok(lines)
+    }
+}
+
+/// What a person changed, for the log. A store of such lines comes with a later issue.
+fn audited(by: &Caller, what: &str) {
+    tracing::info!(target: "audit", by = by.label(), "{what}");
+}
+
+fn pool_line(agent: &str, pool: &v1::Pool) -> String {
+    let what = match pool.health() {
+        v1::PoolHealth::SignedOut => "is signed out",
+        v1::PoolHealth::Unusable | v1::PoolHealth::Ready | v1::PoolHealth::Unspecified => "cannot be used",
+    };
+    let detail = if pool.detail.is_empty() { String::new() } else { format!(": {}", pool.detail) };
+    format!("pool {} of agent {agent} {what}{detail}", pool.name)
+}
+
+/// The agent of an answer that must be one.
+fn agent_of(answer: Answer) -> Result<AgentView, Status> {
+    if let Answer::Agent(view) = answer { Ok(view) } else { Err(unexpected()) }
 }
 
 #[tonic::async_trait]
@@ -114,7 +197,9 @@ impl AdminService for Admin {
         let Answer::Status(view) = ask(&self.engine, caller.tenant, Query::Status).await? else {
             return Err(unexpected());
         };
-        Ok(Response::new(GetStatusResponse { status: Some(self.cluster_status(&view)) }))
+        let mut status = self.cluster_status(&view);
+        status.attention.extend(self.pool_lines(caller.tenant).await?);
+        Ok(Response::new(GetStatusResponse { status: Some(status) }))
     }
 
     async fn list_agents(
@@ -144,7 +229,7 @@ impl AdminService for Admin {
         let ListWorkersRequest { page_size: size, page_token } = request.into_inner();
         let limit = page_size(size)?;
         let after = NamePage::parse("workers", &page_token)?.unwrap_or_default();
-        let mut workers = self.workers.list(&after, limit + 1);
+        let mut workers = self.workers.in_force().list(&after, limit + 1);
         let more = workers.len() > limit;
         workers.truncate(limit);
         let last = workers.last().filter(|_| more).map(|worker| worker.name.as_str());
@@ -154,50 +239,71 @@ impl AdminService for Admin {
 
     async fn get_agent(
         &self,
-        _request: Request<orch_proto::v1::GetAgentRequest>,
-    ) -> Result<Response<orch_proto::v1::GetAgentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::GetAgentRequest>,
+    ) -> Result<Response<v1::GetAgentResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let name = operators::agent_name(&request.get_ref().name)?;
+        let view = agent_of(ask(&self.engine, caller.tenant, Query::Agent(name)).await?)?;
+        Ok(Response::new(v1::GetAgentResponse { agent: Some(self.agent(&view)) }))
     }
 
     async fn drain_agent(
         &self,
-        _request: Request<orch_proto::v1::DrainAgentRequest>,
-    ) -> Result<Response<orch_proto::v1::DrainAgentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let order = operators::drain(&caller, request.get_ref())?;
+        let agent = Some(self.order(&caller, order).await?);
+        Ok(Response::new(v1::DrainAgentResponse { agent }))
     }
 
     async fn resume_agent(
         &self,
-        _request: Request<orch_proto::v1::ResumeAgentRequest>,
-    ) -> Result<Response<orch_proto::v1::ResumeAgentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::ResumeAgentRequest>,
+    ) -> Result<Response<v1::ResumeAgentResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let order = operators::resume(&caller, request.get_ref())?;
+        let agent = Some(self.order(&caller, order).await?);
+        Ok(Response::new(v1::ResumeAgentResponse { agent }))
     }
 
     async fn label_agent(
         &self,
-        _request: Request<orch_proto::v1::LabelAgentRequest>,
-    ) -> Result<Response<orch_proto::v1::LabelAgentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::LabelAgentRequest>,
+    ) -> Result<Response<v1::LabelAgentResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let order = operators::label(&caller, request.into_inner())?;
+        let agent = Some(self.order(&caller, order).await?);
+        Ok(Response::new(v1::LabelAgentResponse { agent }))
     }
 
     async fn get_worker(
         &self,
-        _request: Request<orch_proto::v1::GetWorkerRequest>,
-    ) -> Result<Response<orch_proto::v1::GetWorkerResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::GetWorkerRequest>,
+    ) -> Result<Response<v1::GetWorkerResponse>, Status> {
+        let response = worker_admin::get(self.workers.in_force(), &request.get_ref().name)?;
+        Ok(Response::new(response))
     }
 
     async fn validate_workers(
         &self,
-        _request: Request<orch_proto::v1::ValidateWorkersRequest>,
-    ) -> Result<Response<orch_proto::v1::ValidateWorkersResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::ValidateWorkersRequest>,
+    ) -> Result<Response<v1::ValidateWorkersResponse>, Status> {
+        let (in_force, files) = (Arc::clone(self.workers.in_force()), request.into_inner().files);
+        Ok(Response::new(blocking(move || worker_admin::validate(&in_force, files)).await??))
     }
 
     async fn reload_workers(
         &self,
-        _request: Request<orch_proto::v1::ReloadWorkersRequest>,
-    ) -> Result<Response<orch_proto::v1::ReloadWorkersResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::ReloadWorkersRequest>,
+    ) -> Result<Response<v1::ReloadWorkersResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let workers = Arc::clone(&self.workers);
+        let response = blocking(move || worker_admin::reload(&workers)).await?;
+        audited(&caller, &format!("reload workers, {} mistakes", response.problems.len()));
+        Ok(Response::new(response))
     }
 }
+
+#[cfg(test)]
+mod tests;

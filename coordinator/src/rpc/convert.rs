@@ -324,7 +324,7 @@ pub const fn agent_state_word(state: AgentStateView) -> &'static str {
 /// An agent, without what only its session knows.
 #[must_use]
 pub fn agent(view: &AgentView) -> v1::Agent {
-    let detail = match (view.requeue_in, view.running.first()) {
+    let state = match (view.requeue_in, view.running.first()) {
         (Some(wait), Some(first)) => {
             format!(
                 "unreachable, requeue in {} s; now: orchctl retry --force {first}",
@@ -332,6 +332,11 @@ pub fn agent(view: &AgentView) -> v1::Agent {
             )
         }
         (Some(_) | None, _) => agent_state_word(view.state).to_owned(),
+    };
+    let detail = match (view.state, &view.drain) {
+        (AgentStateView::Draining, Some(reason)) => reason.to_string(),
+        (_, Some(reason)) => format!("{state}; {reason}"),
+        (_, None) => state,
     };
     v1::Agent {
         name: view.name.to_string(),
@@ -342,6 +347,9 @@ pub fn agent(view: &AgentView) -> v1::Agent {
         running: view.running.clone(),
         last_seen: Some(timestamp(view.last_seen)),
         detail,
+        labels: view.labels.iter().map(ToString::to_string).collect(),
+        hidden: view.hidden.iter().map(ToString::to_string).collect(),
+        drain_reason: view.drain.as_deref().unwrap_or_default().to_owned(),
         ..v1::Agent::default()
     }
 }

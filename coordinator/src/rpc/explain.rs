@@ -23,7 +23,7 @@ pub async fn explain(
             since: Some(convert::duration(task.since)),
             task: Some(lookup.shown(&run, &task)),
             summary,
-            help: help(&reasons).unwrap_or_default().to_owned(),
+            help: help(&reasons).unwrap_or_default(),
             reasons: reasons.into_iter().map(convert::reason).collect(),
             impossible,
         }),
@@ -39,10 +39,11 @@ pub async fn explain(
 }
 
 /// A command line for the first reason that holds the task back and that somebody can do something about.
-fn help(reasons: &[Reason]) -> Option<&'static str> {
+fn help(reasons: &[Reason]) -> Option<String> {
     reasons.iter().find_map(|reason| match (reason.kind, reason.satisfied) {
-        ("terminal", _) => Some("orchctl result REF"),
-        ("capability", false) => Some("start an agent with --capability KEY=VALUE"),
+        _ if reason.help.is_some() => reason.help.clone(),
+        ("terminal", _) => Some("orchctl result REF".to_owned()),
+        ("capability", false) => Some("start an agent with --capability KEY=VALUE".to_owned()),
         _ => None,
     })
 }
@@ -53,10 +54,14 @@ mod tests {
 
     #[test]
     fn help_is_for_what_holds_a_task_back() {
-        let reason = |kind, satisfied| Reason { kind, satisfied, text: String::new() };
+        let reason = |kind, satisfied| Reason { kind, satisfied, text: String::new(), help: None };
         assert_eq!(help(&[reason("capability", true), reason("slot", false)]), None);
         let missing = [reason("dependencies", true), reason("capability", false)];
-        assert_eq!(help(&missing), Some("start an agent with --capability KEY=VALUE"));
-        assert_eq!(help(&[reason("terminal", true)]), Some("orchctl result REF"));
+        let said = |reasons: &[Reason]| help(reasons).unwrap_or_default();
+        assert_eq!(said(&missing), "start an agent with --capability KEY=VALUE");
+        assert_eq!(said(&[reason("terminal", true)]), "orchctl result REF");
+        let resume = Some("orchctl agents resume box-1".to_owned());
+        let drained = Reason { help: resume.clone(), ..reason("drain", false) };
+        assert_eq!(help(&[reason("capability", true), drained, reason("slot", false)]), resume);
     }
 }

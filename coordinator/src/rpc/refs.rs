@@ -4,6 +4,7 @@
 use crate::rpc::auth::Caller;
 use crate::rpc::status::refuse;
 use orch_core::event::{RunTarget, Target};
+use orch_core::ids::TenantId;
 use orch_proto::codes::ErrorCode;
 use std::sync::Arc;
 use tonic::Status;
@@ -43,6 +44,17 @@ pub fn parse_ref(text: &str, caller: &Caller) -> Result<Target, Status> {
         return Err(bad());
     }
     Ok(Target { tenant: caller.tenant, run, task })
+}
+
+/// The run that `name/number` names, as orch writes it.
+///
+/// # Errors
+/// `INVALID_REF` when it has another form.
+pub fn parse_run_ref(tenant: TenantId, text: &str) -> Result<Target, Status> {
+    let parsed = text.rsplit_once('/').and_then(|(name, digits)| Some((name, number(digits)?)));
+    let (name, number) =
+        parsed.ok_or_else(|| refuse(ErrorCode::InvalidRef, format!("`{text}` is not name/number")))?;
+    Ok(Target { tenant, run: RunTarget::Ref { name: Arc::from(name), number }, task: None })
 }
 
 /// Whether it could be a name: whatever is sent back in a refusal may end on a terminal.

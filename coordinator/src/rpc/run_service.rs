@@ -6,7 +6,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::explain::explain;
 use crate::rpc::lookup::{Lookup, archive_status};
 use crate::rpc::paging::{NumberPage, page_size};
-use crate::rpc::refs::parse_ref;
+use crate::rpc::refs::{parse_ref, parse_run_ref};
 use crate::rpc::status::refuse_field;
 use crate::rpc::submit::{Submitter, check_request_id};
 use crate::rpc::uploads::{UploadHeader, Uploads};
@@ -18,6 +18,8 @@ use orch_core::query::{Answer, Refusal};
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::run_service_server::RunService;
 use orch_proto::v1::{self, SubmitRunRequest, SubmitRunResponse};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
@@ -88,7 +90,12 @@ impl Runs {
             answer = self.parts.engine.request(event).await;
         }
         let answer = answered(answer)?;
-        let (Answer::Cancelled { run, count } | Answer::Retried { run, count }) = answer else {
+        // A run that was tried again before may have left the state since: the store has all of it.
+        if let Answer::Retried { run, count, existing: true } = &answer {
+            let named = parse_run_ref(target.tenant, &run.run_ref)?;
+            return Ok((self.parts.lookup.run(&named).await?, *count));
+        }
+        let (Answer::Cancelled { run, count } | Answer::Retried { run, count, .. }) = answer else {
             return Err(unexpected());
         };
         Ok((convert::run(&run), count))
@@ -245,10 +252,18 @@ impl RunService for Runs {
         request: Request<v1::RetryRunRequest>,
     ) -> Result<Response<v1::RetryRunResponse>, Status> {
         let target = parse_ref(&request.get_ref().r#ref, &Caller::of(&request)?)?;
-        let v1::RetryRunRequest { force, request_id, .. } = request.into_inner();
-        check_request_id(&request_id)?;
-        let named = target.clone();
-        let event = move |token| Event::RetryRequested { token, target: named, force };
+        let request = request.into_inner();
+        check_request_id(&request.request_id)?;
+        if !request.from.is_empty() && target.task.is_some() {
+            let message = "goes with the reference of a run, without a task";
+            return Err(refuse_field(ErrorCode::InvalidField, "from", message));
+        }
+        let digest = retry_digest(&request);
+        let v1::RetryRunRequest { force, request_id, from, .. } = request;
+        let (named, request_id) = (target.clone(), Arc::from(request_id));
+        let from = (!from.is_empty()).then(|| Arc::from(from));
+        let event =
+            move |token| Event::RetryRequested { token, target: named, force, from, request_id, digest };
         let (run, retried) = self.change(&target, event).await?;
         Ok(Response::new(v1::RetryRunResponse { run: Some(run), retried }))
     }
@@ -260,6 +275,15 @@ impl RunService for Runs {
         let target = parse_ref(&request.get_ref().r#ref, &Caller::of(&request)?)?;
         Ok(Response::new(explain(&self.parts.engine, &self.parts.lookup, &target).await?))
     }
+}
+
+/// What tells a repetition of a retry from another request under the same id. Over the request as it came: `@last` means
+/// another run later, and the repetition is about the first all the same.
+fn retry_digest(request: &v1::RetryRunRequest) -> [u8; 32] {
+    let body = v1::RetryRunRequest { request_id: String::new(), ..request.clone() };
+    let mut digest = Sha256::new_with_prefix(b"orch.v1.RetryRunRequest\0");
+    digest.update(body.encode_to_vec());
+    digest.finalize().into()
 }
 
 fn check_states(states: &[i32], known: impl Fn(i32) -> bool) -> Result<(), Status> {

@@ -27,6 +27,12 @@ pub fn refuse_field(code: ErrorCode, field: &str, message: impl Into<String>) ->
     with_details(code, format!("{field}: {message}"), details)
 }
 
+/// A status with another way out than the one of its code.
+#[must_use]
+pub fn refuse_helped(code: ErrorCode, message: impl Into<String>, help: &str) -> Status {
+    with_details(code, message.into(), details_helped(code, help))
+}
+
 /// A status for something that should not happen. The cause goes to the log, not to the caller.
 #[must_use]
 pub fn internal(what: &'static str, cause: &dyn std::error::Error) -> Status {
@@ -61,6 +67,11 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::RunNotLive | Refusal::NoSuchTask { .. } => {
             refuse(ErrorCode::NotFound, with_nearest(refusal, message))
         }
+        Refusal::NoSuchAgent { .. } => {
+            let help = "orchctl agents list";
+            refuse_helped(ErrorCode::NotFound, with_nearest(refusal, message), help)
+        }
+        Refusal::TooManyLabels { .. } => refuse_field(ErrorCode::TooLarge, "set", message),
         Refusal::TaskNeeded { .. } => refuse(ErrorCode::InvalidRef, message),
         Refusal::RequestIdConflict { .. } => refuse(ErrorCode::RequestIdConflict, message),
         Refusal::Cycle { .. } => refuse_field(ErrorCode::DependencyCycle, "tasks", message),
@@ -72,7 +83,9 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
 }
 
 fn with_nearest(refusal: &Refusal, message: String) -> String {
-    let Refusal::NoSuchTask { nearest, .. } = refusal else { return message };
+    let (Refusal::NoSuchTask { nearest, .. } | Refusal::NoSuchAgent { nearest, .. }) = refusal else {
+        return message;
+    };
     match nearest.first() {
         Some(near) => format!("{message}; did you mean `{near}`?"),
         None => message,
@@ -80,9 +93,13 @@ fn with_nearest(refusal: &Refusal, message: String) -> String {
 }
 
 fn details(code: ErrorCode) -> ErrorDetails {
+    details_helped(code, code.help())
+}
+
+fn details_helped(code: ErrorCode, help: &str) -> ErrorDetails {
     let metadata = HashMap::from([(CODE_KEY.to_owned(), code.code().to_owned())]);
     let mut details = ErrorDetails::with_error_info(code.reason(), ERROR_DOMAIN, metadata);
-    details.add_help_link(code.help(), format!("orchctl help {}", code.code()));
+    details.add_help_link(help, format!("orchctl help {}", code.code()));
     let worth_repeating = matches!(
         code,
         ErrorCode::QueueFull | ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::DiskLow

@@ -2,10 +2,10 @@
 //! Each keeps what it has when the new one will not do, and says so.
 
 use crate::config::Config;
-use crate::material::load_prompts;
+use crate::metrics::Metrics;
 use crate::serve::announce::notify;
 use crate::telemetry::{self, FilterHandle};
-use crate::workers::WorkersInForce;
+use crate::workers::PromptReloads;
 use anyhow::Context as _;
 use orch_certs::ServerTls;
 use sd_notify::NotifyState;
@@ -17,25 +17,27 @@ use std::time::SystemTime;
 pub(super) struct Reloads {
     /// As the start read them.
     pub(super) config: Config,
-    pub(super) workers: Arc<WorkersInForce>,
+    pub(super) prompts: Arc<PromptReloads>,
     pub(super) tls: Arc<ServerTls>,
     pub(super) filter: FilterHandle,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Reloads {
     /// Reads everything again.
     pub(super) async fn reload(&self) {
         tell_systemd(NotifyState::Reloading);
-        let (tls, config) = (Arc::clone(&self.tls), self.config.clone());
+        let (tls, config, prompts) = (Arc::clone(&self.tls), self.config.clone(), Arc::clone(&self.prompts));
         let read = tokio::task::spawn_blocking(move || {
             let wanted = config.again().context("cannot read the settings");
-            let prompts = load_prompts(wanted.as_ref().unwrap_or(&config)).map_err(anyhow::Error::from);
+            let prompts = prompts.reload().map_err(anyhow::Error::from);
             (tls.reload(SystemTime::now()).map_err(anyhow::Error::from), prompts, wanted)
         });
         match read.await {
             Ok((certificates, prompts, wanted)) => {
+                self.metrics.set_certificate(self.tls.expires());
                 told("certificates", certificates);
-                told("prompts", prompts.map(|catalogue| self.workers.replace(catalogue)));
+                told("prompts", prompts.map(drop));
                 told("settings", wanted.and_then(|wanted| self.put_in_force(&wanted)));
             }
             Err(error) => tracing::error!(%error, "the reload broke off"),

@@ -7,7 +7,7 @@ use crate::engine::commit::ThreadCommitter;
 use crate::engine::{Engine, Handle, Parts, Recovered};
 use crate::metrics::Metrics;
 use crate::presence::Registry;
-use crate::rpc::admin_service::Admin;
+use crate::rpc::admin_service::{Admin, AdminParts};
 use crate::rpc::assign::Cluster;
 use crate::rpc::blob_service::Blobber;
 use crate::rpc::lookup::Lookup;
@@ -19,8 +19,9 @@ use crate::rpc::transcript_service::Scribe;
 use crate::rpc::uploads::Uploads;
 use crate::store::{ClusterId, DataDir, EpochStep, SledStore, Store};
 use crate::transcripts::Transcripts;
-use crate::workers::WorkersInForce;
+use crate::workers::PromptReloads;
 use anyhow::Context as _;
+use orch_certs::ServerTls;
 use orch_core::outcome::{OutcomeRule, OutcomeRules};
 use orch_core::time::Span;
 use orch_proto::outcome::OUTCOMES;
@@ -43,7 +44,8 @@ pub(super) struct Wiring<'a> {
     pub(super) handle: &'a Handle,
     pub(super) blobs: &'a Arc<dyn Blobs>,
     pub(super) transcripts: &'a Arc<Transcripts>,
-    pub(super) workers: Arc<WorkersInForce>,
+    pub(super) prompts: Arc<PromptReloads>,
+    pub(super) tls: Arc<ServerTls>,
     pub(super) streams: &'a TaskTracker,
     pub(super) draining: &'a CancellationToken,
     pub(super) started: Instant,
@@ -59,7 +61,7 @@ impl Wiring<'_> {
         let runs = Runs::new(RunParts {
             engine: self.handle.clone(),
             lookup: lookup.clone(),
-            submitter: Submitter::new(self.handle.clone(), Arc::clone(&self.workers)),
+            submitter: Submitter::new(self.handle.clone(), Arc::clone(self.prompts.in_force())),
             uploads: Uploads::default(),
             fresh_id: || uuid::Uuid::now_v7().simple().to_string(),
             tasks: self.streams.clone(),
@@ -71,7 +73,13 @@ impl Wiring<'_> {
             blobs: Blobber::new(Arc::clone(self.blobs), self.streams.clone()),
             transcripts: Scribe::new(transcripts, lookup, self.handle.clone(), streams),
             agents,
-            admin: Admin::new(self.handle.clone(), registry, self.workers, self.started),
+            admin: Admin::new(AdminParts {
+                engine: self.handle.clone(),
+                registry,
+                workers: self.prompts,
+                tls: self.tls,
+                started: self.started,
+            }),
             health,
         }
     }

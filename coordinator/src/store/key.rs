@@ -73,7 +73,7 @@ pub enum Kind {
     Agent = 0x14,
     /// A worker definition, by digest.
     Worker = 0x15,
-    /// An idempotency key, by digest of caller and request id.
+    /// An idempotency key that no run's record holds, by digest.
     Request = 0x16,
     /// The events of one batch.
     EventPage = 0x20,
@@ -172,7 +172,7 @@ impl Key {
         Self::build(tenant, Kind::Worker, &[digest])
     }
 
-    /// Key of an idempotency key; the digest covers the caller and the request id.
+    /// Key of an idempotency key; the digest is its SHA-256.
     pub fn request(tenant: Tenant, digest: &[u8; 32]) -> Self {
         Self::build(tenant, Kind::Request, &[digest])
     }

@@ -266,6 +266,7 @@ impl Store for SledStore {
             live_records: figures.tally.records,
             live_bytes: figures.tally.bytes,
             free_disk_percent: space.free_percent(),
+            free_disk_bytes: space.available,
             commits: figures.commits,
             totals: figures.totals,
             last_commit: figures.last_commit,

@@ -79,6 +79,9 @@ pub struct StoredWorker {
     /// The pinned definition.
     #[prost(message, optional, tag = "2")]
     pub definition: ::core::option::Option<super::super::v1::BlobRef>,
+    /// Context files of the run, rendered.
+    #[prost(message, optional, tag = "3")]
+    pub context_files: ::core::option::Option<super::super::v1::Text>,
 }
 /// A task spec as it rests: bulk is elsewhere.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -157,7 +160,7 @@ pub struct StoredWorkerTask {
     /// Row of the page's workers, from 1. 0 outside a page.
     #[prost(uint32, tag = "8")]
     pub row: u32,
-    /// Context files of the run, rendered.
+    /// Context files of the run, rendered; by reference, however short. In a page: unset, see `row`.
     #[prost(message, optional, tag = "9")]
     pub context_files: ::core::option::Option<super::super::v1::Text>,
 }
@@ -309,6 +312,25 @@ pub struct AgentRecord {
     /// Why an operator drains it; empty when none does.
     #[prost(string, tag = "10")]
     pub drain_reason: ::prost::alloc::string::String,
+}
+/// A request with an idempotency key that is not remembered with the run it made: tasks were tried again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestRecord {
+    /// The key.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Coordinator's number of the run.
+    #[prost(uint64, tag = "2")]
+    pub run_id: u64,
+    /// SHA-256 of the request.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Tick when it was made, ms.
+    #[prost(uint64, tag = "4")]
+    pub tick: u64,
+    /// Tasks that it queued again.
+    #[prost(uint32, tag = "5")]
+    pub retried: u32,
 }
 /// The newest number of a run name whose runs retention has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -126,11 +126,46 @@ async fn prompt(settings: &Settings) -> Result<Option<String>, String> {
     Ok(Some(given.join("\n")))
 }
 
-/// `auth status`: what a health check asks.
+/// `auth status`, what a health check asks: exit 1 and JSON when nobody is signed in. `auth login` signs in to nothing
+/// and writes a login file that says so; `auth logout` removes it.
 fn auth(argv: &[String], env: &Environment) -> ExitCode {
-    if argv.get(1).is_none_or(|word| word != "status") {
-        return refuse("error: the orch stand-in knows only `auth status`");
+    match argv.get(1).map(String::as_str) {
+        Some("status") => auth_status(env),
+        Some("login") => sign_in(env),
+        Some("logout") => {
+            // Nobody was signed in, or nobody is now.
+            let _ = env.login_file().map(std::fs::remove_file);
+            say("Successfully logged out from your Anthropic account.");
+            ExitCode::SUCCESS
+        }
+        _ => refuse("error: the orch stand-in knows only `auth status`, `auth login` and `auth logout`"),
     }
+}
+
+fn sign_in(env: &Environment) -> ExitCode {
+    let Some(file) = env.login_file() else { return refuse("Login failed: there is no configuration directory") };
+    let login = json!({"claudeAiOauth": {
+        "accessToken": "standin-access", "refreshToken": "standin-refresh", "expiresAt": 4_102_444_800_000_u64,
+        "scopes": ["user:inference", "user:profile"], "subscriptionType": "max",
+    }});
+    let written = || -> std::io::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
+        let mut open = std::fs::OpenOptions::new();
+        let mut open = open.write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+        open.write_all(login.to_string().as_bytes())
+    };
+    match written() {
+        Ok(()) => {
+            say("Login successful. (orch stand-in, not Claude: nobody was signed in anywhere)");
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&format!("Login failed: {error}")),
+    }
+}
+
+fn auth_status(env: &Environment) -> ExitCode {
     let mut status = json!({"loggedIn": env.logged_in(), "apiProvider": "firstParty", "orch_standin": true});
     status["authMethod"] = json!(match env.credential {
         Some(Credential::ApiKey) => "api_key",
@@ -140,6 +175,9 @@ fn auth(argv: &[String], env: &Environment) -> ExitCode {
     });
     if env.credential == Some(Credential::ApiKey) {
         status["apiKeySource"] = json!("ANTHROPIC_API_KEY");
+    }
+    if env.credential == Some(Credential::LoginFile) {
+        status["subscriptionType"] = json!(env.subscription());
     }
     say(&format!("{status:#}"));
     ExitCode::from(u8::from(!env.logged_in()))

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
 use thiserror::Error;
 
 use super::super::ClaudeWork;
+use super::checks;
 
 /// Longest JSON passed as one argument, in bytes: the kernel allows 128 KiB for one.
 pub const LONGEST_JSON: usize = 96 * 1024;
@@ -16,11 +16,14 @@ pub const LONGEST_JSON: usize = 96 * 1024;
 /// Longest prompt in bytes: the CLI refuses input of more than about 10 MB.
 pub const LONGEST_PROMPT: usize = 8 * 1024 * 1024;
 
+/// Longest argument in bytes, its end included: a limit of the kernel.
+const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
+
 /// Permission mode where a worker names none: what no rule allows is refused, and nobody is asked.
 const DEFAULT_PERMISSION_MODE: &str = "dontAsk";
 
 /// The modes the CLI knows.
-const PERMISSION_MODES: [&str; 6] =
+pub const PERMISSION_MODES: [&str; 6] =
     ["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan"];
 
 /// The CLI retries a refused key and an overloaded API alike, ten times over three minutes by default. The
@@ -58,6 +61,12 @@ pub enum ArgsError {
         /// What is wrong with it.
         why: String,
     },
+    /// An argument is too long for the kernel.
+    #[error("an argument has {bytes} bytes, {LONGEST_ARGUMENT} are allowed; name fewer tools or rules")]
+    LongArgument {
+        /// Its length.
+        bytes: usize,
+    },
     /// Nothing is left to spend. Reported as outcome `budget`.
     #[error("the budget is spent")]
     NoBudget,
@@ -76,6 +85,10 @@ pub struct Place<'a> {
     pub out: &'a Path,
     /// File of the system prompt.
     pub system_prompt: &'a Path,
+    /// File of the worker's settings, where it has any.
+    pub settings: Option<&'a Path>,
+    /// File of the worker's tool servers, where it has any.
+    pub mcp_config: Option<&'a Path>,
     /// Whether the conversation has a session to resume.
     pub resume: bool,
 }
@@ -94,27 +107,36 @@ pub fn arguments(work: &ClaudeWork, place: Place<'_>) -> Result<Vec<String>, Arg
     option("--model", word("the model", &worker.model)?);
     option(if place.resume { "--resume" } else { "--session-id" }, work.session.to_string());
     option("--add-dir", path("the output directory", place.out)?);
-    option("--setting-sources", String::new());
+    option("--setting-sources", checks::setting_sources(&worker.setting_sources)?);
+    if let Some(file) = place.settings {
+        option("--settings", path("the settings", file)?);
+    }
+    if let Some(file) = place.mcp_config {
+        option("--mcp-config", path("the tool servers", file)?);
+    }
     option("--permission-mode", permission_mode(&worker.permission_mode)?);
-    option("--tools", words("the tool", &worker.tools)?);
+    option("--tools", tools(&worker.tools)?);
     if !worker.allowed_tools.is_empty() {
-        option("--allowedTools", words("the permission rule", &worker.allowed_tools)?);
+        option("--allowedTools", rules(&worker.allowed_tools)?);
     }
     if !worker.disallowed_tools.is_empty() {
-        option("--disallowedTools", words("the permission rule", &worker.disallowed_tools)?);
+        option("--disallowedTools", rules(&worker.disallowed_tools)?);
     }
     option("--system-prompt-file", path("the system prompt", place.system_prompt)?);
     if !worker.subagents_json.trim().is_empty() {
-        option("--agents", subagents(&worker.subagents_json)?);
+        option("--agents", checks::subagents(&worker.subagents_json)?.to_string());
     }
     if let Some(schema) = &work.output_schema {
-        option("--json-schema", json_object("the schema of the answer", schema)?.to_string());
+        option("--json-schema", checks::schema(schema)?.to_string());
     }
     if let Some(budget) = work.budget_micro_usd {
         option("--max-budget-usd", dollars(budget)?);
     }
     args.push("--strict-mcp-config".to_owned());
-    Ok(args)
+    match args.iter().find(|arg| arg.len() > LONGEST_ARGUMENT) {
+        Some(long) => Err(ArgsError::LongArgument { bytes: long.len() }),
+        None => Ok(args),
+    }
 }
 
 /// Adds the CLI's own variables to a child's environment. The key is not among them.
@@ -173,8 +195,35 @@ fn word(what: &'static str, value: &str) -> Result<String, ArgsError> {
     Ok(value.to_owned())
 }
 
-/// Words joined as the CLI takes lists. An empty list is an empty argument: no tools at all.
-fn words(what: &'static str, values: &[String]) -> Result<String, ArgsError> {
+/// Tools joined as the CLI takes lists. An empty list is an empty argument: no tools at all. The CLI would split a name
+/// at a comma or blank, and takes `default` for all the tools it has.
+fn tools(values: &[String]) -> Result<String, ArgsError> {
+    let what = "the tool";
+    let split = |value: &&String| value.contains([',', ' ']) || value.as_str() == "default";
+    if let Some(bad) = values.iter().find(split) {
+        return Err(ArgsError::Word { what, value: bad.clone() });
+    }
+    joined(what, values)
+}
+
+/// Permission rules joined. The CLI splits at commas and blanks outside of brackets, so brackets must match.
+fn rules(values: &[String]) -> Result<String, ArgsError> {
+    let what = "the permission rule";
+    match values.iter().find(|rule| !is_rule(rule)) {
+        Some(bad) => Err(ArgsError::Word { what, value: bad.clone() }),
+        None => joined(what, values),
+    }
+}
+
+/// `Tool` or `Tool(anything)`.
+fn is_rule(rule: &str) -> bool {
+    match rule.split_once('(') {
+        None => !rule.contains([',', ' ', ')']),
+        Some((tool, rest)) => !tool.is_empty() && !tool.contains([',', ' ', ')']) && rest.ends_with(')'),
+    }
+}
+
+fn joined(what: &'static str, values: &[String]) -> Result<String, ArgsError> {
     let checked: Result<Vec<String>, ArgsError> = values.iter().map(|value| word(what, value)).collect();
     Ok(checked?.join(","))
 }
@@ -190,39 +239,16 @@ pub fn path(what: &'static str, path: &Path) -> Result<String, ArgsError> {
     }
 }
 
-fn permission_mode(mode: &str) -> Result<String, ArgsError> {
+/// The permission mode in force for what a worker says.
+///
+/// # Errors
+/// When the CLI does not know it.
+pub fn permission_mode(mode: &str) -> Result<String, ArgsError> {
     match mode {
         "" => Ok(DEFAULT_PERMISSION_MODE.to_owned()),
         known if PERMISSION_MODES.contains(&known) => Ok(known.to_owned()),
         _ => Err(ArgsError::Word { what: "the permission mode", value: mode.to_owned() }),
     }
-}
-
-/// The CLI drops a malformed `--agents` without a word, and an agent without description or prompt too.
-fn subagents(text: &str) -> Result<String, ArgsError> {
-    let what = "the sub-agents";
-    let agents = json_object(what, text)?;
-    for (name, agent) in agents.as_object().into_iter().flatten() {
-        for field in ["description", "prompt"] {
-            if agent.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
-                return Err(ArgsError::Json { what, why: format!("lack a {field} for {name:?}") });
-            }
-        }
-    }
-    Ok(agents.to_string())
-}
-
-fn json_object(what: &'static str, text: &str) -> Result<Value, ArgsError> {
-    if text.len() > LONGEST_JSON {
-        let why = format!("have {} bytes, {LONGEST_JSON} are allowed", text.len());
-        return Err(ArgsError::Json { what, why });
-    }
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| ArgsError::Json { what, why: format!("is not JSON: {error}") })?;
-    if !value.is_object() {
-        return Err(ArgsError::Json { what, why: "is not a JSON object".to_owned() });
-    }
-    Ok(value)
 }
 
 /// Millionths of a dollar as the CLI takes amounts; 0 would crash it.
@@ -251,6 +277,7 @@ mod tests {
                 permission_mode: String::new(),
                 subagents_json: r#"{"helper":{"description":"helps","prompt":"Help.","model":"haiku"}}"#
                     .to_owned(),
+                ..WorkerSettings::default()
             },
             prompt: Prompt::Text("do it".to_owned()),
             session: Uuid::from_u128(0x5a5a_5a5a_2222_4333_8444_5555_5555_5555),
@@ -266,7 +293,9 @@ mod tests {
         config: Path::new("/t/home/.claude"),
         tmp: Path::new("/t/home/tmp"),
         out: Path::new("/t/out"),
-        system_prompt: Path::new("/t/home/system.md"),
+        system_prompt: Path::new("/t/given/system-prompt.md"),
+        settings: None,
+        mcp_config: None,
         resume,
     };
 
@@ -296,7 +325,7 @@ mod tests {
         --disallowedTools
         WebFetch
         --system-prompt-file
-        /t/home/system.md
+        /t/given/system-prompt.md
         --agents
         {"helper":{"description":"helps","model":"haiku","prompt":"Help."}}
         --json-schema
@@ -312,6 +341,26 @@ mod tests {
         let args = arguments(&work(), PLACE(true)).unwrap();
         assert!(args.windows(2).any(|pair| pair == ["--resume", "5a5a5a5a-2222-4333-8444-555555555555"]));
         assert!(!args.iter().any(|arg| arg == "--session-id" || arg == "--max-turns"));
+    }
+
+    #[test]
+    fn sources_settings_and_tool_servers_are_passed_only_where_a_worker_has_them() {
+        let mut work = work();
+        work.worker.setting_sources = vec!["project".to_owned()];
+        let place = Place {
+            settings: Some(Path::new("/t/given/settings.json")),
+            mcp_config: Some(Path::new("/t/given/mcp.json")),
+            ..PLACE(false)
+        };
+        let args = arguments(&work, place).unwrap();
+        for pair in [
+            ["--setting-sources", "project"],
+            ["--settings", "/t/given/settings.json"],
+            ["--mcp-config", "/t/given/mcp.json"],
+        ] {
+            assert!(args.windows(2).any(|found| found == pair), "{pair:?}");
+        }
+        assert!(args.iter().any(|arg| arg == "--strict-mcp-config"));
     }
 
     #[test]
@@ -366,18 +415,18 @@ mod tests {
             refused(|work| work.worker.permission_mode = "nonsense".to_owned()),
             "the permission mode \"nonsense\" cannot be passed to the CLI"
         );
-        assert_eq!(
-            refused(|work| work.worker.subagents_json = r#"{"a":{"prompt":"x"}}"#.to_owned()),
-            "the sub-agents lack a description for \"a\""
-        );
-        assert_eq!(
-            refused(|work| work.worker.subagents_json = "[]".to_owned()),
-            "the sub-agents is not a JSON object"
-        );
-        assert!(
-            refused(|work| work.output_schema = Some("{".to_owned()))
-                .starts_with("the schema of the answer is not JSON")
-        );
+        for bad in ["Bash,Edit", "Bash Edit", "default"] {
+            let told = refused(|work| work.worker.tools = vec![bad.to_owned()]);
+            assert_eq!(told, format!("the tool {bad:?} cannot be passed to the CLI"));
+        }
+        for bad in ["Bash Edit", "Bash(git *", "Bash)", "(x)", "Bash(a),Edit"] {
+            let told = refused(|work| work.worker.allowed_tools = vec![bad.to_owned()]);
+            assert_eq!(told, format!("the permission rule {bad:?} cannot be passed to the CLI"));
+        }
+        assert!(refused(|work| work.worker.subagents_json = "[]".to_owned()).starts_with("the sub-agents"));
+        assert!(refused(|work| work.output_schema = Some("{".to_owned())).starts_with("the schema of"));
+        let rules: Vec<String> = (0..9_000).map(|number| format!("Bash(x {number} *)")).collect();
+        assert!(refused(|work| work.worker.allowed_tools = rules).contains("131071 are allowed"));
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST_JSON));
         assert!(refused(|work| work.output_schema = Some(long)).contains("98304 are allowed"));
         assert_eq!(refused(|work| work.budget_micro_usd = Some(0)), "the budget is spent");

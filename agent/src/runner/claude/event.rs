@@ -7,6 +7,13 @@ use serde_json::Value;
 
 use super::super::ModelUsage;
 
+/// Most values in one line that is understood. A value takes up to about 100 bytes once parsed, so a line takes 100 MB
+/// beside its own text at the very most, for as long as it takes to read it.
+const MOST_VALUES: usize = 1_000_000;
+
+/// Lines up to this length cannot hold too many values, so they are not counted.
+const FEW_VALUES: usize = MOST_VALUES;
+
 /// What a line says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -48,7 +55,7 @@ pub enum Event {
     },
     /// Not a JSON object.
     Malformed,
-    /// A line over the limit.
+    /// A line over the limit of length, or of values in it.
     Oversized,
 }
 
@@ -59,8 +66,14 @@ pub struct Init {
     pub session_id: Option<String>,
     /// Model in use.
     pub model: Option<String>,
-    /// Sub-agents that were understood: bad JSON in `--agents` is dropped silently by the CLI.
-    pub agents: Vec<String>,
+    /// Sub-agents that were understood: bad JSON in `--agents` is dropped silently by the CLI. Absent: not said.
+    pub agents: Option<Vec<String>>,
+    /// Tools on offer; the tool for sub-agents is `Task` here and `Agent` elsewhere. Absent: not said.
+    pub tools: Option<Vec<String>>,
+    /// Tool servers and their state, such as `connected` or `failed`.
+    pub mcp_servers: Vec<(String, String)>,
+    /// Permission mode in force.
+    pub permission_mode: Option<String>,
     /// CLI version.
     pub version: Option<String>,
 }
@@ -104,6 +117,8 @@ pub struct Retry {
     pub max_retries: u64,
     /// HTTP status; absent for network errors and timeouts.
     pub status: Option<u16>,
+    /// How long the CLI waits, in milliseconds.
+    pub delay_ms: u64,
     /// The CLI's word for it.
     pub error: String,
 }
@@ -154,6 +169,9 @@ impl Event {
     /// Parses one line.
     #[must_use]
     pub fn parse(line: &[u8]) -> Self {
+        if line.len() > FEW_VALUES && values_at_most(line) > MOST_VALUES {
+            return Self::Oversized;
+        }
         let Ok(value) = serde_json::from_slice::<Value>(line) else { return Self::Malformed };
         if !value.is_object() {
             return Self::Malformed;
@@ -180,11 +198,31 @@ impl Event {
     }
 }
 
+/// An upper bound of the values in a line of JSON: what separates or opens them outside of texts.
+fn values_at_most(line: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 fn init(value: &Value) -> Init {
     Init {
         session_id: opt_text(value, "session_id"),
         model: opt_text(value, "model"),
-        agents: list(value, "agents").filter_map(Value::as_str).map(str::to_owned).collect(),
+        agents: opt_texts(value, "agents"),
+        tools: opt_texts(value, "tools"),
+        mcp_servers: list(value, "mcp_servers")
+            .map(|server| (text(server, "name"), text(server, "status")))
+            .collect(),
+        permission_mode: opt_text(value, "permissionMode"),
         version: opt_text(value, "claude_code_version"),
     }
 }
@@ -241,6 +279,8 @@ fn retry(value: &Value) -> Retry {
         attempt: number(value, "attempt"),
         max_retries: number(value, "max_retries"),
         status: status(value, "error_status"),
+        // A cast from a float saturates, and takes NaN and negative waits to 0.
+        delay_ms: value.get("retry_delay_ms").and_then(Value::as_f64).map_or(0, |delay| delay as u64),
         error: text(value, "error"),
     }
 }
@@ -324,6 +364,11 @@ fn opt_text(value: &Value, key: &str) -> Option<String> {
     value.get(key)?.as_str().map(str::to_owned)
 }
 
+fn opt_texts(value: &Value, key: &str) -> Option<Vec<String>> {
+    let texts = value.get(key)?.as_array()?.iter().filter_map(Value::as_str);
+    Some(texts.map(str::to_owned).collect())
+}
+
 fn text(value: &Value, key: &str) -> String {
     opt_text(value, key).unwrap_or_default()
 }
@@ -379,6 +424,24 @@ mod tests {
         let Event::Assistant(said) = Event::parse(line) else { panic!("not an assistant") };
         assert!(!said.main_thread && !said.synthetic);
         assert_eq!((said.tools, said.usage.input_tokens, said.written), (vec!["Bash".to_owned()], 100, 7));
+    }
+
+    #[test]
+    fn a_line_of_very_many_values_is_not_parsed_and_one_of_a_long_text_is() {
+        let many = format!("{{\"type\":\"x\",\"a\":[{}1]}}", "1,".repeat(MOST_VALUES));
+        assert_eq!(Event::parse(many.as_bytes()), Event::Oversized);
+        let long = format!("{{\"type\":\"x\",\"a\":\"\\\\\\\"{}\"}}", ",[{".repeat(MOST_VALUES));
+        assert_eq!(Event::parse(long.as_bytes()), Event::Other { kind: "x".to_owned() });
+        assert_eq!(values_at_most(br#"{"a,[":["\\",{}],"b":1}"#), 6);
+    }
+
+    #[test]
+    fn what_the_cli_took_over_is_told_at_its_start() {
+        let line = br#"{"type":"system","subtype":"init","tools":["Task"],"agents":["a",7],"permissionMode":"plan","mcp_servers":[{"name":"d","status":"failed"},3]}"#;
+        let Event::Init(init) = Event::parse(line) else { panic!("not an init") };
+        assert_eq!((init.tools, init.agents), (Some(vec!["Task".to_owned()]), Some(vec!["a".to_owned()])));
+        assert_eq!(init.mcp_servers[0], ("d".to_owned(), "failed".to_owned()));
+        assert_eq!(init.permission_mode.as_deref(), Some("plan"));
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub struct Ledger {
     billed: Option<(u64, BTreeMap<String, ModelUsage>)>,
     /// Messages since the last bill, by message id.
     since: BTreeMap<String, Unbilled>,
+    /// What they cost, kept up to date: it is asked for with every event.
+    since_micro_usd: u64,
+    /// The dearest message so far.
+    dearest_micro_usd: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -32,9 +36,13 @@ impl Ledger {
             return;
         }
         let entry = self.since.entry(said.message_id.clone()).or_default();
+        let before = entry.estimate().cost_micro_usd;
         entry.model.clone_from(&said.model);
         entry.usage = said.usage;
         entry.written = entry.written.saturating_add(said.written);
+        let after = entry.estimate().cost_micro_usd;
+        self.since_micro_usd = self.since_micro_usd.saturating_sub(before).saturating_add(after);
+        self.dearest_micro_usd = self.dearest_micro_usd.max(after);
     }
 
     /// Notes a bill. One without figures, as from a CLI that could not start its turn, bills nothing new.
@@ -42,7 +50,22 @@ impl Ledger {
         if let Some(cost) = result.cost_micro_usd {
             self.billed = Some((cost, result.models.clone()));
             self.since.clear();
+            self.since_micro_usd = 0;
         }
+    }
+
+    /// What was spent so far, in millionths of a US dollar, estimated where there is no bill yet.
+    #[must_use]
+    pub fn spent_micro_usd(&self) -> u64 {
+        self.billed.as_ref().map_or(0, |(cost, _)| *cost).saturating_add(self.since_micro_usd)
+    }
+
+    /// Whether so much more than `budget` was spent that the CLI cannot have kept it: it may overshoot by one call, and
+    /// an estimate may be a quarter too high.
+    #[must_use]
+    pub fn is_far_beyond(&self, budget_micro_usd: u64) -> bool {
+        let tolerated = budget_micro_usd.saturating_add(budget_micro_usd / 4);
+        self.spent_micro_usd() > tolerated.saturating_add(self.dearest_micro_usd)
     }
 
     /// The total. `open` says that a turn was going on at the end, which may have cost what nobody saw.
@@ -50,13 +73,20 @@ impl Ledger {
     pub fn total(&self, open: bool) -> Usage {
         let (mut cost_micro_usd, mut models) = self.billed.clone().unwrap_or_default();
         for unbilled in self.since.values() {
-            let mut usage = unbilled.usage;
-            usage.output_tokens = usage.output_tokens.max(unbilled.written / BYTES_PER_TOKEN);
-            usage.cost_micro_usd = list_price(&unbilled.model, &usage);
+            let usage = unbilled.estimate();
             cost_micro_usd = cost_micro_usd.saturating_add(usage.cost_micro_usd);
             add(models.entry(unbilled.model.clone()).or_default(), &usage);
         }
         Usage { models, cost_micro_usd, estimated: open || !self.since.is_empty() }
+    }
+}
+
+impl Unbilled {
+    fn estimate(&self) -> ModelUsage {
+        let mut usage = self.usage;
+        usage.output_tokens = usage.output_tokens.max(self.written / BYTES_PER_TOKEN);
+        usage.cost_micro_usd = list_price(&self.model, &usage);
+        usage
     }
 }
 
@@ -160,6 +190,29 @@ mod tests {
         ledger.result(&bill(1_000));
         ledger.message(&block("b", "claude-haiku-4-5", 0));
         assert_eq!((ledger.total(false).cost_micro_usd, ledger.total(false).estimated), (1_105, true));
+    }
+
+    #[test]
+    fn the_running_sum_is_the_total() {
+        let mut ledger = Ledger::default();
+        ledger.result(&bill(1_000));
+        for (id, written) in [("a", 30), ("b", 0), ("a", 600), ("c", 9_000)] {
+            ledger.message(&block(id, "claude-sonnet-5", written));
+            assert_eq!(ledger.spent_micro_usd(), ledger.total(false).cost_micro_usd, "{id}");
+        }
+        ledger.result(&bill(50_000));
+        assert_eq!(ledger.spent_micro_usd(), 50_000);
+    }
+
+    #[test]
+    fn a_budget_is_far_exceeded_only_beyond_its_tolerance_and_one_call() {
+        let mut ledger = Ledger::default();
+        for (id, far) in [("a", false), ("b", false), ("c", false), ("d", true)] {
+            // 315 millionths each.
+            ledger.message(&block(id, "claude-sonnet-5", 0));
+            assert_eq!(ledger.is_far_beyond(600), far, "{id}");
+        }
+        assert!(!Ledger::default().is_far_beyond(0));
     }
 
     #[test]

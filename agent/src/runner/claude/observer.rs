@@ -1,16 +1,17 @@
 //! Follows one CLI process through its events: collects the facts that the judge needs and says what is to
 //! be said or done next. Pure; knows no process and no clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::supervisor::stop::StopCause;
 
-use super::super::Live;
 use super::super::supervised::Action;
+use super::super::{Live, shorten};
 use super::event::{Assistant, Event, Init, RateLimit, ResultLine, Retry, User};
 use super::lines;
 use super::money::Ledger;
 use super::stream::{Located, StreamParser};
+use super::takeover::{self, Given};
 
 /// The CLI's tool for structured answers. Its call ends the turn, so it never counts as going on.
 const STRUCTURED_OUTPUT: &str = "StructuredOutput";
@@ -18,13 +19,61 @@ const STRUCTURED_OUTPUT: &str = "StructuredOutput";
 /// Longest description of what an attempt is doing, in characters.
 const LONGEST_NOW: usize = 120;
 
+/// Messages of sub-agents for each turn of the main thread that are no excess. Their own turns are bounded by
+/// `maxTurns` in their definition, and by nothing where that is missing: one was seen to make a thousand.
+const SUBAGENT_MESSAGES_PER_TURN: u32 = 20;
+
+/// Changes of what it waits for that are remembered: an interrupted CLI brings two or three more.
+const MOST_WAITS: usize = 16;
+
+/// Most notes that are kept, and the longest, in bytes: a CLI with very many unknown tools has one cause.
+const MOST_NOTES: usize = 8;
+const LONGEST_NOTE: usize = 200;
+
 /// What is asked of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Demands {
     /// Whether the answer must be structured.
     pub structured: bool,
     /// Most turns of the main thread, over all lines.
     pub max_turns: Option<u32>,
+    /// Ceiling in millionths of a US dollar. The CLI keeps it; this is for one that does not.
+    pub budget_micro_usd: Option<u64>,
+    /// What the CLI was given; absent: its first event is believed.
+    pub given: Option<Given>,
+}
+
+/// What the process waits for while it is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Waiting {
+    /// Nothing was heard yet.
+    #[default]
+    Start,
+    /// The model.
+    Model,
+    /// The model, to which a tool's result was sent.
+    ModelAfterTool,
+    /// A tool.
+    Tool(String),
+    /// The end of a pause before the API is asked again.
+    Api,
+    /// Nothing: a result is there.
+    End,
+}
+
+impl Waiting {
+    /// In plain English, to follow what happened.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Start => "before its first event".to_owned(),
+            Self::Model => "while it asked the model".to_owned(),
+            Self::ModelAfterTool => "while it asked the model after the result of a tool".to_owned(),
+            Self::Tool(name) => format!("while the tool {name} ran"),
+            Self::Api => "while it waited to ask the API again".to_owned(),
+            Self::End => "after its result".to_owned(),
+        }
+    }
 }
 
 /// Everything observed so far.
@@ -44,6 +93,14 @@ pub struct Facts {
     pub rate_limit: Option<RateLimit>,
     /// Turns of the main thread, over all lines.
     pub turns: u32,
+    /// Messages of sub-agents.
+    pub subagent_messages: u32,
+    /// What it waited for lately, each with the offset of the line that told it, in order.
+    pub waits: VecDeque<(u64, Waiting)>,
+    /// Why this observer asked for a stop, with its figures.
+    pub asked_stop: Option<(StopCause, String)>,
+    /// What else is worth telling: what the CLI did not take over.
+    pub notes: Vec<String>,
     /// Lines that could not be understood.
     pub malformed: u64,
     /// Money.
@@ -51,6 +108,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// What it waited for when its output was `offset` bytes long.
+    #[must_use]
+    pub fn waiting_at(&self, offset: u64) -> Waiting {
+        let told = self.waits.iter().rev().find(|(end, _)| *end <= offset);
+        told.map(|(_, waiting)| waiting.clone()).unwrap_or_default()
+    }
+
     /// Whether a call of the API may have been cut off, whose cost no figure includes: a turn that began has
     /// no result, or its result tells of an aborted stream (seen to count nothing for it).
     #[must_use]
@@ -69,6 +133,8 @@ pub struct Observer {
     facts: Facts,
     seen_messages: BTreeSet<String>,
     open_tasks: BTreeSet<String>,
+    /// Where the line ends that is being looked at.
+    at: u64,
     last_was_structured: bool,
     repaired: bool,
     stopping: bool,
@@ -85,6 +151,7 @@ impl Observer {
             facts: Facts { awaiting_result: true, ..Facts::default() },
             seen_messages: BTreeSet::new(),
             open_tasks: BTreeSet::new(),
+            at: 0,
             last_was_structured: false,
             repaired: false,
             stopping: false,
@@ -117,17 +184,14 @@ impl Observer {
     pub fn describe(&self, live: &mut Live) {
         live.now.clone_from(&self.now);
         live.num_turns = self.facts.turns;
-        live.cost_micro_usd = self.facts.ledger.total(false).cost_micro_usd;
+        live.cost_micro_usd = self.facts.ledger.spent_micro_usd();
         live.transcript_bytes = self.parser.offset();
     }
 
     fn observe(&mut self, Located { event, end }: Located) -> Vec<Action> {
+        self.at = end;
         match event {
-            Event::Init(init) => {
-                self.doing("asking the model");
-                self.facts.init.get_or_insert(init);
-                Vec::new()
-            }
+            Event::Init(init) => self.began(init),
             Event::Assistant(said) => self.said(&said),
             Event::User(user) => self.tools_answered(user),
             Event::Retry(retry) => {
@@ -135,6 +199,7 @@ impl Observer {
                     "waiting for the API ({}), retry {} of {}",
                     retry.error, retry.attempt, retry.max_retries
                 ));
+                self.waits_for(Waiting::Api);
                 self.facts.retry = Some(retry);
                 Vec::new()
             }
@@ -164,15 +229,49 @@ impl Observer {
         }
     }
 
+    fn began(&mut self, init: Init) -> Vec<Action> {
+        self.doing("asking the model");
+        self.waits_for(Waiting::Model);
+        if self.facts.init.is_some() {
+            return Vec::new();
+        }
+        let differences = self.demands.given.as_ref().map(|given| takeover::compare(given, &init));
+        self.facts.init = Some(init);
+        let Some(differences) = differences else { return Vec::new() };
+        let notes = differences.notes.into_iter().take(MOST_NOTES);
+        self.facts.notes.extend(notes.map(|note| shorten(note, LONGEST_NOTE)));
+        if differences.fatal.is_empty() {
+            return Vec::new();
+        }
+        self.ask_stop(StopCause::Misread, format!(": {}", differences.fatal.join(", ")))
+    }
+
     fn said(&mut self, said: &Assistant) -> Vec<Action> {
         self.facts.ledger.message(said);
         match said.tools.first() {
-            Some(tool) => self.doing(&format!("using {tool}")),
-            None if said.written > 0 => self.doing("writing"),
-            None => {}
+            Some(tool) => {
+                self.doing(&format!("using {tool}"));
+                self.waits_for(Waiting::Tool(clean(tool)));
+            }
+            None => {
+                if said.written > 0 {
+                    self.doing("writing");
+                }
+                self.waits_for(Waiting::Model);
+            }
+        }
+        let budget = self.demands.budget_micro_usd;
+        if let Some(budget) = budget.filter(|budget| self.facts.ledger.is_far_beyond(*budget)) {
+            let spent = self.facts.ledger.spent_micro_usd();
+            let why = format!(": about {} of {} USD are spent and the CLI goes on", usd(spent), usd(budget));
+            return self.ask_stop(StopCause::Budget, why);
+        }
+        if !said.synthetic {
+            // The API answered: what was waited for before is over.
+            self.facts.retry = None;
         }
         if !said.main_thread {
-            return Vec::new();
+            return self.sub_agent_said(said);
         }
         if said.synthetic {
             self.facts.api_error = said.error.clone().or_else(|| self.facts.api_error.take());
@@ -186,23 +285,50 @@ impl Observer {
         if over { self.stop_for_turns() } else { Vec::new() }
     }
 
+    fn sub_agent_said(&mut self, said: &Assistant) -> Vec<Action> {
+        if !said.synthetic && self.seen_messages.insert(said.message_id.clone()) {
+            self.facts.subagent_messages = self.facts.subagent_messages.saturating_add(1);
+        }
+        let Some(turns) = self.demands.max_turns else { return Vec::new() };
+        let most = turns.saturating_mul(SUBAGENT_MESSAGES_PER_TURN);
+        if self.facts.subagent_messages <= most {
+            return Vec::new();
+        }
+        let why = format!(
+            ": its sub-agents made more than {most} turns, {SUBAGENT_MESSAGES_PER_TURN} for each of the {turns} it \
+             may make itself; set maxTurns for them"
+        );
+        self.ask_stop(StopCause::MaxTurns, why)
+    }
+
     /// Tool results of the main thread lead to its next turn; a limit that is reached ends it here, before
     /// that turn is paid for.
     fn tools_answered(&mut self, user: User) -> Vec<Action> {
+        if user.tool_results > 0 {
+            self.waits_for(Waiting::ModelAfterTool);
+        }
         let goes_on = user.main_thread && user.tool_results > 0 && !self.last_was_structured;
         let reached = self.demands.max_turns.is_some_and(|most| self.facts.turns >= most);
         if goes_on && reached { self.stop_for_turns() } else { Vec::new() }
     }
 
     fn stop_for_turns(&mut self) -> Vec<Action> {
+        let most = self.demands.max_turns.unwrap_or_default();
+        self.ask_stop(StopCause::MaxTurns, format!(" of {most}"))
+    }
+
+    /// Asks for a stop once. `why` follows the words of the cause.
+    fn ask_stop(&mut self, cause: StopCause, why: String) -> Vec<Action> {
         if std::mem::replace(&mut self.stopping, true) {
             return Vec::new();
         }
-        vec![Action::Stop(StopCause::MaxTurns)]
+        self.facts.asked_stop = Some((cause, why));
+        vec![Action::Stop(cause)]
     }
 
     fn turn_over(&mut self, result: ResultLine, end: u64) -> Vec<Action> {
         self.doing("finishing");
+        self.waits_for(Waiting::End);
         self.facts.ledger.result(&result);
         self.facts.awaiting_result = false;
         let worked = result.is_error == Some(false) && result.num_turns > 0;
@@ -217,17 +343,35 @@ impl Observer {
             self.facts.awaiting_result = true;
             self.facts.api_error = None;
             self.facts.retry = None;
+            self.waits_for(Waiting::Model);
             return vec![Action::Say(lines::repair())];
         }
         // A sub-agent in the background brings another turn; the supervisor closes the input in the end.
         if self.open_tasks.is_empty() { vec![Action::CloseInput] } else { Vec::new() }
     }
 
+    fn waits_for(&mut self, waiting: Waiting) {
+        if self.facts.waits.len() >= MOST_WAITS {
+            self.facts.waits.pop_front();
+        }
+        self.facts.waits.push_back((self.at, waiting));
+    }
+
     fn doing(&mut self, what: &str) {
         if !self.stopping {
-            self.now = what.chars().filter(|char| !char.is_control()).take(LONGEST_NOW).collect();
+            self.now = clean(what);
         }
     }
+}
+
+/// A text of the model's choice, short and without control characters.
+fn clean(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(LONGEST_NOW).collect()
+}
+
+/// Millionths of a dollar as dollars, to four decimals.
+fn usd(micro_usd: u64) -> String {
+    format!("{}.{:04}", micro_usd / 1_000_000, micro_usd % 1_000_000 / 100)
 }
 
 #[cfg(test)]
@@ -297,7 +441,7 @@ mod tests {
 
     #[test]
     fn an_answer_in_the_last_turn_is_no_excess() {
-        let mut observer = observer(Demands { max_turns: Some(1), structured: true });
+        let mut observer = observer(Demands { max_turns: Some(1), structured: true, ..Demands::default() });
         assert_eq!(observer.push(model("a", Some("StructuredOutput"), None).as_bytes()), []);
         assert_eq!(observer.push(TOOL_RESULT.as_bytes()), []);
         assert_eq!(observer.push(result(",\"structured_output\":{}").as_bytes()), [Action::CloseInput]);
@@ -340,6 +484,74 @@ mod tests {
         assert_eq!(live.now.chars().count(), LONGEST_NOW);
         assert!(!live.now.contains('\u{1b}') && live.now.starts_with("using a[31m"));
         assert_eq!(live.num_turns, 1);
+    }
+
+    #[test]
+    fn endless_sub_agents_are_an_excess_of_turns() {
+        let mut observer = observer(Demands { max_turns: Some(2), ..Demands::default() });
+        for number in 0..40 {
+            assert_eq!(observer.push(model(&format!("s{number}"), Some("Bash"), Some("t")).as_bytes()), []);
+        }
+        assert_eq!(observer.push(model("s39", Some("Bash"), Some("t")).as_bytes()), [], "seen before");
+        let stop = observer.push(model("s40", Some("Bash"), Some("t")).as_bytes());
+        assert_eq!(stop, [Action::Stop(StopCause::MaxTurns)]);
+        assert!(observer.facts.asked_stop.unwrap().1.contains("more than 40 turns"));
+    }
+
+    #[test]
+    fn a_cli_that_does_not_keep_its_budget_is_stopped() {
+        let mut observer = observer(Demands { budget_micro_usd: Some(2_000), ..Demands::default() });
+        // Each costs 1000 millionths: 1000 input tokens of haiku.
+        let call = |id: &str| {
+            format!(
+                "{{\"type\":\"assistant\",\"message\":{{\"id\":\"{id}\",\"model\":\"claude-haiku-4-5\",\"usage\":{{\"input_tokens\":1000}}}}}}\n"
+            )
+        };
+        for id in ["a", "b", "c"] {
+            assert_eq!(observer.push(call(id).as_bytes()), [], "{id}");
+        }
+        assert_eq!(observer.push(call("d").as_bytes()), [Action::Stop(StopCause::Budget)]);
+        let (_, why) = observer.facts.asked_stop.unwrap();
+        assert_eq!(why, ": about 0.0040 of 0.0020 USD are spent and the CLI goes on");
+    }
+
+    #[test]
+    fn what_it_waits_for_follows_from_the_last_event() {
+        let mut observer = observer(Demands::default());
+        assert_eq!(observer.facts.waiting_at(u64::MAX), Waiting::Start);
+        let retry = "{\"type\":\"system\",\"subtype\":\"api_retry\"}\n".to_owned();
+        for (line, waiting) in [
+            ("{\"type\":\"system\",\"subtype\":\"init\"}\n".to_owned(), Waiting::Model),
+            (model("a", Some("Ba\u{7}sh"), None), Waiting::Tool("Bash".to_owned())),
+            (TOOL_RESULT.to_owned(), Waiting::ModelAfterTool),
+            (retry, Waiting::Api),
+            (model("b", None, None), Waiting::Model),
+            (result(""), Waiting::End),
+        ] {
+            observer.push(line.as_bytes());
+            assert_eq!(observer.facts.waiting_at(u64::MAX), waiting, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cli_that_did_not_take_over_what_it_was_given_is_stopped_at_its_first_event() {
+        let given = Given {
+            agents: vec!["helper".to_owned()],
+            tools: vec!["Bash".to_owned()],
+            permission_mode: "dontAsk".to_owned(),
+            ..Given::default()
+        };
+        let init = |agents: &str| {
+            format!(
+                "{{\"type\":\"system\",\"subtype\":\"init\",\"agents\":[{agents}],\"tools\":[],\"permissionMode\":\"dontAsk\"}}\n"
+            )
+        };
+        let mut good = observer(Demands { given: Some(given.clone()), ..Demands::default() });
+        assert_eq!(good.push(init("\"helper\"").as_bytes()), []);
+        assert_eq!(good.push(init("").as_bytes()), [], "only the first one counts");
+        assert_eq!(good.facts.notes, ["the CLI has no tool \"Bash\""]);
+        let mut bad = observer(Demands { given: Some(given), ..Demands::default() });
+        assert_eq!(bad.push(init("").as_bytes()), [Action::Stop(StopCause::Misread)]);
     }
 
     #[test]

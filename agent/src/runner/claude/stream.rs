@@ -5,7 +5,8 @@
 use super::event::Event;
 
 /// Longest line that is understood, in bytes. A tool result of 2 MB makes a line of 2 MB; a longer line than
-/// this is skipped and counted, and the transcript has all of it.
+/// this is skipped and counted, and the transcript has all of it. Nothing else is kept of a stream, so an attempt takes
+/// this much memory, and while a line is parsed up to four times as much, whatever its child writes.
 pub const LONGEST_LINE: usize = 32 * 1024 * 1024;
 
 /// An event and where its line ended in the stream.

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use futures_util::Stream;
-use futures_util::stream::iter;
-use orch_proto::v1::admin_service_server::{AdminService, AdminServiceServer};
+use futures_util::stream::{iter, unfold};
+use orch_proto::v1::admin_service_server::AdminServiceServer;
 use orch_proto::v1::run_service_server::{RunService, RunServiceServer};
 use orch_proto::v1::task_spec::Runner;
 use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
@@ -20,6 +20,8 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Client;
+
+mod admin;
 
 /// The fake; clones share what it holds.
 #[derive(Clone, Default)]
@@ -38,6 +40,16 @@ pub(super) struct Held {
     pub(super) watched_from: Vec<u64>,
     pub(super) calls: Vec<&'static str>,
     pub(super) transcript: Vec<u8>,
+    pub(super) retried: Vec<RetryRunRequest>,
+    /// What a watch on everything tells.
+    pub(super) events: Vec<WatchEvent>,
+    /// Watches on everything may not begin before this number.
+    pub(super) expired: u64,
+    pub(super) agents: admin::Agents,
+    pub(super) workers: admin::Workers,
+    pub(super) status: admin::Status,
+    pub(super) problems: Vec<PromptProblem>,
+    pub(super) validated: Vec<PromptFile>,
     uploads: HashMap<String, (String, Vec<u8>)>,
 }
 
@@ -58,6 +70,31 @@ impl Fake {
 
     pub(super) fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.lock().unwrap()
+    }
+
+    /// The events from a number on, and those that come; cut after the first one as often as was asked for.
+    fn everything(&self, from: u64) -> Frames<WatchRunsResponse> {
+        let mut held = self.held();
+        if from < held.expired {
+            let next = WatchRunsResponse { next_seq: held.expired, ..Default::default() };
+            let gone = Status::out_of_range(format!("events before {} are kept no longer", held.expired));
+            return Box::pin(iter([Ok(next), Err(gone)]));
+        }
+        if held.cuts > 0 && held.event(from).is_some() {
+            held.cuts -= 1;
+            let cut = Err(Status::unavailable("the coordinator restarts"));
+            return Box::pin(iter(held.event(from).into_iter().chain([cut])));
+        }
+        Box::pin(unfold((self.clone(), from), |(fake, from)| async move {
+            loop {
+                let next = fake.held().event(from);
+                if let Some(frame) = next {
+                    let from = frame.as_ref().map_or(from, |frame| frame.next_seq);
+                    return Some((frame, (fake, from)));
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }))
     }
 
     fn call(&self, name: &'static str) -> Result<std::sync::MutexGuard<'_, Held>, Status> {
@@ -114,6 +151,12 @@ impl Held {
         SubmitRunResponse { run: Some(run), existing: false, impossible }
     }
 
+    /// The first of the events from a number on.
+    fn event(&self, from: u64) -> Option<Result<WatchRunsResponse, Status>> {
+        let event = self.events.iter().find(|event| event.seq >= from)?.clone();
+        Some(Ok(WatchRunsResponse { next_seq: event.seq + 1, events: vec![event], ..Default::default() }))
+    }
+
     /// Finishes a run: tasks that say `fail` time out, those that want a gpu stay queued.
     fn finish(&mut self, at: usize) -> Vec<WatchEvent> {
         let spec = self.specs[at].clone();
@@ -123,7 +166,8 @@ impl Held {
             if spec.requires.contains_key("gpu") {
                 continue;
             }
-            let failed = matches!(&spec.runner, Some(Runner::Worker(work)) if work.description == "fail");
+            let failed = spec.agent == "box-bad"
+                || matches!(&spec.runner, Some(Runner::Worker(work)) if work.description == "fail");
             let (state, outcome) = if failed {
                 (TaskState::Failed, Outcome::Timeout)
             } else {
@@ -132,7 +176,7 @@ impl Held {
             task.state = state.into();
             task.outcome = outcome.into();
             task.attempt = 1;
-            task.agent = "box-1".into();
+            task.agent = if spec.agent.is_empty() { "box-1".into() } else { spec.agent.clone() };
             task.usage = Some(Usage { cost_micro_usd: 80_000, ..Usage::default() });
             changes.push(Change::Task(TaskChanged {
                 task_id: task.task_id.clone(),
@@ -282,6 +326,10 @@ impl RunService for Fake {
         let request = request.into_inner();
         let mut held = self.call("watch")?;
         held.watched_from.push(request.from_seq);
+        if request.r#ref.is_empty() {
+            drop(held);
+            return Ok(Response::new(self.everything(request.from_seq)));
+        }
         let at = held.find(&request.r#ref)?;
         let mut frames = Vec::new();
         if request.from_seq == 0 {
@@ -324,8 +372,10 @@ impl RunService for Fake {
         &self,
         request: Request<RetryRunRequest>,
     ) -> Result<Response<RetryRunResponse>, Status> {
-        let held = self.call("retry")?;
-        let at = held.find(&request.into_inner().r#ref)?;
+        let request = request.into_inner();
+        let mut held = self.call("retry")?;
+        let at = held.find(&request.r#ref)?;
+        held.retried.push(request);
         Ok(Response::new(RetryRunResponse { run: Some(held.runs[at].0.clone()), retried: 0 }))
     }
 
@@ -348,59 +398,6 @@ impl RunService for Fake {
             help: "orch-agent --capability gpu=yes".into(),
             ..Default::default()
         }))
-    }
-}
-
-#[tonic::async_trait]
-impl AdminService for Fake {
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        drop(self.call("status")?);
-        let status = ClusterStatus {
-            version: "0.1.0".into(),
-            epoch: 3,
-            uptime: Some(prost_types::Duration { seconds: 532_800, nanos: 0 }),
-            queued: 14,
-            oldest_wait: Some(prost_types::Duration { seconds: 38, nanos: 0 }),
-            running: 11,
-            agents: vec![AgentStateCount { state: AgentState::Ready.into(), count: 5 }],
-            slots: 18,
-            slots_used: 11,
-            store_bytes: 1_288_490_189,
-            cost_today_micro_usd: 41_200_000,
-            attention: vec!["box-7 is unreachable, requeue in 22 s".into()],
-            ..ClusterStatus::default()
-        };
-        Ok(Response::new(GetStatusResponse { status: Some(status) }))
-    }
-
-    async fn list_agents(
-        &self,
-        _: Request<ListAgentsRequest>,
-    ) -> Result<Response<ListAgentsResponse>, Status> {
-        drop(self.call("agents")?);
-        let agent = Agent {
-            name: "box-1".into(),
-            state: AgentState::Ready.into(),
-            slots: 4,
-            slots_used: 2,
-            capabilities: vec!["gpu=yes".into(), "workspace=dance".into()],
-            running: vec!["release-notes/128/api-notes".into(), "nightly/7/audit".into()],
-            version: "0.1.0".into(),
-            cli_version: "2.1.197".into(),
-            warnings: vec!["no sandbox: bwrap not found".into()],
-            ..Agent::default()
-        };
-        Ok(Response::new(ListAgentsResponse { agents: vec![agent], next_page_token: String::new() }))
-    }
-
-    async fn list_workers(
-        &self,
-        _: Request<ListWorkersRequest>,
-    ) -> Result<Response<ListWorkersResponse>, Status> {
-        drop(self.call("workers")?);
-        let worker = |name: &str| Worker { name: name.into(), ..Worker::default() };
-        let workers = vec![worker("anga"), worker("fabien"), worker("marie")];
-        Ok(Response::new(ListWorkersResponse { workers, next_page_token: String::new() }))
     }
 }
 

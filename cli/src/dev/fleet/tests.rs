@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::super::layout::Given;
 use super::super::setup;
 use super::*;
 
@@ -47,7 +48,7 @@ impl Place {
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
             claude_bin: None,
-            has_api_key: false,
+            credential: Given::Nothing,
             api_base_url: None,
         };
         Setup {

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use orch_proto::v1;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::operate::PoolView;
 use super::some;
 use crate::args::parse::{task_state_word, word};
 use crate::output::figures::{rfc3339, seconds, usd};
 
 /// An agent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct AgentView {
     name: String,
     state: String,
@@ -27,6 +29,14 @@ pub(crate) struct AgentView {
     host: Option<HostView>,
     warnings: Vec<String>,
     detail: Option<String>,
+    /// Layers that stand between attempts and the host.
+    isolation: Vec<String>,
+    pools: Vec<PoolView>,
+    /// Capabilities that an operator added; also in `capabilities`.
+    labels: Vec<String>,
+    /// Keys of the agent's own capabilities that an operator hides.
+    hidden: Vec<String>,
+    drain_reason: Option<String>,
 }
 
 impl From<&v1::Agent> for AgentView {
@@ -46,12 +56,17 @@ impl From<&v1::Agent> for AgentView {
             host: agent.host.as_ref().map(HostView::from),
             warnings: agent.warnings.clone(),
             detail: some(&agent.detail),
+            isolation: agent.isolation.clone(),
+            pools: agent.pools.iter().map(PoolView::from).collect(),
+            labels: agent.labels.clone(),
+            hidden: agent.hidden.clone(),
+            drain_reason: some(&agent.drain_reason),
         }
     }
 }
 
 /// Figures of a host.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct HostView {
     cores: u32,
     load: f64,
@@ -73,7 +88,7 @@ impl From<&v1::HostFigures> for HostView {
 }
 
 /// The coordinator.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StatusView {
     version: String,
     cluster_id: String,
@@ -92,6 +107,9 @@ pub(crate) struct StatusView {
     store_bytes: u64,
     event_seq: u64,
     cost_today_usd: f64,
+    now: Option<String>,
+    certificate_expires: Option<String>,
+    disk_free_bytes: u64,
     attention: Vec<String>,
     workers: Vec<WorkerView>,
 }
@@ -121,6 +139,9 @@ impl StatusView {
             store_bytes: status.store_bytes,
             event_seq: status.event_seq,
             cost_today_usd: usd(status.cost_today_micro_usd),
+            now: rfc3339(status.now),
+            certificate_expires: rfc3339(status.certificate_expires),
+            disk_free_bytes: status.disk_free_bytes,
             attention: status.attention.clone(),
             workers: workers.iter().map(WorkerView::from).collect(),
         }
@@ -128,13 +149,17 @@ impl StatusView {
 }
 
 /// A worker.
-#[derive(Debug, Serialize)]
-struct WorkerView {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WorkerView {
     name: String,
     description: String,
     model: String,
     requires: BTreeMap<String, String>,
     subagents: Vec<String>,
+    /// Where it was read: `built in`, or the file.
+    source: Option<String>,
+    context_files: Vec<String>,
+    digest: Option<String>,
 }
 
 impl From<&v1::Worker> for WorkerView {
@@ -145,12 +170,15 @@ impl From<&v1::Worker> for WorkerView {
             model: worker.model.clone(),
             requires: worker.requires.clone(),
             subagents: worker.subagents.clone(),
+            source: some(&worker.source),
+            context_files: worker.context_files.clone(),
+            digest: some(&worker.digest),
         }
     }
 }
 
 /// Why a task is where it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExplainView {
     #[serde(rename = "ref")]
     reference: String,
@@ -177,7 +205,7 @@ impl From<&v1::ExplainTaskResponse> for ExplainView {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ReasonView {
     kind: String,
     satisfied: bool,

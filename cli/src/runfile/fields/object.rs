@@ -7,7 +7,8 @@ use orch_proto::codes::ErrorCode;
 
 use super::super::diagnostic::Diagnostic;
 use super::super::json::{Key, Spanned, Value};
-use super::{did_you_mean, member};
+use super::member;
+use crate::suggest::did_you_mean;
 
 /// An object whose fields are being taken.
 pub(super) struct Object<'a, 'p> {

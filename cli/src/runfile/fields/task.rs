@@ -7,12 +7,13 @@ use orch_proto::v1::{CommandTask, NoopTask, OnLoss, TaskSpec, WorkerTask};
 use super::super::diagnostic::Diagnostic;
 use super::super::json::{Spanned, Value};
 use super::object::Object;
-use super::{DraftTask, TASK_NAME, did_you_mean, is_task_name};
+use super::{DraftTask, TASK_NAME, is_task_name};
 use crate::args::parse;
 use crate::compose::MAX_DESCRIPTION;
+use crate::suggest::did_you_mean;
 
 /// Every field of a task.
-const FIELDS: &[&str] = &[
+pub(crate) const FIELDS: &[&str] = &[
     "task_id",
     "worker",
     "runner",

@@ -2,10 +2,11 @@
 
 use super::runs::tasks;
 use super::{Violation, rule};
-use crate::agents::Link;
+use crate::agents::{Link, key_of};
 use crate::ids::TaskKey;
 use crate::state::{Phase, State, TaskState};
 use crate::timers::Timer;
+use std::sync::Arc;
 
 pub(super) fn leases(state: &State) -> Result<(), Violation> {
     let mut held = 0;
@@ -32,6 +33,28 @@ pub(super) fn leases(state: &State) -> Result<(), Violation> {
     }
     let kept: usize = state.agents.iter().map(|(_, agent)| agent.conversations.len()).sum();
     rule("leases", kept == state.schedule.conversations.len(), || "a conversation without an agent")
+}
+
+pub(super) fn orders(state: &State) -> Result<(), Violation> {
+    for (key, agent) in state.agents.iter() {
+        let orders = &agent.orders;
+        let sorted = |words: &[Arc<str>]| words.is_sorted_by(|a, b| a < b);
+        let all = [&agent.own, &agent.capabilities, &orders.labels, &orders.hidden];
+        rule("orders", all.iter().all(|words| sorted(words)), || {
+            format!("words of agent {key} are unsorted")
+        })?;
+        let both = orders.labels.iter().find(|label| orders.hidden.iter().any(|key| **key == *key_of(label)));
+        rule("orders", both.is_none(), || format!("agent {key} hides and adds {both:?}"))?;
+        let wanted = orders.effective(&agent.own);
+        rule("orders", agent.capabilities == wanted, || {
+            format!("agent {key} counts as offering {:?}, not {wanted:?}", agent.capabilities)
+        })?;
+        let drained = orders.drain.is_some();
+        rule("orders", !(drained && (agent.takes_work() || agent.rank.is_some())), || {
+            format!("agent {key} is drained and takes work")
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn sessions(state: &State) -> Result<(), Violation> {

@@ -81,9 +81,15 @@ pub(super) fn recorded_once(state: &State) -> Result<(), Violation> {
         rule("recorded_once", attempts.last().is_none_or(|last| last.number <= task.attempt), || {
             format!("{key}: an ended attempt is newer than the latest")
         })?;
-        let successes = attempts.iter().filter(|ended| ended.outcome == Outcome::OK).count();
-        let wanted = usize::from(task.state == TaskState::Succeeded);
-        rule("recorded_once", successes == wanted, || format!("{key} is {} with {successes}", task.state))?;
+        let last = attempts.last().filter(|ended| ended.number == task.attempt);
+        let ok = last.is_some_and(|ended| ended.outcome == Outcome::OK);
+        rule("recorded_once", ok || task.state != TaskState::Succeeded, || {
+            format!("{key} is {} and its latest attempt ended {last:?}", task.state)
+        })?;
+        // Whoever holds it or will hold it is not done with it already.
+        rule("recorded_once", last.is_none() || !task.state.is_held(), || {
+            format!("{key} is {} and its latest attempt ended {last:?}", task.state)
+        })?;
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ fn introduce(state: &mut State, effects: &mut Effects, key: AgentKey, hello: &Ag
     let mut capabilities = hello.capabilities.clone();
     capabilities.sort_unstable();
     capabilities.dedup();
-    let offers_other = new || agent.capabilities != capabilities;
+    let offers_other = new || agent.own != capabilities;
     let restarted = agent.incarnation != hello.incarnation;
     let changed = offers_other || restarted || agent.slots != hello.slots;
     agent.slots = hello.slots;
@@ -83,7 +83,8 @@ fn introduce(state: &mut State, effects: &mut Effects, key: AgentKey, hello: &Ag
         state.timers.rearm(&mut agent.armed.avoid, Timer::Avoid(key), None);
     }
     if offers_other {
-        agent.capabilities = capabilities;
+        agent.capabilities = agent.orders.effective(&capabilities);
+        agent.own = capabilities;
         state.schedule.place(key, &mut state.agents);
     }
     if changed {
@@ -205,7 +206,7 @@ pub(super) fn refresh(state: &mut State, key: AgentKey) {
 }
 
 /// A task that waits for one agent may go anywhere now.
-fn cool(state: &mut State, task: TaskKey) {
+pub(super) fn cool(state: &mut State, task: TaskKey) {
     schedule::unqueue(state, task);
     schedule::enqueue_cold(state, task);
 }
@@ -221,7 +222,7 @@ pub(super) fn warm_due(state: &mut State, key: AgentKey) {
     watch_warm(state, key);
 }
 
-fn watch_warm(state: &mut State, key: AgentKey) {
+pub(super) fn watch_warm(state: &mut State, key: AgentKey) {
     let agent = state.agents.get_mut(key);
     let due = agent.warm.oldest().map(|since| since + state.config.affinity_wait);
     state.timers.rearm(&mut agent.armed.warm, Timer::Warm(key), due);
@@ -241,10 +242,15 @@ pub(super) fn avoid_due(state: &mut State, key: AgentKey) {
 /// Tells watchers when the state of an agent is another than they were told.
 pub(super) fn show(state: &mut State, effects: &mut Effects, key: AgentKey) {
     let agent = state.agents.get_mut(key);
-    let now: AgentStateView = agent.state();
-    if now == agent.shown {
-        return;
+    if agent.state() != agent.shown {
+        announce(state, effects, key);
     }
+}
+
+/// Tells watchers the state of an agent, also when it is the one they know: something else about it changed.
+pub(super) fn announce(state: &mut State, effects: &mut Effects, key: AgentKey) {
+    let agent = state.agents.get_mut(key);
+    let now: AgentStateView = agent.state();
     agent.shown = now;
     let change = crate::effect::Change::Agent { agent: Arc::clone(&agent.name), state: now };
     let tenant = agent.tenant;

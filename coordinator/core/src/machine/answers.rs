@@ -5,7 +5,7 @@ use crate::event::Target;
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::explain::explain;
 use crate::machine::submit::reply;
-use crate::machine::targets::{run_of, task_of};
+use crate::machine::targets::{agent_of, run_of, task_of};
 use crate::machine::view::{agent_view, run_view, status_view, task_view};
 use crate::query::{Answer, Query, Refusal};
 use crate::state::{RunState, State, TaskState};
@@ -28,6 +28,7 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
                 .map(|key| agent_view(state, key))
                 .collect(),
         )),
+        Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
     };
     reply(effects, token, answer.unwrap_or_else(Answer::Refused));

@@ -3,8 +3,9 @@
 
 use crate::agents::{Link, serves};
 use crate::ids::{AgentKey, TaskKey};
+use crate::machine::fitting::{impossible_reason, label_that_helps};
 use crate::machine::leases::{requeue_at, seconds};
-use crate::machine::view::{impossible_reason, run_view, task_ref, task_view};
+use crate::machine::view::{run_view, task_ref, task_view};
 use crate::query::{AgentStateView, Answer, Reason, Refusal};
 use crate::run::Run;
 use crate::schedule::Class;
@@ -44,11 +45,16 @@ pub(super) fn explain(state: &State, key: TaskKey) -> Result<Answer, Refusal> {
 }
 
 fn yes(kind: &'static str, text: impl Into<String>) -> Reason {
-    Reason { kind, satisfied: true, text: text.into() }
+    Reason { kind, satisfied: true, text: text.into(), help: None }
 }
 
 fn no(kind: &'static str, text: impl Into<String>) -> Reason {
-    Reason { kind, satisfied: false, text: text.into() }
+    Reason { kind, satisfied: false, text: text.into(), help: None }
+}
+
+/// With the command line that would remove it.
+fn mendable(kind: &'static str, text: impl Into<String>, help: Option<String>) -> Reason {
+    Reason { help, ..no(kind, text) }
 }
 
 fn blocked(run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
@@ -75,7 +81,7 @@ fn queued(
 ) -> String {
     reasons.push(yes("dependencies", "none is open"));
     if let Some(reason) = hopeless {
-        reasons.push(no("capability", reason));
+        reasons.push(mendable("capability", reason, label_that_helps(state, &class.key)));
         return format!("{reason}: it stays queued until such an agent joins");
     }
     let fit: Vec<AgentKey> = state.agents.keys().filter(|agent| is_fit(state, *agent, class)).collect();
@@ -84,6 +90,7 @@ fn queued(
         return "no agent has joined yet".to_owned();
     }
     reasons.push(yes("capability", format!("{} fit: {}", agents(fit.len()), names(state, &fit))));
+    reasons.extend(fit.iter().filter_map(|agent| drained(state, *agent)).take(NAMED));
     let there: Vec<AgentKey> =
         fit.iter().copied().filter(|agent| state.agents.get(*agent).takes_work()).collect();
     if there.is_empty() {
@@ -107,6 +114,14 @@ fn queued(
     } else {
         text
     }
+}
+
+/// That an operator drains an agent, and how that ends.
+fn drained(state: &State, agent: AgentKey) -> Option<Reason> {
+    let agent = state.agents.get(agent);
+    let reason = agent.orders.drain.as_ref()?;
+    let help = format!("orchctl agents resume {}", agent.name);
+    Some(mendable("drain", format!("{} is {reason}", agent.name), Some(help)))
 }
 
 /// Names agents that are not offered the task for a moment, because they did not take one like it. The answer when
@@ -148,11 +163,12 @@ fn absent(state: &State, fit: &[AgentKey]) -> String {
         .iter()
         .map(|key| {
             let agent = state.agents.get(*key);
-            let why = match agent.state() {
-                AgentStateView::Ready => "has no slots",
-                AgentStateView::Draining => "takes no new work",
-                AgentStateView::Unreachable => "is unreachable",
-                AgentStateView::Offline => "is offline",
+            let why = match (agent.state(), &agent.orders.drain) {
+                (AgentStateView::Ready, _) => "has no slots".to_owned(),
+                (AgentStateView::Draining, Some(reason)) => format!("is {reason}"),
+                (AgentStateView::Draining, None) => "takes no new work".to_owned(),
+                (AgentStateView::Unreachable, _) => "is unreachable".to_owned(),
+                (AgentStateView::Offline, _) => "is offline".to_owned(),
             };
             format!("{} {why}", agent.name)
         })
@@ -197,6 +213,7 @@ fn ended(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) ->
         kind: "terminal",
         satisfied: task.state == TaskState::Succeeded,
         text: text.clone(),
+        help: None,
     });
     if task.state == TaskState::Succeeded {
         return text;

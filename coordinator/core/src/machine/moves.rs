@@ -36,6 +36,7 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     if !from.may_become(to) {
         return;
     }
+    let waited = (to == TaskState::Leased).then(|| now.tick - task.since);
     task.state = to;
     task.since = now.tick;
     task.level = 0;
@@ -60,6 +61,7 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
         cost_micro_usd: task.usage().cost_micro_usd,
         execution_time: told.execution_time,
         retry_at: told.retry_at,
+        waited,
     };
     let tenant = run.tenant;
     state.tell(effects, tenant, notice);

@@ -12,7 +12,9 @@ const EVICTIONS: usize = 256;
 
 pub(super) fn due(state: &mut State, effects: &mut Effects) {
     let now = state.now.tick;
-    state.register.requests.forget_until(now, state.config.keep_requests);
+    for (tenant, id) in state.register.requests.forget_until(now, state.config.keep_requests) {
+        effects.writes.push(Write::ForgetRequest { tenant, id });
+    }
     for _ in 0..EVICTIONS {
         let Some((since, run)) = state.register.finished.oldest_live() else { break };
         if leaves_at(state, since) > now {

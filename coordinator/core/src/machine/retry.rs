@@ -1,18 +1,15 @@
-//! When to try again: after a failure by rule, or because a person asks.
+//! When to try again: after a failure by rule, or because a person asks. The asking is in [`super::again`].
 
 use crate::effect::{Effects, StopReason, Write};
-use crate::event::Target;
-use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey, Token};
+use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
 use crate::machine::agents::show;
 use crate::machine::attempts::{lose, stop};
 use crate::machine::moves::{self, Told};
-use crate::machine::submit::reply;
-use crate::machine::targets::named;
-use crate::machine::view::run_view;
-use crate::query::{AgentStateView, Answer, Refusal};
+use crate::query::{AgentStateView, Refusal};
 use crate::state::{RunState, State, TaskState};
 use crate::time::{Span, Tick};
 use crate::timers::Timer;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// When the next attempt of a task that just failed may start: a doubling delay, between half of it and all of it so
@@ -55,29 +52,13 @@ pub(super) fn due(state: &mut State, effects: &mut Effects, key: TaskKey) {
     }
 }
 
-pub(super) fn requested(
+/// Tries everything of a run again that did not succeed.
+pub(super) fn retry_run(
     state: &mut State,
     effects: &mut Effects,
-    token: Token,
-    target: &Target,
+    id: RunId,
     force: bool,
-) {
-    let done = named(state, target).and_then(|(run, task)| {
-        let count = match task {
-            None => retry_run(state, effects, run, force),
-            Some(index) => retry_task(state, effects, TaskKey { run, index }, force),
-        }?;
-        Ok((run, count))
-    });
-    let answer = done.and_then(|(run, count)| {
-        let run = run_view(state, run).ok_or(Refusal::RunNotLive)?;
-        Ok(Answer::Retried { run, count })
-    });
-    reply(effects, token, answer.unwrap_or_else(Answer::Refused));
-}
-
-/// Tries everything of a run again that did not succeed.
-fn retry_run(state: &mut State, effects: &mut Effects, id: RunId, force: bool) -> Result<u32, Refusal> {
+) -> Result<u32, Refusal> {
     let Some(run) = state.run(id) else { return Err(Refusal::RunNotLive) };
     let indexes: Vec<TaskIndex> = run.indexes().collect();
     let mut count = 0;
@@ -114,7 +95,12 @@ fn retry_run(state: &mut State, effects: &mut Effects, id: RunId, force: bool) -
 }
 
 /// Tries one task again, and what was skipped because of it.
-fn retry_task(state: &mut State, effects: &mut Effects, key: TaskKey, force: bool) -> Result<u32, Refusal> {
+pub(super) fn retry_task(
+    state: &mut State,
+    effects: &mut Effects,
+    key: TaskKey,
+    force: bool,
+) -> Result<u32, Refusal> {
     let Some(task) = state.task(key) else { return Err(Refusal::RunNotLive) };
     let refused = |hint: String| {
         let run = state.run(key.run).map_or_else(String::new, |run| run.run_ref.to_string());
@@ -143,7 +129,7 @@ fn retry_task(state: &mut State, effects: &mut Effects, key: TaskKey, force: boo
         TaskState::Blocked | TaskState::Queued | TaskState::Verifying | TaskState::Parked => {
             Err(refused("it has yet to run".to_owned()))
         }
-        TaskState::Succeeded => Err(refused("it is done".to_owned())),
+        TaskState::Succeeded => Err(refused("it is done; --from runs it again".to_owned())),
     }
 }
 
@@ -193,7 +179,7 @@ fn reopen(state: &mut State, effects: &mut Effects, id: RunId, again: Vec<TaskIn
     let mut open: Vec<TaskIndex> = again;
     // First all of them leave their ended states, so that one that waits for another is not taken for hopeless.
     for index in &open {
-        reset(state, effects, TaskKey { run: id, index: *index });
+        reset(state, effects, TaskKey { run: id, index: *index }, &BTreeSet::new());
         count += 1;
     }
     while let Some(cause) = open.pop() {
@@ -207,7 +193,7 @@ fn reopen(state: &mut State, effects: &mut Effects, id: RunId, again: Vec<TaskIn
             .filter(|index| dead_dependency(state, TaskKey { run: id, index: *index }).is_none())
             .collect();
         for index in hopeful {
-            reset(state, effects, TaskKey { run: id, index });
+            reset(state, effects, TaskKey { run: id, index }, &BTreeSet::new());
             count += 1;
             open.push(index);
         }
@@ -216,7 +202,7 @@ fn reopen(state: &mut State, effects: &mut Effects, id: RunId, again: Vec<TaskIn
 }
 
 /// A run that had ended goes on.
-fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId) {
+pub(super) fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId) {
     let Some(run) = state.runs.get_mut(&id) else { return };
     if !run.state.is_terminal() {
         return;
@@ -231,10 +217,13 @@ fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId) {
     moves::tell_run(state, effects, id);
 }
 
-/// Gives an ended task its retries back. Attempt numbers and what was spent stay.
-fn reset(state: &mut State, effects: &mut Effects, key: TaskKey) {
+/// Gives an ended task its retries back. Attempt numbers, what was spent and the recorded result stay. What is `again`
+/// to be run does not count as done, whatever its state is yet.
+pub(super) fn reset(state: &mut State, effects: &mut Effects, key: TaskKey, again: &BTreeSet<TaskIndex>) {
     let Some(run) = state.runs.get_mut(&key.run) else { return };
-    let succeeded = |index: &&TaskIndex| run.tasks[index.0 as usize].state == TaskState::Succeeded;
+    let succeeded = |index: &&TaskIndex| {
+        !again.contains(index) && run.tasks[index.0 as usize].state == TaskState::Succeeded
+    };
     let dependencies = run.graph.dependencies(key.index);
     let unmet = dependencies.len() - dependencies.iter().filter(succeeded).count();
     let task = &mut run.tasks[key.index.0 as usize];

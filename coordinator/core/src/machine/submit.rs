@@ -4,8 +4,9 @@ use crate::effect::{Action, Effects, Write};
 use crate::event::{NewTask, Submit};
 use crate::graph::{Graph, GraphError};
 use crate::ids::{RunId, TaskIndex, TaskKey, Token};
+use crate::machine::fitting::impossible_reason;
 use crate::machine::moves::{finish_run_when_done, tell_run};
-use crate::machine::view::{finished_run_view, impossible_reason, run_view};
+use crate::machine::view::{finished_run_view, run_view};
 use crate::query::{Answer, Impossible, Refusal, RunView};
 use crate::register::Request;
 use crate::run::{Run, run_ref};
@@ -52,11 +53,13 @@ fn known(state: &State, submit: &Submit) -> Option<Result<RunView, Refusal>> {
     }
     let request = state.register.requests.get(submit.tenant, &submit.request_id)?;
     let run = run_view(state, request.run).or_else(|| finished_run_view(state, request.run))?;
-    if request.digest == submit.spec_digest {
-        return Some(Ok(run));
-    }
-    let request_id = submit.request_id.to_string();
-    Some(Err(Refusal::RequestIdConflict { request_id, run_ref: run.run_ref.to_string() }))
+    let same = request.retried.is_none() && request.digest == submit.spec_digest;
+    Some(if same { Ok(run) } else { Err(taken(&submit.request_id, &run)) })
+}
+
+/// The refusal of a request id that stands for something else.
+pub(super) fn taken(request_id: &str, run: &RunView) -> Refusal {
+    Refusal::RequestIdConflict { request_id: request_id.to_owned(), run_ref: run.run_ref.to_string() }
 }
 
 /// What only the state can refuse, and the graph.
@@ -142,7 +145,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
     let submitted_by = state.names.intern(&submit.submitted_by);
     let number = state.register.next_number(submit.tenant, name);
     state.register.enter((submit.tenant, name, number), submitted_by, id);
-    let request = Request { run: id, digest: submit.spec_digest, at: now.tick };
+    let request = Request { run: id, digest: submit.spec_digest, at: now.tick, retried: None };
     state.register.requests.note(submit.tenant, &submit.request_id, request);
     let mut counts = TaskCounts::default();
     let mut tasks: Vec<Task> = Vec::with_capacity(submit.tasks.len());

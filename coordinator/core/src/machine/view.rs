@@ -3,11 +3,12 @@
 
 use crate::agents::{EVERYBODY, Link, serves};
 use crate::ids::{AgentKey, RunId, TaskKey, TenantId};
+use crate::machine::fitting::impossible_reason;
 use crate::machine::leases::requeue_at;
 use crate::machine::moves::ended;
 use crate::query::{AgentStateView, AgentView, Impossible, RunView, StatusView, TaskView};
 use crate::run::run_ref;
-use crate::schedule::{Class, ClassKey};
+use crate::schedule::Class;
 use crate::state::{Phase, State, TaskState};
 use crate::time::{Span, Wall};
 use crate::usage::Usage;
@@ -72,40 +73,6 @@ fn impossible_of(state: &State, id: RunId) -> Vec<Impossible> {
     named.take(IMPOSSIBLE_NAMED).collect()
 }
 
-/// Why no known agent, connected or not, could run a task of the class; `None` when one could.
-///
-/// While no agent ever joined, nothing is impossible: the first may join any moment, and it may be the pinned one.
-pub(super) fn impossible_reason(state: &State, key: &ClassKey) -> Option<String> {
-    let fits = |class: &Class| !class.groups.is_empty();
-    if state.schedule.classes.find(key).and_then(|id| state.schedule.classes.get(id)).is_some_and(fits) {
-        return None;
-    }
-    let mine =
-        || state.agents.iter().map(|(_, agent)| agent).filter(|agent| serves(agent.tenant, key.tenant));
-    mine().next()?;
-    if let Some(name) = &key.pinned {
-        let Some(agent) = state.agents.find_for(key.tenant, name) else {
-            return Some(format!("is pinned to agent {name}, which is not known"));
-        };
-        let agent = state.agents.get(agent);
-        let lacks = |wanted: &&Arc<str>| agent.capabilities.binary_search(wanted).is_err();
-        let missing: Vec<&str> = key.requires.iter().filter(lacks).map(|wanted| &**wanted).collect();
-        return (!missing.is_empty())
-            .then(|| format!("needs {}, which agent {name} does not offer", missing.join(" and ")));
-    }
-    if mine().any(|agent| agent.offers(&key.requires)) {
-        return None;
-    }
-    let nobody_offers =
-        |wanted: &&Arc<str>| !mine().any(|agent| agent.capabilities.binary_search(wanted).is_ok());
-    let missing: Vec<&str> = key.requires.iter().filter(nobody_offers).map(|wanted| &**wanted).collect();
-    if missing.is_empty() {
-        let all: Vec<&str> = key.requires.iter().map(|wanted| &**wanted).collect();
-        return Some(format!("needs {}, which no known agent offers together", all.join(" and ")));
-    }
-    Some(format!("needs {}, which no known agent offers", missing.join(" and ")))
-}
-
 /// A task of a live run.
 pub(super) fn task_view(state: &State, key: TaskKey) -> Option<TaskView> {
     let run = state.run(key.run)?;
@@ -162,6 +129,9 @@ pub(super) fn agent_view(state: &State, key: AgentKey) -> AgentView {
         slots: agent.slots,
         slots_used: agent.used(),
         capabilities: agent.capabilities.clone(),
+        labels: agent.orders.labels.clone(),
+        hidden: agent.orders.hidden.clone(),
+        drain: agent.orders.drain.clone(),
         running: named.collect(),
         last_seen: agent.last_seen,
         requeue_in,

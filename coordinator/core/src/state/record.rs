@@ -115,10 +115,33 @@ pub struct RestoredAgent {
     pub name: Arc<str>,
     /// Slots.
     pub slots: u32,
-    /// Capabilities, sorted, `runner=…` included.
+    /// What it said it offers, sorted, `runner=…` included.
     pub capabilities: Vec<Arc<str>>,
     /// Last heard.
     pub last_seen: Wall,
+    /// Capabilities that an operator added.
+    pub labels: Vec<Arc<str>>,
+    /// Keys of its own that an operator hides.
+    pub hidden: Vec<Arc<str>>,
+    /// Why an operator drains it.
+    pub drain: Option<Arc<str>>,
+}
+
+/// A request that is not remembered with a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredRequest {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its id.
+    pub id: Arc<str>,
+    /// The run it was about.
+    pub run: RunId,
+    /// SHA-256 of the request.
+    pub digest: [u8; 32],
+    /// When it was made.
+    pub at: Tick,
+    /// Tasks that it queued again.
+    pub retried: u32,
 }
 
 /// What a run's record says now.
@@ -226,10 +249,16 @@ pub struct AgentRecordView<'a> {
     pub name: &'a Arc<str>,
     /// Slots.
     pub slots: u32,
-    /// Capabilities, sorted, `runner=…` included.
+    /// What it said it offers, sorted, `runner=…` included.
     pub capabilities: &'a [Arc<str>],
     /// Last heard.
     pub last_seen: Wall,
+    /// Capabilities that an operator added, sorted.
+    pub labels: &'a [Arc<str>],
+    /// Keys of its own that an operator hides, sorted.
+    pub hidden: &'a [Arc<str>],
+    /// Why an operator drains it.
+    pub drain: Option<&'a Arc<str>>,
 }
 
 /// What the driver needs of a grant, to read the spec and to write the assignment.

@@ -1,7 +1,7 @@
 //! From records back to the state: what a start hands in, in any order, and the check that it fits together.
 //! Agents come back as not connected, leases as unheard; [`crate::event::Event::Started`] gives them their grace.
 
-use crate::agents::{Agent, Lease};
+use crate::agents::{Agent, Lease, Orders};
 use crate::event::NewTask;
 use crate::graph::Graph;
 use crate::ids::{AgentKey, AttemptNo, EventSeq, RunId, TaskIndex, TaskKey, TenantId};
@@ -10,7 +10,9 @@ use crate::outcome::Outcome;
 use crate::register::{FinishedRun, Request};
 use crate::run::{Run, run_ref};
 use crate::schedule::{self, ClassKey};
-use crate::state::record::{RestoreError, RestoredAgent, RestoredRun, RestoredTask, TaskProgress};
+use crate::state::record::{
+    RestoreError, RestoredAgent, RestoredRequest, RestoredRun, RestoredTask, TaskProgress,
+};
 use crate::state::{RunState, State, TaskCounts, TaskState};
 use crate::task::{History, Place, Task};
 use crate::time::{Now, Tick, Wall};
@@ -31,11 +33,20 @@ impl State {
         let key = known.unwrap_or_else(|| self.agents.add(Agent::new(restored.tenant, restored.name)));
         let agent = self.agents.get_mut(key);
         agent.slots = restored.slots;
-        agent.capabilities = restored.capabilities;
-        agent.capabilities.sort_unstable();
-        agent.capabilities.dedup();
+        agent.own = restored.capabilities;
+        agent.own.sort_unstable();
+        agent.own.dedup();
+        agent.orders = Orders::restored(restored.labels, restored.hidden, restored.drain);
+        agent.capabilities = agent.orders.effective(&agent.own);
         agent.last_seen = restored.last_seen;
         self.schedule.place(key, &mut self.agents);
+    }
+
+    /// Restores a request that is not remembered with a run.
+    pub fn restore_request(&mut self, restored: &RestoredRequest) {
+        let RestoredRequest { run, digest, at, retried, .. } = *restored;
+        let request = Request { run, digest, at, retried: Some(retried) };
+        self.register.requests.note(restored.tenant, &restored.id, request);
     }
 
     /// Restores a run. A terminal run without tasks becomes known for retention, request ids and
@@ -96,7 +107,8 @@ impl State {
         if let Some(first) = self.register.enter(number, submitted_by, id) {
             return Err(RestoreError::NumberTwice { first, second: id });
         }
-        let request = Request { run: id, digest: restored.spec_digest, at: restored.created.tick };
+        let request =
+            Request { run: id, digest: restored.spec_digest, at: restored.created.tick, retried: None };
         self.register.requests.note(restored.tenant, &restored.request_id, request);
         if restored.state.is_terminal() {
             let at = restored.finished.unwrap_or(restored.created).tick;

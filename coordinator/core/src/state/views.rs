@@ -1,7 +1,7 @@
 //! The state as its records: what the driver reads when it encodes a write or an assignment.
 
-use crate::ids::{AgentKey, AttemptKey, RunId, TaskKey};
-use crate::state::record::{AgentRecordView, GrantView, RunRecordView, TaskRecordView};
+use crate::ids::{AgentKey, AttemptKey, RunId, TaskKey, TenantId};
+use crate::state::record::{AgentRecordView, GrantView, RestoredRequest, RunRecordView, TaskRecordView};
 use crate::state::{State, TaskState};
 use std::sync::Arc;
 
@@ -67,8 +67,25 @@ impl State {
             tenant: agent.tenant,
             name: &agent.name,
             slots: agent.slots,
-            capabilities: &agent.capabilities,
+            capabilities: &agent.own,
             last_seen: agent.last_seen,
+            labels: &agent.orders.labels,
+            hidden: &agent.orders.hidden,
+            drain: agent.orders.drain.as_ref(),
+        })
+    }
+
+    /// What the record of a request says; `None` when it is not remembered, or remembered with its run.
+    #[must_use]
+    pub fn request_record(&self, tenant: TenantId, id: &Arc<str>) -> Option<RestoredRequest> {
+        let request = self.register.requests.get(tenant, id)?;
+        Some(RestoredRequest {
+            tenant,
+            id: Arc::clone(id),
+            run: request.run,
+            digest: request.digest,
+            at: request.at,
+            retried: request.retried?,
         })
     }
 

@@ -4,8 +4,9 @@ use orch_core::effect::{Action, Change, Effects, ReportResult};
 use orch_core::event::Event;
 use orch_core::ids::{AttemptKey, EventSeq, SessionId, TaskKey};
 use orch_core::outcome::Outcome;
+use orch_core::query::Answer;
 use orch_core::state::{State, TaskState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Facts so far.
 #[derive(Debug, Default)]
@@ -17,12 +18,18 @@ pub struct History {
     told: BTreeMap<TaskKey, TaskState>,
     /// Digests of recorded reports.
     recorded: BTreeMap<AttemptKey, [u8; 32]>,
-    /// The attempt that succeeded.
+    /// The attempt that succeeded, since somebody had the task run again.
     succeeded: BTreeMap<TaskKey, AttemptKey>,
+    /// Agents that operators drain.
+    drained: BTreeSet<String>,
 }
 
 impl History {
     pub fn check(&mut self, state: &State, event: &Event, effects: &Effects) {
+        let obeyed = |action: &Action| matches!(action, Action::Reply { answer, .. } if matches!(**answer, Answer::Agent(_)));
+        if effects.actions.iter().any(obeyed) {
+            self.note_orders(event);
+        }
         for notice in &effects.notices {
             self.seq.0 += 1;
             assert_eq!(notice.seq, self.seq, "notices are numbered without a gap");
@@ -43,13 +50,23 @@ impl History {
         }
     }
 
+    fn note_orders(&mut self, event: &Event) {
+        if let Event::DrainRequested { agent, .. } = event {
+            self.drained.insert(agent.to_string());
+        } else if let Event::ResumeRequested { agent, .. } = event {
+            self.drained.remove(&**agent);
+        }
+    }
+
     fn check_change(&mut self, event: &Event, task: TaskKey, to: TaskState) {
         if let Some(from) = self.told.insert(task, to)
             && from.is_terminal()
         {
             assert!(matches!(event, Event::RetryRequested { .. }), "{task} left {from} by {event:?}");
             assert!(matches!(to, TaskState::Queued | TaskState::Blocked), "{task}: {from} -> {to}");
-            assert_ne!(from, TaskState::Succeeded, "{task} left success");
+            let Event::RetryRequested { from: back, .. } = event else { return };
+            assert!(from != TaskState::Succeeded || back.is_some(), "{task} left success");
+            self.succeeded.remove(&task);
         }
     }
 
@@ -59,6 +76,8 @@ impl History {
         let (latest, _) = self.granted.get(&attempt.task).copied().unwrap_or((0, session));
         let again = latest == attempt.attempt.0;
         assert!(attempt.attempt.0 > latest || again, "{attempt} after attempt {latest}");
+        let agent = grant.map(|grant| grant.agent.to_string()).unwrap_or_default();
+        assert!(again || !self.drained.contains(&agent), "{attempt} is granted to {agent}, which is drained");
         if again {
             let task = state.task_record(attempt.task).expect("a task");
             assert_eq!(task.state, TaskState::Leased, "{attempt} is sent again and was accepted");

@@ -68,10 +68,18 @@ pub enum Op {
         run: u8,
         task: Option<u8>,
     },
+    /// Request ids from 4 on are none. `from` goes back to a task.
     Retry {
         run: u8,
         task: Option<u8>,
         force: bool,
+        from: bool,
+        request: u8,
+    },
+    /// An operator drains, resumes or labels an agent that may not be known.
+    Order {
+        agent: u8,
+        kind: u8,
     },
     Explain {
         run: u8,
@@ -124,6 +132,9 @@ const KINDS: [(&str, Option<&str>, u32); 6] = [
 /// What agents may offer.
 pub const OFFERS: [&str; 4] =
     ["gpu=yes runner=claude runner=noop", "runner=claude runner=noop", "gpu=yes", "disk=big runner=noop"];
+
+/// What operators may say of labels, in the words of the support.
+pub const LABELS: [&str; 6] = ["gpu=yes", "gpu", "!", "gpu=no", "disk=big gpu", "! gpu=yes"];
 
 impl Shape {
     pub fn task(&self, index: usize) -> NewTask {
@@ -200,7 +211,10 @@ fn clients() -> impl Strategy<Value = Op> {
         6 => prop_oneof![3 => 0..6_000u32, 2 => 0..40_000u32, 1 => 0..1_500_000u32]
             .prop_map(|millis| Op::Pass { millis }),
         2 => (pick(), task()).prop_map(|(run, task)| Op::Cancel { run, task }),
-        3 => (pick(), task(), any::<bool>()).prop_map(|(run, task, force)| Op::Retry { run, task, force }),
+        5 => (pick(), task(), any::<bool>(), any::<bool>(), 0..8u8).prop_map(
+            |(run, task, force, from, request)| Op::Retry { run, task, force, from, request }
+        ),
+        3 => (0..4u8, any::<u8>()).prop_map(|(agent, kind)| Op::Order { agent, kind }),
         1 => (pick(), 0..5u8).prop_map(|(run, task)| Op::Explain { run, task }),
     ]
 }

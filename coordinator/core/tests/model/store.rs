@@ -4,7 +4,7 @@ use orch_core::Config;
 use orch_core::effect::Write;
 use orch_core::event::NewTask;
 use orch_core::ids::{EventSeq, RunId, TaskIndex, TaskKey, TenantId};
-use orch_core::state::{RestoredAgent, RestoredRun, RestoredTask, State, TaskProgress};
+use orch_core::state::{RestoredAgent, RestoredRequest, RestoredRun, RestoredTask, State, TaskProgress};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ pub struct Store {
     runs: BTreeMap<RunId, RestoredRun>,
     names: BTreeMap<(TenantId, Arc<str>), u64>,
     agents: BTreeMap<(TenantId, Arc<str>), RestoredAgent>,
+    requests: BTreeMap<(TenantId, Arc<str>), RestoredRequest>,
     seq: EventSeq,
     last_run: RunId,
 }
@@ -53,8 +54,18 @@ impl Store {
                         slots: agent.slots,
                         capabilities: agent.capabilities.to_vec(),
                         last_seen: agent.last_seen,
+                        labels: agent.labels.to_vec(),
+                        hidden: agent.hidden.to_vec(),
+                        drain: agent.drain.cloned(),
                     };
                     self.agents.insert((agent.tenant, agent.name.clone()), record);
+                }
+                Write::Request { tenant, id } => {
+                    let request = state.request_record(*tenant, id).expect("a remembered request");
+                    self.requests.insert((*tenant, id.clone()), request);
+                }
+                Write::ForgetRequest { tenant, id } => {
+                    self.requests.remove(&(*tenant, id.clone())).expect("a stored request");
                 }
             }
         }
@@ -77,6 +88,9 @@ impl Store {
                 run.tasks.clear();
             }
             state.restore_run(run);
+        }
+        for request in self.requests.values() {
+            state.restore_request(request);
         }
         state.restore_seq(self.seq);
         state.restore_last_run(self.last_run);

@@ -2,17 +2,19 @@
 
 use crate::fleet::{Agent, Stage, stream};
 use crate::history::History;
-use crate::ops::{Lost, OFFERS, Op};
+use crate::ops::{LABELS, Lost, OFFERS, Op};
 use crate::store::Store;
-use crate::support::{ONE, report, rules};
+use crate::support::{ONE, labelling, report, rules};
 use orch_core::effect::{Action, Effects};
 use orch_core::event::{AgentHello, Event, HeldAttempt, NewTask, RunTarget, Submit, Target};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, TaskIndex, TaskKey, Token};
 use orch_core::outcome::Outcome;
-use orch_core::query::Query;
+use orch_core::query::{Answer, Query};
 use orch_core::state::{State, TaskState};
 use orch_core::time::{Now, Span, Tick, Wall};
 use orch_core::{Config, apply, check_invariants, next_deadline, state_hash};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub struct World {
     state: State,
@@ -28,6 +30,17 @@ pub struct World {
     epoch: u64,
     sessions: u64,
     tokens: u64,
+    answers: BTreeMap<Token, Answer>,
+    /// Retries that were answered, by request id.
+    requests: BTreeMap<String, Known>,
+}
+
+/// The answer to a retry.
+struct Known {
+    run: RunId,
+    digest: [u8; 32],
+    count: u32,
+    at: Tick,
 }
 
 /// The product's deadlines, the long ones cut so that a world heals in a few simulated minutes.
@@ -59,6 +72,8 @@ impl World {
             epoch: 0,
             sessions: 0,
             tokens: 0,
+            answers: BTreeMap::new(),
+            requests: BTreeMap::new(),
         };
         world.start();
         world
@@ -83,6 +98,9 @@ impl World {
 
     fn deliver(&mut self, effects: &Effects) {
         for action in &effects.actions {
+            if let Action::Reply { token, answer } = action {
+                self.answers.insert(*token, (**answer).clone());
+            }
             if let Action::Grant { attempt, .. } = action {
                 self.granted.push(*attempt);
             }
@@ -153,11 +171,8 @@ impl World {
                 let token = self.token();
                 self.apply(Event::CancelRequested { token, target, reason: "changed my mind".into() });
             }
-            Op::Retry { run, task, force } => {
-                let target = self.target(run, task);
-                let token = self.token();
-                self.apply(Event::RetryRequested { token, target, force });
-            }
+            Op::Retry { run, task, force, from, request } => self.retry(run, task, force, from, request),
+            Op::Order { agent, kind } => self.order(agent, kind),
             Op::Explain { run, task } => self.ask(run, task),
             Op::Restart { live } => self.restart(live),
             Op::Recall { run } => self.recall(run),
@@ -177,6 +192,40 @@ impl World {
             run: RunTarget::Ref { name: "adhoc".into(), number },
             task: task.map(|task| format!("t{task}").into()),
         }
+    }
+
+    /// A request that was answered is answered again the same, does nothing, and is no other request.
+    fn retry(&mut self, run: u8, task: Option<u8>, force: bool, from: bool, request: u8) {
+        let mut target = self.target(run, task);
+        let from = if from { target.task.take() } else { None };
+        let request_id = if request < 4 { format!("again-{}", request / 2) } else { String::new() };
+        let digest = [request % 2; 32];
+        let token = self.token();
+        let (request_id, id) = (request_id.as_str().into(), request_id);
+        let before = self.store.tasks(&self.state);
+        self.apply(Event::RetryRequested { token, target, force, from, request_id, digest });
+        let Some(Answer::Retried { run, count, existing }) = self.answers.remove(&token) else { return };
+        let known = self.requests.get(&id).filter(|known| known.at + config().keep_requests > self.now.tick);
+        if let Some(known) = known.filter(|known| self.store.run(known.run).is_some()) {
+            assert!(existing, "{id} was answered before");
+            assert_eq!((known.run, known.digest, known.count), (run.id, digest, count));
+            assert_eq!(before, self.store.tasks(&self.state), "a repetition changed something");
+        } else if !id.is_empty() && !existing {
+            self.requests.insert(id, Known { run: run.id, digest, count, at: self.now.tick });
+        }
+    }
+
+    fn order(&mut self, agent: u8, kind: u8) {
+        let name = format!("agent-{agent}").into();
+        let token = self.token();
+        self.apply(match kind % 4 {
+            0 => Event::DrainRequested { token, tenant: ONE, agent: name, reason: "drained by me".into() },
+            1 => Event::ResumeRequested { token, tenant: ONE, agent: name },
+            _ => {
+                let change = labelling(LABELS[usize::from(kind / 4) % LABELS.len()]);
+                Event::LabelRequested { token, tenant: ONE, agent: name, change }
+            }
+        });
     }
 
     fn submit(&mut self, tasks: Vec<NewTask>, request: u8) {
@@ -327,6 +376,7 @@ impl World {
             tasks,
             Query::Status,
             Query::Agents { after: None, limit: 9 },
+            Query::Agent("agent-1".into()),
             Query::Runs { below: None, limit: 9, states: Vec::new(), name: None },
         ];
         // The state knows the latest moment; the first question may bring a new one.
@@ -372,6 +422,11 @@ impl World {
             self.fleet[agent].slots = 3;
             self.fleet[agent].capabilities = "disk=big gpu=yes runner=claude runner=noop".to_owned();
             self.join(agent);
+            let name: Arc<str> = format!("agent-{agent}").into();
+            let (resume, label) = (self.token(), self.token());
+            self.apply(Event::ResumeRequested { token: resume, tenant: ONE, agent: name.clone() });
+            let change = labelling("!");
+            self.apply(Event::LabelRequested { token: label, tenant: ONE, agent: name, change });
         }
         for _ in 0..200 {
             for agent in 0..self.fleet.len() {

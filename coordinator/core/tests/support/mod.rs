@@ -13,7 +13,7 @@ pub use spec::{inventory, reload, tasks};
 
 use orch_core::config::Config;
 use orch_core::effect::{Action, Change, CloseReason, Effects, ReportResult, StopReason, Verdict, Write};
-use orch_core::event::{AgentHello, Event, HeldAttempt, Report, RunTarget, Submit, Target};
+use orch_core::event::{AgentHello, Event, HeldAttempt, Labelling, Report, RunTarget, Submit, Target};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, TaskIndex, TaskKey, TenantId, Token};
 use orch_core::outcome::{Outcome, OutcomeRule, OutcomeRules};
 use orch_core::query::{AgentView, Answer, Query, Reason, Refusal, RunView, StatusView, TaskView};
@@ -360,7 +360,41 @@ impl Env {
 
     pub fn retry(&mut self, target: &str, force: bool) -> Answer {
         let target = target_of(target);
-        self.answer(|token| Event::RetryRequested { token, target, force })
+        self.retry_as(target, force, None, "", [0; 32])
+    }
+
+    /// Has a run go back to a task.
+    pub fn retry_from(&mut self, run: &str, from: &str) -> Answer {
+        self.retry_as(target_of(run), false, Some(from), "", [0; 32])
+    }
+
+    pub fn retry_as(
+        &mut self,
+        target: Target,
+        force: bool,
+        from: Option<&str>,
+        request_id: &str,
+        digest: [u8; 32],
+    ) -> Answer {
+        let (from, request_id) = (from.map(Arc::from), Arc::from(request_id));
+        self.answer(|token| Event::RetryRequested { token, target, force, from, request_id, digest })
+    }
+
+    pub fn drain(&mut self, agent: &str, reason: &str) -> Answer {
+        let (agent, reason) = (agent.into(), reason.into());
+        self.answer(|token| Event::DrainRequested { token, tenant: ONE, agent, reason })
+    }
+
+    pub fn resume(&mut self, agent: &str) -> Answer {
+        let agent = agent.into();
+        self.answer(|token| Event::ResumeRequested { token, tenant: ONE, agent })
+    }
+
+    /// Words with `=` are set, others are keys to remove, `!` restores.
+    pub fn label(&mut self, agent: &str, words: &str) -> Answer {
+        let change = labelling(words);
+        let agent = agent.into();
+        self.answer(|token| Event::LabelRequested { token, tenant: ONE, agent, change })
     }
 
     pub fn task(&mut self, target: &str) -> TaskView {
@@ -479,6 +513,19 @@ fn change(change: &Change) -> String {
         }
         Change::Agent { agent, state } => format!("{agent} {state:?}").to_lowercase(),
     }
+}
+
+/// See [`Env::label`].
+pub fn labelling(words: &str) -> Labelling {
+    let mut change = Labelling::default();
+    for word in words.split_whitespace() {
+        match word {
+            "!" => change.restore = true,
+            label if label.contains('=') => change.set.push(label.into()),
+            key => change.remove.push(key.into()),
+        }
+    }
+    change
 }
 
 pub fn number(run: &RunView) -> u64 {

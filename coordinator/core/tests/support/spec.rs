@@ -76,6 +76,9 @@ pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
             slots: agent.slots,
             capabilities: agent.capabilities.to_vec(),
             last_seen: agent.last_seen,
+            labels: agent.labels.to_vec(),
+            hidden: agent.hidden.to_vec(),
+            drain: agent.drain.cloned(),
         });
     }
     for (id, specs) in specs {

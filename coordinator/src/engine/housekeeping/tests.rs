@@ -1,10 +1,11 @@
 //! What goes when its time has come, and what does not.
 
 use super::*;
-use crate::blobs::{BlobError, Blobs as _, SWEEP_MIN_AGE};
+use crate::blobs::{BlobError, BlobLocation, Blobs as _, Digest, SWEEP_MIN_AGE};
 use crate::engine::tests::support::{Bench, TENANT, commands, eventually, noops};
 use crate::events::WatchError;
 use crate::store::Tenant;
+use crate::submission::{CheckedContext, CheckedRun, CheckedRunner, CheckedWorkerTask, PinnedWorker};
 use orch_core::ids::{TaskIndex, TaskKey};
 use tokio::task::JoinSet;
 
@@ -47,6 +48,34 @@ async fn figures_follow_the_state_and_the_keeper_ends_with_the_engine() {
     keeper.join_next().await.unwrap().unwrap();
 }
 
+/// A run for a worker, with a context file.
+fn run_with_context() -> (CheckedRun, CheckedContext) {
+    let file = orch_proto::v1::ContextFile { name: "terms.md".into(), text: "Say it so.".into() };
+    let context = CheckedContext::check(vec![file]).unwrap().unwrap();
+    let worker = PinnedWorker {
+        name: "anga".into(),
+        definition: Arc::from(&b"definition"[..]),
+        digest: Digest::of(b"definition").0,
+        model: "opus".into(),
+        max_turns: 0,
+        budget_micro_usd: None,
+        timeout_ms: None,
+        requires: std::collections::BTreeSet::new(),
+        on_loss: orch_proto::v1::OnLoss::Fast,
+    };
+    let mut run = noops(1);
+    run.context = Some(context.clone());
+    run.tasks[0].runner = CheckedRunner::Worker(Box::new(CheckedWorkerTask {
+        worker: Arc::new(worker),
+        prompt: "go".into(),
+        model: "opus".into(),
+        output_schema: String::new(),
+        budget_micro_usd: None,
+        max_turns: 0,
+    }));
+    (run, context)
+}
+
 #[tokio::test]
 async fn only_blobs_that_no_record_names_are_removed() {
     let bench = Bench::start().await;
@@ -56,6 +85,8 @@ async fn only_blobs_that_no_record_names_are_removed() {
         kept.push(run);
     }
     let blobs = Arc::clone(&bench.blobs.blobs);
+    let (with_context, context) = run_with_context();
+    bench.submit(with_context, "").await;
     let orphan = blobs.put(Tenant::DEFAULT, b"nobody names me").unwrap();
     let store: Arc<dyn crate::store::Store> = bench.store.clone();
     let pool = crate::engine::pool::BlockingPool::default();
@@ -67,6 +98,8 @@ async fn only_blobs_that_no_record_names_are_removed() {
     assert_eq!(old.files, 1);
     let gone = blobs.read(Tenant::DEFAULT, &orphan.location, 100);
     assert!(matches!(gone, Err(BlobError::NotFound { .. })));
+    let kept_context = blobs.read(Tenant::DEFAULT, &BlobLocation::Blob(Digest(context.digest)), 1 << 20);
+    assert_eq!(kept_context.unwrap(), context.text.as_bytes());
 
     let bench = bench.crash_and_restart(0).await;
     for run in kept {

@@ -141,9 +141,15 @@ impl Loader {
                 self.counts.agents += 1;
                 Ok(())
             }
-            Entity::Worker { .. } | Entity::Request { .. } | Entity::Audit { .. } | Entity::StoreOwned => {
+            Entity::Request { tenant, .. } => {
+                let stored: record::RequestRecord = decoded("request", 0, payload)?;
+                self.passed(stored.tick);
+                let request =
+                    decode::request(TenantId(tenant.get()), &stored).map_err(field(stored.run_id))?;
+                self.state.restore_request(&request);
                 Ok(())
             }
+            Entity::Worker { .. } | Entity::Audit { .. } | Entity::StoreOwned => Ok(()),
         }
     }
 

@@ -209,7 +209,14 @@ async fn a_run_that_left_the_state_can_be_tried_again() {
     bench.handle.apply(Event::RunRecalled(Box::new(restored))).await.unwrap();
     let retry = {
         let target = target(&run.run_ref, None);
-        move |token| Event::RetryRequested { token, target, force: false }
+        move |token| Event::RetryRequested {
+            token,
+            target,
+            force: false,
+            from: None,
+            request_id: "".into(),
+            digest: [0; 32],
+        }
     };
     let answer = bench.handle.request(retry).await.unwrap();
     assert!(matches!(answer, Answer::Retried { count: 3, .. }), "{answer:?}");

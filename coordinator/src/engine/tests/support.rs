@@ -409,7 +409,8 @@ pub(crate) fn noops(count: u32) -> CheckedRun {
         agent: None,
         runner: CheckedRunner::Noop,
     };
-    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks: (0..count).map(task).collect() }
+    let tasks = (0..count).map(task).collect();
+    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks, context: None }
 }
 
 /// Tasks whose commands are `bytes` long, each depending on the one before.

@@ -4,7 +4,7 @@ use super::*;
 use crate::blobs::FileBlobs;
 use crate::clock::ManualClock;
 use crate::payloads::open_page;
-use crate::submission::CheckedWorkerTask;
+use crate::submission::{CheckedWorkerTask, PinnedWorker};
 use orch_core::time::Wall;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +94,7 @@ fn prompt(worker: &Arc<PinnedWorker>, prompt: String) -> CheckedRunner {
 }
 
 fn run(tasks: Vec<CheckedTask>) -> CheckedRun {
-    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks }
+    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks, context: None }
 }
 
 fn prompts(count: usize, bytes: usize) -> CheckedRun {
@@ -153,6 +153,47 @@ async fn a_definition_is_stored_once_and_looked_after_now_and_then() {
     assert_eq!(reference(&bench.prepare(prompts(1, 1)).await.1), first);
     let definition = bulk::read(&*bench.blobs, Tenant::DEFAULT, &first, 100).unwrap();
     assert_eq!(definition, b"anga");
+}
+
+fn with_context(mut run: CheckedRun, text: &str) -> CheckedRun {
+    let file = v1::ContextFile { name: "terms.md".into(), text: text.into() };
+    run.context = CheckedContext::check(vec![file]).unwrap();
+    run
+}
+
+#[tokio::test]
+async fn context_files_of_a_run_are_stored_once_and_every_worker_task_names_them() {
+    let bench = Bench::new();
+    let bytes = |payload: &SubmitPayload| match &payload.records {
+        SpecRecords::Inside(page) => page.len(),
+        SpecRecords::Pages(pages) => pages.iter().map(|page| page.len()).sum(),
+    };
+    let text = "x".repeat(200 << 10);
+    let plain = bytes(&bench.prepare(prompts(1_000, 1)).await.1);
+    let before = bench.blobs.syncs();
+    let (_, payload) = bench.prepare(with_context(prompts(1_000, 1), &text)).await;
+    assert_eq!(bench.blobs.syncs() - before, 1);
+    let more = bytes(&payload) - plain;
+    assert!(more < 34 * 140, "{more} bytes for 34 pages of 1,000 tasks");
+    let specs = bench.read_back(&payload);
+    let named = |spec: &StoredSpec| match &spec.runner {
+        Some(record::stored_spec::Runner::Worker(task)) => match task.context_files.clone()?.body? {
+            v1::text::Body::Blob(blob) => Some(blob),
+            v1::text::Body::Inline(_) => None,
+        },
+        _ => None,
+    };
+    let blob = named(&specs[0]).unwrap();
+    assert!(specs.iter().all(|spec| named(spec).as_ref() == Some(&blob)));
+    let stored = bulk::read(&*bench.blobs, Tenant::DEFAULT, &blob, 1 << 20).unwrap();
+    assert!(stored.starts_with(b"\n# Context files of this run\n\n## terms.md\n\nxxx"));
+    let (_, again) = bench.prepare(with_context(prompts(3, 1), &text)).await;
+    assert_eq!(named(&bench.read_back(&again)[2]), Some(blob.clone()));
+    assert_eq!(bench.blobs.syncs() - before, 1, "the same files of another run are there already");
+    let dispatched = payload.pages[0].spec(0).unwrap();
+    assert_eq!(named(&dispatched), Some(blob));
+    let (_, none) = bench.prepare(with_context(run(vec![task(0, CheckedRunner::Noop)]), &text)).await;
+    assert_eq!(named(&bench.read_back(&none)[0]), None, "nothing runs there that could read them");
 }
 
 #[tokio::test]

@@ -144,12 +144,17 @@ fn the_worst_run_task_and_agent_fit_their_values() {
     assert!(worst.texts().lone_page_bytes() > 400, "a page that rests in a file needs less");
     let result = filler(MAX_RESULT_BYTES);
     let capabilities: Vec<Arc<str>> = (0..256).map(|n| Arc::from(format!("{n:0>320}"))).collect();
+    let labels: Vec<Arc<str>> = (0..1_024 / 16).map(|n| Arc::from(format!("key-{n:0>6}=yes12"))).collect();
+    let drain: Arc<str> = "w".repeat(1_200).into();
     let fleet = AgentRecordView {
         tenant: TenantId(1),
         name: &worst.name,
         slots: u32::MAX,
         capabilities: &capabilities,
         last_seen: Wall(i64::MAX),
+        labels: &labels,
+        hidden: &[],
+        drain: Some(&drain),
     };
     for draft in [
         run(&worst.run(2)),

@@ -69,7 +69,7 @@ impl SessionReader {
         for item in items {
             // An item this version does not know is a newer agent's; it is passed over.
             let Some(item) = item.item else { continue };
-            events.push(self.event(item).await?);
+            events.extend(self.event(item).await?);
         }
         if events.is_empty() {
             return Ok(());
@@ -80,29 +80,30 @@ impl SessionReader {
         })
     }
 
-    async fn event(&self, item: v1::agent_item::Item) -> Result<Event, Status> {
+    /// What the core is told of an item; nothing of what decides nothing.
+    async fn event(&self, item: v1::agent_item::Item) -> Result<Option<Event>, Status> {
         use v1::agent_item::Item;
         let session = self.session;
         match item {
             Item::Hello(_) => Err(violation("a second Hello on one stream")),
-            Item::Heartbeat(heartbeat) => Ok(self.heartbeat(heartbeat)),
+            Item::Heartbeat(heartbeat) => Ok(Some(self.heartbeat(heartbeat))),
             Item::Accepted(accepted) => {
-                Ok(Event::AttemptAccepted { session, attempt: named(accepted.attempt.as_ref())? })
+                Ok(Some(Event::AttemptAccepted { session, attempt: named(accepted.attempt.as_ref())? }))
             }
             Item::Rejected(rejected) => {
                 let attempt = named(rejected.attempt.as_ref())?;
-                Ok(Event::AttemptRejected {
-                    session,
-                    attempt,
-                    reason: Arc::from(printable(&rejected.reason)),
-                })
+                let reason = Arc::from(printable(&rejected.reason));
+                Ok(Some(Event::AttemptRejected { session, attempt, reason }))
             }
             Item::Report(report) => {
                 let report = self.reports.take(self.tenant, report).await?;
-                Ok(Event::AttemptReported { session, report: Box::new(report) })
+                Ok(Some(Event::AttemptReported { session, report: Box::new(report) }))
             }
-            Item::Draining(v1::Draining {}) => Ok(Event::AgentDraining { session }),
-            Item::Facts(_) => Err(violation("facts are not known yet")),
+            Item::Draining(v1::Draining {}) => Ok(Some(Event::AgentDraining { session })),
+            Item::Facts(facts) => {
+                self.registry.learnt(&self.agent, &facts);
+                Ok(None)
+            }
         }
     }
 

@@ -1,14 +1,19 @@
 //! Knows which parts of the environment the stand-in looks at, read once at the start. Refuses to keep
 //! a credential: only whether there is one, and where it was.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// Pause between events when `ORCH_STANDIN_DELAY_MS` does not say: a demo looks alive and takes seconds.
 const DEFAULT_DELAY: Duration = Duration::from_millis(150);
 /// Retries of the observed CLI, and the most it allows.
 const DEFAULT_RETRIES: u64 = 10;
 const MOST_RETRIES: u64 = 15;
+
+/// The login file in the configuration directory.
+const LOGIN_FILE: &str = ".credentials.json";
 
 /// The environment as far as it matters.
 #[derive(Debug, Clone)]
@@ -50,6 +55,13 @@ pub(super) enum Credential {
     LoginFile,
 }
 
+/// The login in a file, if it is one: garbage and a file without an access token are none, as observed.
+fn login_in(file: &Path) -> Option<Value> {
+    let login: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    let login = login.get("claudeAiOauth")?.clone();
+    login.get("accessToken")?.as_str().is_some_and(|token| !token.is_empty()).then_some(login)
+}
+
 impl Environment {
     /// Reads the process's environment.
     pub(super) fn read() -> Self {
@@ -58,13 +70,13 @@ impl Environment {
         let on = |name: &str| set(name).is_some_and(|value| value != "0");
         let home = set("HOME").map(|home| PathBuf::from(home).join(".claude"));
         let config_dir = set("CLAUDE_CONFIG_DIR").map(PathBuf::from).or(home);
-        let login = || config_dir.as_ref().is_some_and(|dir| dir.join(".credentials.json").is_file());
+        let login = || login_in(&config_dir.as_ref()?.join(LOGIN_FILE));
         let credential = if set("ANTHROPIC_API_KEY").is_some() {
             Some(Credential::ApiKey)
         } else if set("ANTHROPIC_AUTH_TOKEN").is_some() || set("CLAUDE_CODE_OAUTH_TOKEN").is_some() {
             Some(Credential::Token)
         } else {
-            login().then_some(Credential::LoginFile)
+            login().map(|_| Credential::LoginFile)
         };
         let mut names: Vec<String> =
             std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
@@ -83,6 +95,16 @@ impl Environment {
             bash_timeout: Duration::from_millis(number("BASH_DEFAULT_TIMEOUT_MS").unwrap_or(120_000)),
             names,
         }
+    }
+
+    /// The login file.
+    pub(super) fn login_file(&self) -> Option<PathBuf> {
+        Some(self.config_dir.as_ref()?.join(LOGIN_FILE))
+    }
+
+    /// The subscription that the login file names.
+    pub(super) fn subscription(&self) -> Option<String> {
+        Some(login_in(&self.login_file()?)?.get("subscriptionType")?.as_str()?.to_owned())
     }
 
     /// `apiKeySource` of the init event: `none` for everything but an API key, as observed.

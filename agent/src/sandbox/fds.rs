@@ -1,0 +1,76 @@
+//! Handing open files through a foreign program: descriptors that stay open over its `execve`, addressed by number on
+//! the other side. Knows no meaning of any file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::path::PathBuf;
+
+/// A copy of a descriptor that stays open for whatever program this process becomes.
+///
+/// # Errors
+/// When the process has too many open files.
+pub fn keep(fd: impl AsFd) -> io::Result<RawFd> {
+    Ok(rustix::io::dup(fd)?.into_raw_fd())
+}
+
+/// Where an open descriptor of this process can be opened again.
+#[must_use]
+pub fn path(fd: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{fd}"))
+}
+
+/// Opens the pipe or device behind a kept descriptor for writing, or else for reading, as a file that no child
+/// inherits, and closes the kept one.
+///
+/// # Errors
+/// When there is no such descriptor.
+pub fn take(fd: RawFd, write: bool) -> io::Result<File> {
+    let file = OpenOptions::new().read(!write).write(write).open(path(fd))?;
+    close(fd)?;
+    Ok(file)
+}
+
+/// Closes a kept descriptor.
+///
+/// # Errors
+/// When there is no such descriptor.
+pub fn close(fd: RawFd) -> io::Result<()> {
+    nix::unistd::close(fd).map_err(io::Error::from)
+}
+
+/// Closes everything but standard input, output and error: whatever was open where this program was started must not
+/// be passed on to a task. For the very beginning of a program that has opened nothing itself.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn close_inherited() -> io::Result<()> {
+    let names: Vec<_> =
+        std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
+    for fd in numbers.filter(|fd| *fd > 2) {
+        // That of the listing itself is closed already.
+        let _ = close(fd);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_kept_pipe_is_taken_over_and_closed() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let kept = keep(&writer).unwrap();
+        drop(writer);
+        let mut again = take(kept, true).unwrap();
+        again.write_all(b"hello").unwrap();
+        drop(again);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "hello", "the pipe ended, so nothing held it open");
+    }
+}

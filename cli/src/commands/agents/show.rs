@@ -1,0 +1,193 @@
+//! `agents show`: one host in one screen.
+
+use std::fmt::Write as _;
+
+use orch_proto::v1::{Agent, Pool, PoolHealth};
+
+use super::fetch;
+use crate::args::fleet::ShowAgentArgs;
+use crate::args::parse::word;
+use crate::commands::shown;
+use crate::exit;
+use crate::failure::Outcome;
+use crate::output::Out;
+use crate::output::figures::{bytes, moment};
+use crate::output::safe::one_line;
+use crate::output::table::{Cell, Column, Table};
+use crate::output::view::fleet::AgentView;
+use crate::output::words::{BAD, BOLD, DIM, GOOD, WARN, agent_look};
+use crate::session::Session;
+
+/// Longest text told.
+const TOLD: usize = 500;
+/// Tasks named one by one.
+const TASKS: usize = 20;
+
+/// `orchctl agents show`.
+pub(super) async fn run(session: &Session, args: &ShowAgentArgs) -> Outcome {
+    let out = &session.out;
+    let agent = fetch(&session.client()?, &args.name).await?;
+    shown::one(out, &AgentView::from(&agent), &agent.name, || {
+        out.data(&text(out, &agent))?;
+        if let Some(help) = help(&agent) {
+            out.hint(&format!("help: {help}"));
+        }
+        Ok(())
+    })?;
+    Ok(exit::DONE)
+}
+
+/// The screen.
+fn text(out: &Out, agent: &Agent) -> String {
+    let (state, style) = agent_look(agent.state());
+    let seen = match moment(agent.last_seen) {
+        Some(at) => format!("{}{}", out.times.cell(Some(at)), out.times.title(" ago", "")),
+        None => "never".to_owned(),
+    };
+    let mut text = format!(
+        "{}  {}  {}/{} slots  seen {}\n",
+        out.paint(BOLD, &one_line(&agent.name, TOLD)),
+        out.paint(style, &state),
+        agent.slots_used,
+        agent.slots,
+        seen,
+    );
+    let state_says = agent.detail != state;
+    if !agent.drain_reason.is_empty() && !(state_says && agent.detail.contains(&agent.drain_reason)) {
+        row(out, &mut text, "drained", &out.paint(WARN, &one_line(&agent.drain_reason, TOLD)));
+    }
+    if !agent.detail.is_empty() && state_says {
+        row(out, &mut text, "state", &one_line(&agent.detail, TOLD));
+    }
+    row(out, &mut text, "host", &host(agent));
+    let versions = [("orch-agent", &agent.version), ("CLI", &agent.cli_version)];
+    let versions: Vec<_> = versions
+        .iter()
+        .map(|(what, version)| match version.as_str() {
+            "" => format!("{what} none"),
+            version => format!("{what} {}", one_line(version, 80)),
+        })
+        .collect();
+    row(out, &mut text, "versions", &versions.join(", "));
+    rows(out, &mut text, "runs", &running(agent));
+    row(out, &mut text, "offers", &offers(out, agent));
+    if !agent.hidden.is_empty() {
+        row(out, &mut text, "hidden", &one_line(&agent.hidden.join(" "), TOLD));
+    }
+    row(out, &mut text, "runners", &one_line(&agent.runners.join(" "), TOLD));
+    let isolation = match agent.isolation.as_slice() {
+        [] => out.paint(WARN, "none"),
+        layers => one_line(&layers.join(" "), TOLD),
+    };
+    row(out, &mut text, "isolation", &isolation);
+    if agent.pools.is_empty() {
+        row(out, &mut text, "pools", "none: no credential is known to the agent");
+    } else {
+        row(out, &mut text, "pools", "");
+        for line in pools(&agent.pools).render(out.stdout()).lines() {
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(text, "    {line}");
+        }
+    }
+    for warning in &agent.warnings {
+        let _ = writeln!(text, "{}", out.paint(WARN, &format!("! {}", one_line(warning, TOLD))));
+    }
+    text
+}
+
+fn row(out: &Out, text: &mut String, title: &str, value: &str) {
+    let value = if value.is_empty() && title != "pools" { "-" } else { value };
+    let line = format!("  {} {value}", out.paint(DIM, &format!("{title:<10}")));
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+/// One row for each value, the title before the first.
+fn rows(out: &Out, text: &mut String, title: &str, values: &[String]) {
+    match values {
+        [] => row(out, text, title, "nothing"),
+        [first, rest @ ..] => {
+            row(out, text, title, first);
+            rest.iter().for_each(|value| row(out, text, "", value));
+        }
+    }
+}
+
+fn host(agent: &Agent) -> String {
+    let name = one_line(&agent.host_name, 80);
+    let Some(host) = &agent.host else { return name };
+    let figures = format!(
+        "{} cores, load {:.2}, {} of {} memory free, {} disk free",
+        host.cores,
+        f64::from(host.load_millis) / 1e3,
+        bytes(host.memory_available_bytes),
+        bytes(host.memory_bytes),
+        bytes(host.disk_free_bytes),
+    );
+    if name.is_empty() { figures } else { format!("{name}: {figures}") }
+}
+
+fn running(agent: &Agent) -> Vec<String> {
+    let mut tasks: Vec<_> = agent.running.iter().take(TASKS).map(|task| one_line(task, TOLD)).collect();
+    if agent.running.len() > TASKS {
+        tasks.push(format!("and {} more", agent.running.len() - TASKS));
+    }
+    tasks
+}
+
+/// What it offers; a star marks what an operator added.
+fn offers(out: &Out, agent: &Agent) -> String {
+    let offers: Vec<_> = agent
+        .capabilities
+        .iter()
+        .map(|capability| {
+            let shown = one_line(capability, TOLD);
+            if agent.labels.contains(capability) { out.paint(BOLD, &format!("{shown}*")) } else { shown }
+        })
+        .collect();
+    let legend = if agent.labels.is_empty() { "" } else { "   (* added by an operator)" };
+    format!("{}{legend}", offers.join("  "))
+}
+
+fn pools(pools: &[Pool]) -> Table {
+    let mut table = Table::new([
+        Column::Whole("POOL"),
+        Column::Whole("KIND"),
+        Column::Whole("STATE"),
+        Column::Figures("IN USE"),
+        Column::Words("WORKERS"),
+        Column::Words("DETAIL"),
+    ]);
+    for pool in pools {
+        let (state, style) = match pool.health() {
+            PoolHealth::Ready => ("ready", GOOD),
+            PoolHealth::SignedOut => ("signed out", BAD),
+            PoolHealth::Unusable => ("unusable", BAD),
+            PoolHealth::Unspecified => ("not checked", DIM),
+        };
+        let workers = if pool.workers.is_empty() { "all others".to_owned() } else { pool.workers.join(",") };
+        let most = if pool.exclusive { "/1" } else { "" };
+        table.row([
+            Cell::from(&pool.name),
+            Cell::from(word(pool.kind().as_str_name(), "POOL_KIND_").replace('_', " ")),
+            Cell::styled(state, style),
+            Cell::from(format!("{}{most}", pool.in_use)),
+            Cell::from(workers),
+            Cell::dim(&pool.detail),
+        ]);
+    }
+    table
+}
+
+/// What would mend the first thing that is wrong.
+fn help(agent: &Agent) -> Option<String> {
+    if let Some(pool) = agent.pools.iter().find(|pool| pool.health() == PoolHealth::SignedOut) {
+        return Some(login(&pool.name));
+    }
+    (!agent.drain_reason.is_empty()).then(|| format!("orchctl agents resume {}", one_line(&agent.name, TOLD)))
+}
+
+/// The line that signs a pool in; it is run on the agent's host.
+pub(in crate::commands) fn login(pool: &str) -> String {
+    format!("on the agent's host: orch-agent login --pool {}", one_line(pool, 80))
+}

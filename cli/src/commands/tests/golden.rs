@@ -1,0 +1,248 @@
+//! Every output of every command, as it is: tables at three widths, wide, and each encoding. What differs from these
+//! files is a change that somebody meets, and JSON is a contract. Every value is held against the schema that
+//! `orchctl schema output` prints, and nothing that a task, an agent or a person wrote may steer a terminal.
+
+use std::fmt::Write as _;
+
+use orch_proto::v1::*;
+use serde_json::Value;
+
+use super::*;
+use crate::commands::schema::KINDS;
+
+mod errors;
+mod fits;
+mod help;
+mod hostile;
+mod scene;
+
+/// Widths of terminals.
+const WIDTHS: [usize; 3] = [60, 80, 120];
+
+/// A command line, the kind of value that it prints, and whether people see a table.
+struct Sample {
+    /// Name of the snapshot.
+    name: &'static str,
+    line: &'static str,
+    /// Kind of `orchctl schema output`; empty: it prints no value.
+    kind: &'static str,
+}
+
+const fn sample(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
+    Sample { name, line, kind }
+}
+
+/// What a person asks, each of a fresh scene.
+const SAMPLES: &[Sample] = &[
+    sample("ls", "ls", "run"),
+    sample("ls_tasks", "ls release-notes/1", "task"),
+    sample("status", "status", "status"),
+    sample("status_run", "status release-notes/1", "run"),
+    sample("status_task", "status release-notes/1/db-notes", "task"),
+    sample("result_run", "result release-notes/1", "run-result"),
+    sample("result_task", "result release-notes/1/plan", "result"),
+    sample("logs", "logs release-notes/1/plan", "log-line"),
+    sample("explain", "explain release-notes/1/merge", "explanation"),
+    sample("wait", "wait adhoc/2", "run"),
+    sample("wait_task", "wait adhoc/2/task", "task"),
+    sample("cancel", "cancel release-notes/1", "run"),
+    sample("retry", "retry release-notes/1 --failed", "run"),
+    sample("submit", "submit --worker anga hello", "submission"),
+    sample("submit_dry_run", "submit --runner noop --dry-run", "submission"),
+    sample("run", "run --worker anga hello --progress none", "run-result"),
+    sample("watch", "watch adhoc/2 --progress plain", "event"),
+    sample("agents", "agents", "agent"),
+    sample("agents_show", "agents show box-1", "agent"),
+    sample("agents_drain", "agents drain box-1 --reason kernel", "agent"),
+    sample("agents_resume", "agents resume box-1", "agent"),
+    sample("agents_label", "agents label box-1 gpu- team=dance", "agent"),
+    sample("agents_test", "agents test box-1 --worker anga --yes --progress none", "introduction"),
+    sample("workers", "workers", "worker"),
+    sample("workers_show", "workers show anga", "worker-definition"),
+    sample("workers_reload", "workers reload", "reload"),
+    sample("help_error", "help E0405", "error-code"),
+    sample("help_outcome", "help rate_limited", "outcome"),
+    sample("help_outcomes", "help outcomes", "outcome"),
+    sample("schema_kinds", "schema output", ""),
+];
+
+/// Commands whose output is golden elsewhere: `tests/golden.rs` runs the binary, for they read files or start a fleet.
+const ELSEWHERE: &[&str] = &[
+    "dev",
+    "demo",
+    "init",
+    "certs issue",
+    "certs show",
+    "bench",
+    "doctor",
+    "events",
+    "workers validate",
+    "workers list",
+    "agents list",
+    "context list",
+    "context use",
+    "context add",
+    "context remove",
+    "context current",
+    "config view",
+    "config get",
+    "config set",
+    "config path",
+    "schema run",
+    "schema config",
+    "completions",
+];
+
+/// What a command wrote, with its exit code where it is not 0 and what went to stderr.
+fn told(ran: &Ran) -> String {
+    let mut text = ran.stdout.clone();
+    if !ran.stderr.is_empty() {
+        let _ = write!(text, "[stderr]\n{}", ran.stderr);
+    }
+    if ran.code != exit::DONE {
+        let _ = writeln!(text, "[exit {}]", ran.code);
+    }
+    text
+}
+
+/// All looks of a command line in one text; a look that is the same as an earlier one says so.
+async fn looks(line: &str) -> String {
+    let mut text = String::new();
+    let mut seen: Vec<(String, String)> = Vec::new();
+    let looks = WIDTHS.iter().map(|width| (format!("{width} columns"), String::new(), Some(*width)));
+    let formats = ["wide", "json", "jsonl", "yaml", "name", "none"];
+    let looks = looks.chain(formats.map(|format| (format!("-o {format}"), format!(" -o {format}"), None)));
+    for (title, flags, width) in looks {
+        let stage = Stage { width, ..scene::stage() };
+        let told = told(&stage.run(&format!("{line}{flags}")).await);
+        match seen.iter().find(|(_, earlier)| *earlier == told) {
+            Some((earlier, _)) => {
+                let _ = writeln!(text, "──── {title}: as {earlier}");
+            }
+            None => {
+                let _ = write!(text, "──── {title}\n{told}");
+            }
+        }
+        seen.push((title, told));
+    }
+    text
+}
+
+#[tokio::test]
+async fn every_look_of_every_command_is_as_it_was() {
+    for sample in SAMPLES {
+        let text = looks(sample.line).await;
+        insta::with_settings!({ description => format!("orchctl {}", sample.line), omit_expression => true }, {
+            insta::assert_snapshot!(sample.name, text);
+        });
+    }
+}
+
+#[tokio::test]
+async fn every_value_fits_the_schema_that_is_printed_for_it() {
+    for sample in SAMPLES.iter().filter(|sample| !sample.kind.is_empty()) {
+        let kind = KINDS.iter().find(|kind| kind.name == sample.kind).unwrap();
+        let schema = (kind.schema)();
+        // Several values may stand one a line; a list is held against its items.
+        let ran = scene::stage().run(&format!("{} -o json", sample.line)).await;
+        let mut count = 0;
+        for line in ran.stdout.lines() {
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}", sample.line));
+            let items = match value {
+                Value::Array(items) => items,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                    vec![value]
+                }
+            };
+            for item in items {
+                count += 1;
+                if let Err(problem) = fits::check(&schema, &item) {
+                    panic!(
+                        "orchctl {} -o json does not fit schema {}: {problem}\n{item}",
+                        sample.line, sample.kind
+                    );
+                }
+            }
+        }
+        assert!(count > 0, "orchctl {} -o json printed nothing", sample.line);
+    }
+}
+
+#[tokio::test]
+async fn json_and_yaml_and_lines_hold_the_same() {
+    for line in ["ls", "ls release-notes/1", "agents", "workers", "help outcomes"] {
+        let json = scene::stage().run(&format!("{line} -o json")).await.stdout;
+        let lines = scene::stage().run(&format!("{line} -o jsonl")).await.stdout;
+        let whole: Vec<Value> = serde_json::from_str(&json).unwrap();
+        let each: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(whole, each, "{line}");
+        let yaml = scene::stage().run(&format!("{line} -o yaml")).await.stdout;
+        assert_eq!(yaml.lines().filter(|line| line.starts_with("- ")).count(), whole.len(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn fields_are_chosen_alike_in_every_format() {
+    let mut text = String::new();
+    for format in ["table", "wide", "json", "jsonl", "yaml"] {
+        let line = format!("ls --fields ref,state,cost_usd -o {format}");
+        let _ = write!(text, "──── {line}\n{}", told(&scene::stage().run(&line).await));
+    }
+    for line in ["ls --fields ref,stat", "agents --fields name,nonsense -o json", "ls --fields ref -o name"] {
+        let _ = write!(text, "──── {line}\n{}", told(&scene::stage().run(line).await));
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("fields", text) });
+}
+
+#[tokio::test]
+async fn moments_are_shown_as_asked_for_and_json_is_not_touched() {
+    let mut text = String::new();
+    for line in
+        ["ls --time iso", "ls --time unix", "agents --time iso", "watch adhoc/2 --progress plain --time iso"]
+    {
+        let _ = write!(text, "──── {line}\n{}", told(&scene::stage().run(line).await));
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("times", text) });
+    let plain = scene::stage().run("ls -o json").await.stdout;
+    assert_eq!(scene::stage().run("ls -o json --time unix").await.stdout, plain);
+}
+
+#[tokio::test]
+async fn colour_says_nothing_that_words_do_not() {
+    let mut text = String::new();
+    for line in ["ls", "status", "agents", "explain release-notes/1/merge", "result release-notes/1"] {
+        let stage =
+            Stage { look: testing::Look { color: true, ..testing::Look::default() }, ..scene::stage() };
+        let colored = stage.run(line).await;
+        let plain = scene::stage().run(line).await;
+        assert_ne!(colored.stdout, plain.stdout, "{line} has colour");
+        let stripped = |text: &str| anstream::adapter::strip_str(text).to_string();
+        assert_eq!(stripped(&colored.stdout), plain.stdout, "{line}");
+        assert_eq!(stripped(&colored.stderr), plain.stderr, "{line}");
+        let first =
+            colored.stdout.lines().take(3).map(|line| line.replace('\u{1b}', "␛") + "\n").collect::<String>();
+        let _ = write!(text, "──── {line}\n{first}");
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("colour", text) });
+}
+
+#[test]
+fn no_command_is_without_a_golden_output() {
+    use clap::CommandFactory;
+    let mut leaves = Vec::new();
+    help::each_command(&Cli::command(), "", &mut |path, command| {
+        if !command.has_subcommands() {
+            leaves.push(path.to_owned());
+        }
+    });
+    let covered = |leaf: &String| {
+        let sampled =
+            SAMPLES.iter().any(|sample| format!("{} ", sample.line).starts_with(&format!("{leaf} ")));
+        sampled || ELSEWHERE.contains(&leaf.as_str())
+    };
+    let missing: Vec<_> = leaves.iter().filter(|leaf| !covered(leaf)).collect();
+    assert!(missing.is_empty(), "no sample of {missing:?}");
+    let gone: Vec<_> = ELSEWHERE.iter().filter(|path| !leaves.iter().any(|leaf| leaf == *path)).collect();
+    assert!(gone.is_empty() || !cfg!(feature = "dev"), "no longer there: {gone:?}");
+}
