@@ -157,7 +157,8 @@ pub fn find_cli(config: &Config) -> Option<PathBuf> {
 #[must_use]
 pub fn checker(config: &Config) -> Checker {
     // Read only by the stand-in that takes the CLI's place in rehearsals and tests.
-    let env = std::env::var("ORCH_STANDIN_REQUIRE_AUTH").map(|value| ("ORCH_STANDIN_REQUIRE_AUTH".to_owned(), value));
+    let env = std::env::var("ORCH_STANDIN_REQUIRE_AUTH")
+        .map(|value| ("ORCH_STANDIN_REQUIRE_AUTH".to_owned(), value));
     Checker {
         program: find_cli(config),
         path: HostEnvironment::of_this_process().path().to_owned(),
@@ -191,7 +192,9 @@ fn warnings(config: &Config, sandbox: &Sandbox, has_cli: bool) -> Vec<String> {
         warnings.push(format!("no CLI: {} was not found", config.claude_bin));
     }
     if has_cli && config.pools.is_empty() {
-        warnings.push("no credential: tasks for Claude will fail; start with --api-key-file or --pool".to_owned());
+        warnings.push(
+            "no credential: tasks for Claude will fail; start with --api-key-file or --pool".to_owned(),
+        );
     }
     if rustix::process::geteuid().is_root() {
         warnings.push("runs as root".to_owned());

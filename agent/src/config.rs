@@ -448,7 +448,8 @@ mod tests {
         flags.pool = vec!["team=token:/t".to_owned()];
         flags.pool_workers = vec!["team=anga,fabien".to_owned()];
         let config = Config::resolve(flags).unwrap();
-        let names: Vec<_> = config.pools.iter().map(|pool| (pool.name.as_str(), pool.source.word())).collect();
+        let names: Vec<_> =
+            config.pools.iter().map(|pool| (pool.name.as_str(), pool.source.word())).collect();
         assert_eq!(names, [("default", "api-key"), ("max", "login"), ("team", "token")]);
         let refused = refusal(|flags| flags.pool = vec!["Max=login".to_owned()]);
         assert!(refused.starts_with("pool \"Max\": a name is"), "{refused}");

@@ -55,10 +55,14 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum LeaseError {
     /// A worker asks for a pool this agent does not have.
-    #[error("this agent has no credential pool {0:?}: name another in the worker, or start the agent with --pool")]
+    #[error(
+        "this agent has no credential pool {0:?}: name another in the worker, or start the agent with --pool"
+    )]
     NoPool(String),
     /// No pool is for this worker.
-    #[error("no credential pool of this agent serves worker {worker} (it has {pools}): name one of them in the worker, or the worker in one of them")]
+    #[error(
+        "no credential pool of this agent serves worker {worker} (it has {pools}): name one of them in the worker, or the worker in one of them"
+    )]
     NoneFor {
         /// The worker.
         worker: String,
@@ -162,7 +166,12 @@ impl Pools {
     ///
     /// # Errors
     /// See [`LeaseError`].
-    pub async fn lease(&self, pool: Option<&str>, worker: &str, reference: &str) -> Result<Lease, LeaseError> {
+    pub async fn lease(
+        &self,
+        pool: Option<&str>,
+        worker: &str,
+        reference: &str,
+    ) -> Result<Lease, LeaseError> {
         self.lease_telling(pool, worker, reference, |_| {}).await
     }
 

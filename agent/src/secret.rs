@@ -146,7 +146,10 @@ mod tests {
     fn an_open_an_empty_and_a_missing_file_are_refused() {
         let (_dir, path) = file("sk-canary", 0o644);
         let error = read_key_file(&path).unwrap_err().to_string();
-        assert!(error.ends_with(&format!("is open to everybody (mode 644): chmod 600 {}", path.display())), "{error}");
+        assert!(
+            error.ends_with(&format!("is open to everybody (mode 644): chmod 600 {}", path.display())),
+            "{error}"
+        );
         let (_dir, path) = file(" \n", 0o600);
         assert!(matches!(read_key_file(&path), Err(SecretError::NoKey { .. })));
         let (_dir, path) = file("two lines\nhere\n", 0o600);

@@ -107,5 +107,12 @@ async fn offer(config: &Config, agent: &Assembled) -> Offer {
     if agent.command.is_some() {
         runners.push("command".to_owned());
     }
-    Offer { slots: agent.slots, capabilities, cli_version, warnings: agent.warnings.clone(), runners, isolation: agent.sandbox.layers() }
+    Offer {
+        slots: agent.slots,
+        capabilities,
+        cli_version,
+        warnings: agent.warnings.clone(),
+        runners,
+        isolation: agent.sandbox.layers(),
+    }
 }

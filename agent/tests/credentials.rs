@@ -181,7 +181,10 @@ async fn no_credential_is_an_auth_outcome_that_says_what_to_do() {
         report.detail
     };
     let detail = of("anga", "").await;
-    assert!(detail.starts_with("no credential pool of this agent serves worker anga (it has blue, max)"), "{detail}");
+    assert!(
+        detail.starts_with("no credential pool of this agent serves worker anga (it has blue, max)"),
+        "{detail}"
+    );
     let detail = of("anga", "green").await;
     assert!(detail.starts_with("this agent has no credential pool \"green\""), "{detail}");
     let detail = of("fabien", "").await;
@@ -314,9 +317,14 @@ async fn a_known_secret_is_nowhere_to_be_seen_whatever_the_child_prints() {
     let canaries: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
     let leaks = |bytes: &[u8]| {
         let unbroken: Vec<u8> = bytes.iter().copied().filter(|byte| !matches!(byte, b'\n' | b' ')).collect();
-        canaries.iter().any(|canary| [bytes, &unbroken].iter().any(|text| text.windows(canary.len()).any(|part| part == canary)))
+        canaries.iter().any(|canary| {
+            [bytes, &unbroken].iter().any(|text| text.windows(canary.len()).any(|part| part == canary))
+        })
     };
-    assert!(leaks(format!("x{key}").as_bytes()) && leaks(hex::encode(token).as_bytes()), "the test sees leaks");
+    assert!(
+        leaks(format!("x{key}").as_bytes()) && leaks(hex::encode(token).as_bytes()),
+        "the test sees leaks"
+    );
     for (task, pool) in [(0, "key"), (1, "token"), (2, "max")] {
         let report = end(&runner, spec(task, "marie", pool)).await;
         assert_eq!(report.outcome, Outcome::Ok, "{}", report.detail);
@@ -324,7 +332,10 @@ async fn a_known_secret_is_nowhere_to_be_seen_whatever_the_child_prints() {
         assert!(answer.contains("the secret is") && answer.contains("***"), "{answer}");
         assert!(!leaks(format!("{report:?}").as_bytes()), "the report of {pool}");
         let stderr = fs::read(agent.path(&format!("data/tasks/7-{task}/attempts/1/stderr.000000"))).unwrap();
-        assert!(stderr.windows(12).filter(|part| part == b"************").count() > 4, "the child printed nothing");
+        assert!(
+            stderr.windows(12).filter(|part| part == b"************").count() > 4,
+            "the child printed nothing"
+        );
     }
     for path in files(&agent.path("data")).into_iter().chain(files(&agent.path("run"))) {
         assert!(!leaks(&fs::read(&path).unwrap()), "{}", path.display());
@@ -368,7 +379,8 @@ fn agent_command(data: &Path, cli: &Path, pool: &str, words: &[&str], input: &st
 }
 
 fn said(output: &Output) -> (bool, String) {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)
 }
 
@@ -392,14 +404,20 @@ async fn an_operator_signs_in_and_sees_the_pools() {
     let run = |words: &[&str]| said(&agent_command(&data, &cli, "max=login", words, ""));
     let (ok, text) = run(&["pools"]);
     assert!(!ok && text.contains("signed-out") && text.contains("orch-agent login --pool max"), "{text}");
-    assert_eq!(run(&["login", "--pool", "max"]), (true, "pool max: signed in, by subscription (max)\n".to_owned()));
+    assert_eq!(
+        run(&["login", "--pool", "max"]),
+        (true, "pool max: signed in, by subscription (max)\n".to_owned())
+    );
     let file = data.join("pools/max/.credentials.json");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(data.join("pools/max")).unwrap().permissions().mode() & 0o777, 0o700);
     let (ok, text) = run(&["pools", "--json"]);
     let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert!(ok, "{text}");
-    assert_eq!((&rows[0]["name"], &rows[0]["kind"], &rows[0]["health"]), (&"max".into(), &"login".into(), &"ready".into()));
+    assert_eq!(
+        (&rows[0]["name"], &rows[0]["kind"], &rows[0]["health"]),
+        (&"max".into(), &"login".into(), &"ready".into())
+    );
     assert!(!text.contains("canary"), "{text}");
     let (ok, text) = run(&["login", "--pool", "min"]);
     assert!(!ok && text.contains("it has max"), "{text}");
@@ -416,7 +434,8 @@ async fn nobody_signs_in_to_a_login_that_an_attempt_uses() {
     let config = agent.path("config");
     fs::create_dir(&config).unwrap();
     lease.place(&config).unwrap();
-    let (cli, data, pool) = (agent.cli(SIGNING_IN), agent.path("other"), format!("max=login:{}", dir.display()));
+    let (cli, data, pool) =
+        (agent.cli(SIGNING_IN), agent.path("other"), format!("max=login:{}", dir.display()));
     let (ok, text) = said(&agent_command(&data, &cli, &pool, &["login"], ""));
     assert!(!ok && text.contains("the login of pool max is used by adhoc/7/t0"), "{text}");
     let (_, text) = said(&agent_command(&data, &cli, &pool, &["pools"], ""));
@@ -430,7 +449,8 @@ fn a_token_is_taken_from_whoever_was_shown_it_and_kept_private() {
     let agent = Agent::new();
     let (cli, file) = (agent.cli(SIGNING_IN), agent.path("token"));
     let pool = format!("team=token:{}", file.display());
-    let (ok, text) = said(&agent_command(&agent.path("other"), &cli, &pool, &["login"], "sk-ant-oat01-canary\n"));
+    let (ok, text) =
+        said(&agent_command(&agent.path("other"), &cli, &pool, &["login"], "sk-ant-oat01-canary\n"));
     assert!(ok && text.contains("pool team: token of a subscription"), "{text}");
     assert!(!text.contains("canary"), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "sk-ant-oat01-canary");

@@ -421,7 +421,7 @@ async fn every_kind_of_hang_is_told_in_its_own_words() {
     let tool =
         r#"echo '{"type":"assistant","message":{"id":"a","content":[{"type":"tool_use","name":"Bash"}]}}'"#;
     let answer = r#"echo '{"type":"user","message":{"content":[{"type":"tool_result"}]}}'"#;
-    let hang = "trap 'exit 0' INT; while :; do sleep 0.1; done";
+    let hang = "trap 'exit 0' INT; sleep 630 & wait";
     for (script, detail) in [
         (hang.to_owned(), "it said nothing from its start to the end of the start limit"),
         (
@@ -439,15 +439,14 @@ async fn every_kind_of_hang_is_told_in_its_own_words() {
         (format!("{INIT}; exec >&-; {hang}"), "it closed its output without a result and did not exit"),
     ] {
         let agent = Agent::new();
-        let closes = script.contains("exec >&-");
+        let (mute, closes) = (script == hang, script.contains("exec >&-"));
         let limits = AgentLimits {
-            start: Duration::from_millis(500),
+            start: Duration::from_millis(if mute { 500 } else { 20_000 }),
             linger: Duration::from_millis(200),
             ..AgentLimits::default()
         };
         let mut attempt = spec(Work::Claude(Box::new(claude_work("x"))));
-        // Long enough for the loop of the fake, which uses a little CPU, to be nothing.
-        attempt.limits.silence = Some(Duration::from_millis(if closes { 20_000 } else { 700 }));
+        attempt.limits.silence = Some(Duration::from_millis(if mute || closes { 20_000 } else { 1_000 }));
         let report = end(&agent.limited(&format!("read -r line; {script}"), limits), attempt).await;
         assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Hang, detail));
         let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");

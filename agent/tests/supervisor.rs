@@ -171,7 +171,7 @@ async fn a_child_that_never_begins_to_speak_has_its_own_cause() {
         limits.start_ms = Some(300);
         limits.silence_ms = Some(10_000);
     });
-    let begun = Place::new("echo x; sleep 0.6; echo y").limits(|limits| limits.start_ms = Some(300));
+    let begun = Place::new("echo x; sleep 2; echo y").limits(|limits| limits.start_ms = Some(1_500));
     let ((_, mute), (_, begun)) = tokio::join!(async { see_through(mute.start().await).await }, async {
         see_through(begun.start().await).await
     });
@@ -196,12 +196,12 @@ async fn a_conversation_that_closes_its_output_without_a_result_is_ended_and_a_p
 /// Silent for longer than its limit, and ended by itself.
 async fn outlives_its_silence_limit(script: &str, change: impl FnOnce(&mut Limits)) {
     let place = Place::new(script).conversation("hello").limits(|limits| {
-        limits.silence_ms = Some(600);
+        limits.silence_ms = Some(1_000);
         change(limits);
     });
     let (_, record) = see_through(place.start().await).await;
     assert_eq!((record.stop, record.code), (None, Some(5)), "{record:?}");
-    assert!(record.duration_ms > 1_200, "{record:?}");
+    assert!(record.duration_ms > 2_000, "{record:?}");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_growing_session_file_is_life() {
     let file = dir.path().join("p/s/subagents/agent-1.jsonl");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let script = format!(
-        "i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo x >> {}; sleep 0.1; done; exit 5",
+        "i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo x >> {}; sleep 0.1; done; exit 5",
         file.display()
     );
     outlives_its_silence_limit(&script, |limits| limits.life_dir = Some(dir.path().to_owned())).await;
@@ -218,7 +218,7 @@ async fn a_growing_session_file_is_life() {
 
 #[tokio::test]
 async fn cpu_of_a_tool_is_life_and_that_of_the_cli_itself_is_not() {
-    outlives_its_silence_limit("timeout 2 sh -c 'while :; do :; done'; exit 5", |_| ()).await;
+    outlives_its_silence_limit("timeout 3 sh -c 'while :; do :; done'; exit 5", |_| ()).await;
     let spinning = Place::new("while :; do :; done")
         .conversation("hello")
         .limits(|limits| limits.silence_ms = Some(600));

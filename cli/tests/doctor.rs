@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+#[expect(clippy::unwrap_used, reason = "a test's own helper")]
 fn doctor(dir: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_orchctl"))
         .arg("doctor")

@@ -116,7 +116,7 @@ error_codes! {
     KeyPermissions = "E0206", "KEY_PERMISSIONS", PermissionDenied, 4,
         "a private key can be read by others", "chmod 600 the file that the message names";
     NotFound = "E0301", "NOT_FOUND", NotFound, 3,
-        "there is no such run or task", "orchctl ls shows what there is";
+        "nothing has this name", "orchctl ls, orchctl agents and orchctl workers show what there is";
     RequestIdConflict = "E0302", "REQUEST_ID_CONFLICT", AlreadyExists, 6,
         "the idempotency key was used for something else", "use another --key";
     WrongState = "E0303", "WRONG_STATE", FailedPrecondition, 6,

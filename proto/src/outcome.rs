@@ -106,7 +106,7 @@ pub const OUTCOMES: [OutcomeRow; 20] = [
         "hang",
         RETRY,
         1,
-        "the child said nothing for longer than the silence limit",
+        "the child lived on without a sign of work",
         "read the end of the transcript with `orchctl logs REF`",
     ),
     row(
@@ -123,7 +123,7 @@ pub const OUTCOMES: [OutcomeRow; 20] = [
         PAUSE_STOP,
         1,
         "the credential was missing or not accepted",
-        "check the agent's --api-key-file",
+        "`orchctl doctor` names the pool; mend its file, or sign in with `orch-agent login --pool P`",
     ),
     row(
         Outcome::ModelUnavailable,

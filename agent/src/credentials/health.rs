@@ -110,7 +110,10 @@ impl Checker {
         let dir = match spawn_blocking(move || throw_away(&scratch, &login)).await.map_err(io::Error::other) {
             Ok(Ok(dir)) => dir,
             Ok(Err(error)) | Err(error) => {
-                return no(&format!("no throw-away directory can be made in {}: {error}", self.scratch.display()));
+                return no(&format!(
+                    "no throw-away directory can be made in {}: {error}",
+                    self.scratch.display()
+                ));
             }
         };
         let answer = self.run(program, dir.path(), credential).await;
@@ -156,7 +159,8 @@ fn throw_away(scratch: &Path, credential: &Credential) -> io::Result<tempfile::T
 fn answer(stdout: &[u8]) -> Answer {
     match serde_json::from_slice::<Status>(stdout) {
         Ok(Status { logged_in: true, subscription_type }) => {
-            let plain = |name: &String| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let plain =
+                |name: &String| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
             Answer::SignedIn { subscription: subscription_type.filter(plain) }
         }
         Ok(Status { logged_in: false, .. }) => Answer::SignedOut,
@@ -179,7 +183,8 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let scratch = dir.path().join("pools");
         std::fs::create_dir(&scratch).unwrap();
-        let checker = Checker { program: Some(program), path: "/usr/bin:/bin".into(), scratch, env: Vec::new() };
+        let checker =
+            Checker { program: Some(program), path: "/usr/bin:/bin".into(), scratch, env: Vec::new() };
         (dir, checker)
     }
 
@@ -217,7 +222,8 @@ mod tests {
                grep -q access-1 "$f" && ! grep -q refresh-1 "$f" && [ "$(stat -c %a "$f")" = 600 ] && echo '{"loggedIn":true,"subscriptionType":"pro"}'"#,
         );
         let login =
-            Login::parse(br#"{"claudeAiOauth":{"accessToken":"access-1","refreshToken":"refresh-1"}}"#).unwrap();
+            Login::parse(br#"{"claudeAiOauth":{"accessToken":"access-1","refreshToken":"refresh-1"}}"#)
+                .unwrap();
         assert_eq!(
             checker.ask(&Credential::Login(login)).await,
             Answer::SignedIn { subscription: Some("pro".into()) }

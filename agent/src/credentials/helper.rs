@@ -133,7 +133,10 @@ fn complaint(stdout: &[u8], stderr: &[u8]) -> String {
     let Some(line) = text.lines().rev().find(|line| !line.trim().is_empty()) else { return String::new() };
     let words = line.split_whitespace().map(|word| if word.contains(KEY_MARK) { "***" } else { word });
     let line = words.collect::<Vec<_>>().join(" ");
-    format!(": {}", line.chars().filter(|char| !char.is_control()).take(LONGEST_COMPLAINT).collect::<String>())
+    format!(
+        ": {}",
+        line.chars().filter(|char| !char.is_control()).take(LONGEST_COMPLAINT).collect::<String>()
+    )
 }
 
 #[cfg(test)]
@@ -150,15 +153,23 @@ mod tests {
 
     #[tokio::test]
     async fn the_one_line_is_the_key() {
-        assert_eq!(ask(&sh("echo noise >&2; echo '  sk-canary-1 '"), HELPER_LIMIT).await.unwrap().reveal(), "sk-canary-1");
+        assert_eq!(
+            ask(&sh("echo noise >&2; echo '  sk-canary-1 '"), HELPER_LIMIT).await.unwrap().reveal(),
+            "sk-canary-1"
+        );
         for script in ["true", "echo", "echo a b", "echo a; echo b", r"printf '\377\376'"] {
-            assert!(error(script).await.ends_with("must print one line, the key, and nothing else"), "{script}");
+            assert!(
+                error(script).await.ends_with("must print one line, the key, and nothing else"),
+                "{script}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_failure_is_told_without_any_secret() {
-        let text = error("echo topsecret-1; echo 'vault: topsecret-1 and sk-ant-api03-abc are sealed' >&2; exit 3").await;
+        let text =
+            error("echo topsecret-1; echo 'vault: topsecret-1 and sk-ant-api03-abc are sealed' >&2; exit 3")
+                .await;
         assert_eq!(text, "the helper /bin/sh ended with exit code 3: vault: *********** and *** are sealed");
         assert_eq!(error("exit 2").await, "the helper /bin/sh ended with exit code 2");
         let missing = ask(&["/nonexistent/helper".to_owned()], HELPER_LIMIT).await.unwrap_err();

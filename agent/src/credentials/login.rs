@@ -126,7 +126,8 @@ impl LoginPlace {
     /// See [`LoginError`].
     pub fn make(&self) -> Result<(), LoginError> {
         if let Some(parent) = self.dir.parent() {
-            fs::create_dir_all(parent).map_err(|source| LoginError::Io { path: parent.to_owned(), source })?;
+            fs::create_dir_all(parent)
+                .map_err(|source| LoginError::Io { path: parent.to_owned(), source })?;
         }
         Ok(private_dir(&self.dir)?)
     }
@@ -242,7 +243,9 @@ mod tests {
     }
 
     fn text(access: &str, refresh: &str, expires: u64) -> String {
-        format!(r#"{{"claudeAiOauth":{{"accessToken":"{access}","refreshToken":"{refresh}","expiresAt":{expires}}}}}"#)
+        format!(
+            r#"{{"claudeAiOauth":{{"accessToken":"{access}","refreshToken":"{refresh}","expiresAt":{expires}}}}}"#
+        )
     }
 
     impl Scene {
@@ -288,7 +291,9 @@ mod tests {
     fn garbage_never_replaces_a_good_login() {
         let scene = Scene::new();
         let before = scene.in_pool();
-        for garbage in ["", "{", "{}", r#"{"claudeAiOauth":{"accessToken":""}}"#, &text("access-0", "refresh-1", 50)] {
+        for garbage in
+            ["", "{", "{}", r#"{"claudeAiOauth":{"accessToken":""}}"#, &text("access-0", "refresh-1", 50)]
+        {
             scene.lend();
             scene.child_writes(garbage);
             assert_eq!(scene.place.settle().unwrap(), Settled::Kept);

@@ -79,7 +79,9 @@ impl Login {
             return None;
         }
         match self.oauth().and_then(|oauth| oauth.get("refreshToken")).filter(|_| other_refresh.is_none()) {
-            Some(kept) => Some(other.changed(|oauth| drop(oauth.insert("refreshToken".to_owned(), kept.clone())))),
+            Some(kept) => {
+                Some(other.changed(|oauth| drop(oauth.insert("refreshToken".to_owned(), kept.clone()))))
+            }
             None => Some(other.clone()),
         }
     }
@@ -151,7 +153,15 @@ mod tests {
     #[test]
     fn what_the_cli_could_not_use_is_no_login() {
         let long = format!(r#"{{"claudeAiOauth":{{"accessToken":"{}"}}}}"#, "x".repeat(LONGEST_LOGIN));
-        for bad in ["", "garbage{", "{}", "[]", r#"{"claudeAiOauth":{}}"#, r#"{"claudeAiOauth":{"accessToken":""}}"#, &long] {
+        for bad in [
+            "",
+            "garbage{",
+            "{}",
+            "[]",
+            r#"{"claudeAiOauth":{}}"#,
+            r#"{"claudeAiOauth":{"accessToken":""}}"#,
+            &long,
+        ] {
             assert_eq!(Login::parse(bad.as_bytes()), None, "{:.60}", bad);
         }
         let good = login("at", None, None);

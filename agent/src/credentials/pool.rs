@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orch_proto::v1::Outcome;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+pub(super) use self::held::Held;
+use self::held::Lent;
 use super::health::{Answer, Checker, Credential, Health};
 use super::login::{LOGIN_FILE, Lock, LoginError, LoginPlace, Settled, Stored};
 use super::settings::{PoolSettings, Source};
-use super::{LeaseError, Signals, helper, login, on_disk};
+use super::{LeaseError, Signals, helper, on_disk};
 use crate::causes::one_line;
 use crate::secret::{Secret, SecretError, read_key_file};
 use crate::supervisor::spec::Secrets;
+
+mod held;
 
 /// Variable of an API key.
 const KEY_VARIABLE: &str = "ANTHROPIC_API_KEY";
@@ -81,32 +83,9 @@ pub struct PoolState {
     pub exclusive: bool,
 }
 
-/// A pool in use by one attempt.
-pub(super) struct Held {
-    pool: Arc<Pool>,
-    user: u64,
-    reference: String,
-    secrets: Secrets,
-    lent: Option<Lent>,
-}
-
-/// A login in use. The lock goes before the turn: whoever comes next finds it free.
-struct Lent {
-    stored: Stored,
-    place: LoginPlace,
-    _lock: Lock,
-    _turn: OwnedSemaphorePermit,
-}
-
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({} {})", self.settings.name, self.settings.source.word())
-    }
-}
-
-impl fmt::Debug for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Held({} by {})", self.pool.settings.name, self.reference)
     }
 }
 
@@ -161,7 +140,11 @@ impl Pool {
         Ok(Held { pool: Arc::clone(self), user, reference: reference.to_owned(), secrets, lent })
     }
 
-    async fn lend(&self, place: &LoginPlace, tell: &(dyn Fn(&str) + Send + Sync)) -> Result<Lent, LeaseError> {
+    async fn lend(
+        &self,
+        place: &LoginPlace,
+        tell: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Lent, LeaseError> {
         let turn = self.await_turn(tell).await;
         let lock = self.await_lock(place, tell).await?;
         let stored = self.read_login(place).await?;
@@ -201,7 +184,9 @@ impl Pool {
         loop {
             let wait_is_over = abandoned.is_some_and(|since| since.elapsed() >= FOREIGN_GRACE);
             let this = place.clone();
-            let tried = on_disk(move || take_lock(&this, wait_is_over)).await.map_err(|source| self.io(place, source))?;
+            let tried = on_disk(move || take_lock(&this, wait_is_over))
+                .await
+                .map_err(|source| self.io(place, source))?;
             match tried.map_err(|source| self.login_error(source))? {
                 Tried::Locked(lock) => return Ok(lock),
                 Tried::Held => abandoned = None,
@@ -248,9 +233,12 @@ impl Pool {
             // A login has no variable; nobody asks for it.
             Source::Login(dir) => dir.join(LOGIN_FILE),
         };
-        let name = if matches!(self.settings.source, Source::Token(_)) { TOKEN_VARIABLE } else { KEY_VARIABLE };
+        let name =
+            if matches!(self.settings.source, Source::Token(_)) { TOKEN_VARIABLE } else { KEY_VARIABLE };
         let path = file.clone();
-        let read = on_disk(move || read_key_file(&file)).await.unwrap_or_else(|source| Err(SecretError::Io { path, source }));
+        let read = on_disk(move || read_key_file(&file))
+            .await
+            .unwrap_or_else(|source| Err(SecretError::Io { path, source }));
         match read {
             Ok(secret) => Ok((name, secret)),
             Err(source) => Err(LeaseError::File { pool: self.settings.name.clone(), source }),
@@ -261,7 +249,11 @@ impl Pool {
     async fn ask_helper(&self, command: &[String], ttl: Duration) -> Result<Secret, LeaseError> {
         let known = || {
             let inside = self.inside();
-            inside.printed.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(secret, _)| secret.clone())
+            inside
+                .printed
+                .as_ref()
+                .filter(|(_, until)| Instant::now() < *until)
+                .map(|(secret, _)| secret.clone())
         };
         if let Some(secret) = known() {
             return Ok(secret);
@@ -272,7 +264,8 @@ impl Pool {
             return Ok(secret);
         }
         let asked = helper::ask(command, helper::HELPER_LIMIT).await;
-        let secret = asked.map_err(|source| LeaseError::Helper { pool: self.settings.name.clone(), source })?;
+        let secret =
+            asked.map_err(|source| LeaseError::Helper { pool: self.settings.name.clone(), source })?;
         self.inside().printed = Some((secret.clone(), Instant::now() + ttl));
         Ok(secret)
     }
@@ -282,7 +275,8 @@ impl Pool {
         let (health, detail) = match self.credential().await {
             Ok(credential) => self.judge(checker.ask(&credential).await, &credential),
             Err(error) => {
-                let signed_out = matches!(error, LeaseError::Login { source: LoginError::SignedOut { .. }, .. });
+                let signed_out =
+                    matches!(error, LeaseError::Login { source: LoginError::SignedOut { .. }, .. });
                 let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), one_line);
                 (if signed_out { Health::SignedOut } else { Health::Unusable }, why)
             }
@@ -310,9 +304,10 @@ impl Pool {
             (Answer::SignedOut, Credential::Variable(variable, _)) => {
                 (Health::SignedOut, format!("the CLI does not take it as {variable}: look at what it holds"))
             }
-            (Answer::SignedOut, Credential::Login(_)) => {
-                (Health::SignedOut, format!("the CLI does not take the login: run orch-agent login --pool {name}"))
-            }
+            (Answer::SignedOut, Credential::Login(_)) => (
+                Health::SignedOut,
+                format!("the CLI does not take the login: run orch-agent login --pool {name}"),
+            ),
             (Answer::SignedIn { .. }, Credential::Login(login)) if login.is_spent(unix_ms()) => {
                 (Health::SignedOut, format!("the login has expired: run orch-agent login --pool {name}"))
             }
@@ -401,7 +396,9 @@ fn settle_own(pool: &str, place: &LoginPlace) {
             Ok(Some(_lock)) if own(place) => return told(pool, place.settle()),
             Ok(Some(_)) => return,
             Ok(None) => std::thread::sleep(LOCK_POLL),
-            Err(error) => return tracing::warn!(pool, error = one_line(&error), "a lent login is not settled"),
+            Err(error) => {
+                return tracing::warn!(pool, error = one_line(&error), "a lent login is not settled");
+            }
         }
     }
     tracing::warn!(pool, "a lent login is not settled: its lock is held");
@@ -423,61 +420,13 @@ fn told(pool: &str, settled: io::Result<Settled>) {
     match settled {
         Ok(Settled::Renewed) => tracing::info!(pool, "the CLI refreshed the login; it is kept"),
         Ok(Settled::Kept | Settled::NotLent) => {}
-        Err(error) => tracing::error!(pool, %error, "a lent login could not be taken back; the next attempt tries again"),
+        Err(error) => {
+            tracing::error!(pool, %error, "a lent login could not be taken back; the next attempt tries again")
+        }
     }
 }
 
 fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Held {
-    pub(super) fn secrets(&self) -> Secrets {
-        self.secrets.clone()
-    }
-
-    pub(super) fn pool(&self) -> &str {
-        &self.pool.settings.name
-    }
-
-    pub(super) fn place(&self, config: &Path) -> io::Result<()> {
-        let Some(lent) = &self.lent else { return Ok(()) };
-        lent.place.lend(&lent.stored, config, &self.reference)
-    }
-
-    pub(super) fn take_back(self, config: &Path) {
-        let Some(lent) = &self.lent else { return };
-        told(self.pool(), lent.place.settle());
-        if let Err(error) = login::remove_stray(config) {
-            tracing::warn!(dir = %config.display(), %error, "a login may still lie in a conversation");
-        }
-    }
-
-    pub(super) fn note_outcome(&self, outcome: Outcome) {
-        let refused = outcome == Outcome::Auth;
-        if !refused && outcome != Outcome::Ok {
-            return;
-        }
-        let mut inside = self.pool.inside();
-        let was = std::mem::replace(&mut inside.refused, refused);
-        if refused {
-            inside.printed = None;
-        }
-        drop(inside);
-        if refused {
-            self.pool.signals.look.notify_one();
-        }
-        if was != refused {
-            self.pool.changed();
-        }
-    }
-}
-
-impl Drop for Held {
-    /// A login that was not taken back is settled by the next one to use it: its child may still run.
-    fn drop(&mut self) {
-        self.pool.inside().users.remove(&self.user);
-        self.pool.changed();
-    }
 }

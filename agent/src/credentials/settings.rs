@@ -186,7 +186,8 @@ fn of_table(name: String, table: PoolTable, logins: &Path) -> Result<PoolSetting
             return Err(misplaced(what));
         }
     }
-    let file = || file.clone().ok_or_else(|| refused(&name, format!("is of kind {kind}, which needs a file")));
+    let file =
+        || file.clone().ok_or_else(|| refused(&name, format!("is of kind {kind}, which needs a file")));
     let source = match kind.as_str() {
         "api-key" => Source::ApiKey(absolute(&name, file()?)?),
         "token" => Source::Token(absolute(&name, file()?)?),
@@ -241,10 +242,7 @@ fn pool_name(name: String) -> Result<String, PoolRefused> {
     ))
 }
 
-fn worker_names(
-    pool: &str,
-    names: impl Iterator<Item = String>,
-) -> Result<BTreeSet<String>, PoolRefused> {
+fn worker_names(pool: &str, names: impl Iterator<Item = String>) -> Result<BTreeSet<String>, PoolRefused> {
     let names: BTreeSet<String> =
         names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     match names.iter().find(|name| !is_name(name)) {
@@ -307,7 +305,8 @@ mod tests {
             [l]
             kind = "login"
         "#;
-        let pools = resolve(toml, &["t=token:/t", "x=helper:/bin/x", "m=login:/m"], &["t=anga,fabien"]).unwrap();
+        let pools =
+            resolve(toml, &["t=token:/t", "x=helper:/bin/x", "m=login:/m"], &["t=anga,fabien"]).unwrap();
         let by_name: BTreeMap<_, _> = pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
         assert_eq!(by_name["a"].source, Source::ApiKey("/k".into()));
         assert_eq!(by_name["a"].base_url.as_deref(), Some("http://127.0.0.1:9"));
@@ -328,7 +327,9 @@ mod tests {
         let described = Described { api_key_file: Some("/k".into()), ..Described::default() };
         let pools = pools(described, Path::new("/p")).unwrap();
         assert_eq!((pools[0].name.as_str(), &pools[0].source), ("default", &Source::ApiKey("/k".into())));
-        let Source::ApiKey(path) = resolve("", &["a=api-key:k"], &[]).unwrap().remove(0).source else { panic!() };
+        let Source::ApiKey(path) = resolve("", &["a=api-key:k"], &[]).unwrap().remove(0).source else {
+            panic!()
+        };
         assert!(path.is_absolute());
     }
 
@@ -354,9 +355,13 @@ mod tests {
         );
         assert!(error("[a]\nkind = \"api-key\"\n", &[], &[]).contains("needs a file"));
         assert!(error("[a]\nkind = \"login\"\nfile = \"/x\"\n", &[], &[]).contains("takes no file"));
-        assert!(error("[a]\nkind = \"token\"\nfile = \"/x\"\nttl = \"1s\"\n", &[], &[]).contains("takes no ttl"));
+        assert!(
+            error("[a]\nkind = \"token\"\nfile = \"/x\"\nttl = \"1s\"\n", &[], &[]).contains("takes no ttl")
+        );
         assert!(error("[a]\nkind = \"helper\"\n", &[], &[]).contains("needs a command"));
-        assert!(error("[a]\nkind = \"helper\"\ncommand = [\"x\"]\nttl = \"soon\"\n", &[], &[]).contains("ttl"));
+        assert!(
+            error("[a]\nkind = \"helper\"\ncommand = [\"x\"]\nttl = \"soon\"\n", &[], &[]).contains("ttl")
+        );
         assert!(error("[a]\nkind = \"login\"\nbase_url = \"ftp://x\"\n", &[], &[]).contains("base_url"));
         assert!(error("[a]\nkind = \"login\"\nsecret = \"x\"\n", &[], &[]).contains("unknown field"));
     }

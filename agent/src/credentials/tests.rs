@@ -74,7 +74,9 @@ impl Scene {
 }
 
 fn login(n: u32) -> String {
-    format!(r#"{{"claudeAiOauth":{{"accessToken":"access-{n}","refreshToken":"refresh-{n}","expiresAt":{n}}}}}"#)
+    format!(
+        r#"{{"claudeAiOauth":{{"accessToken":"access-{n}","refreshToken":"refresh-{n}","expiresAt":{n}}}}}"#
+    )
 }
 
 #[tokio::test]
@@ -95,7 +97,10 @@ async fn the_mapping_goes_from_the_named_to_the_naming_to_the_default_to_the_onl
     assert_eq!(pool_of(&only, None, "anga").await.unwrap().as_deref(), Some("b"));
     let none = Scene::new().with_key("a", &["marie"]).with_key("default", &["fabien"]);
     let error = pool_of(&none, None, "anga").await.unwrap_err().to_string();
-    assert!(error.starts_with("no credential pool of this agent serves worker anga (it has a, default)"), "{error}");
+    assert!(
+        error.starts_with("no credential pool of this agent serves worker anga (it has a, default)"),
+        "{error}"
+    );
     let two = Scene::new().with_key("a", &[]).with_key("b", &[]);
     assert!(matches!(pool_of(&two, None, "anga").await, Err(LeaseError::NoneFor { .. })));
     assert_eq!(pool_of(&Scene::new(), None, "anga").await.unwrap(), None);
@@ -127,17 +132,22 @@ async fn each_kind_gives_its_own_variable_and_hides_it() {
     }
     assert_eq!(secrets("k").await.env["ANTHROPIC_BASE_URL"], "http://127.0.0.1:9");
     let of_login = secrets("l").await;
-    assert_eq!((of_login.env.len(), of_login.redact), (0, vec!["access-0".to_owned(), "refresh-0".to_owned()]));
+    assert_eq!(
+        (of_login.env.len(), of_login.redact),
+        (0, vec!["access-0".to_owned(), "refresh-0".to_owned()])
+    );
     let shown = format!("{pools:?} {:?}", pools.lease(Some("k"), "marie", "r").await.unwrap());
     assert!(!shown.contains("canary") && !shown.contains("helped"), "{shown}");
 }
 
 #[tokio::test]
 async fn what_cannot_be_used_says_what_to_do_and_is_seen_as_such() {
-    let scene = Scene::new().with_key("open", &[]).with("gone", Source::Login("/dev/null/x/y".into()), &["a"]);
+    let scene =
+        Scene::new().with_key("open", &[]).with("gone", Source::Login("/dev/null/x/y".into()), &["a"]);
     let file = scene.dir.path().join("open");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let scene = scene.with("bad", Source::Helper { command: vec!["/bin/false".into()], ttl: PATIENCE }, &["b"]);
+    let scene =
+        scene.with("bad", Source::Helper { command: vec!["/bin/false".into()], ttl: PATIENCE }, &["b"]);
     let pools = scene.open();
     let chmod = format!("chmod 600 {}", file.display());
     let error = pools.lease(Some("open"), "marie", "r").await.unwrap_err();
@@ -147,7 +157,10 @@ async fn what_cannot_be_used_says_what_to_do_and_is_seen_as_such() {
     let seen: Vec<_> = states.iter().map(|state| (state.name.as_str(), state.health)).collect();
     assert_eq!(seen, [("bad", Health::Unusable), ("gone", Health::Unusable), ("open", Health::Unusable)]);
     assert_eq!(states[0].detail, "the helper /bin/false ended with exit code 1");
-    assert!(states[1].detail.starts_with("cannot read the credential file /dev/null/x/y") && states[2].detail.ends_with(&chmod));
+    assert!(
+        states[1].detail.starts_with("cannot read the credential file /dev/null/x/y")
+            && states[2].detail.ends_with(&chmod)
+    );
 }
 
 #[tokio::test]
@@ -207,7 +220,10 @@ async fn a_login_serves_one_at_a_time_in_order_and_whoever_waits_hears_for_whom(
 async fn fifty_at_once_are_served_one_by_one_and_no_refresh_is_lost() {
     let scene = Scene::new().with_login("max");
     // Two agents of one host share it.
-    let agents = [scene.open(), Pools::open(&scene.settings, &scene.dir.path().join("other"), Checker::default()).unwrap()];
+    let agents = [
+        scene.open(),
+        Pools::open(&scene.settings, &scene.dir.path().join("other"), Checker::default()).unwrap(),
+    ];
     let (busy, served) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let mut attempts = JoinSet::new();
     for n in 0..50_usize {
@@ -217,7 +233,8 @@ async fn fifty_at_once_are_served_one_by_one_and_no_refresh_is_lost() {
             let lease = pools.lease(None, "marie", &format!("adhoc/{n}/a")).await.unwrap();
             assert_eq!(busy.fetch_add(1, Ordering::SeqCst), 0, "somebody else has it");
             lease.place(&config).unwrap();
-            let had: serde_json::Value = serde_json::from_slice(&fs::read(config.join(LOGIN_FILE)).unwrap()).unwrap();
+            let had: serde_json::Value =
+                serde_json::from_slice(&fs::read(config.join(LOGIN_FILE)).unwrap()).unwrap();
             let expected = format!("access-{}", served.fetch_add(1, Ordering::SeqCst));
             assert_eq!(had["claudeAiOauth"]["accessToken"], expected, "it has what the one before left");
             tokio::task::yield_now().await;

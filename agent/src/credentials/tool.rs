@@ -72,7 +72,10 @@ pub fn login(config: &Config, args: &LoginArgs) -> anyhow::Result<ExitCode> {
             Ok(told(config, name))
         }
         Source::ApiKey(file) => {
-            bail!("pool {name} has an API key: write it into {file}, then chmod 600 {file}", file = file.display())
+            bail!(
+                "pool {name} has an API key: write it into {file}, then chmod 600 {file}",
+                file = file.display()
+            )
         }
         Source::Helper { .. } => bail!("pool {name} asks a helper for its key: nobody signs in to it"),
     }
@@ -135,7 +138,8 @@ fn table(rows: &[Row]) -> String {
     let cells: Vec<[String; 5]> = rows
         .iter()
         .map(|row| {
-            let workers = if row.workers.is_empty() { "all others".to_owned() } else { row.workers.join(",") };
+            let workers =
+                if row.workers.is_empty() { "all others".to_owned() } else { row.workers.join(",") };
             let used = row.used_by.as_ref().map(|by| format!("; used by {by}")).unwrap_or_default();
             [row.name.clone(), row.kind.into(), row.health.into(), workers, format!("{}{used}", row.detail)]
         })
@@ -148,7 +152,8 @@ fn table(rows: &[Row]) -> String {
         }
     }
     let line = |cells: &[String; 5]| {
-        let padded: String = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        let padded: String =
+            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
         padded.trim_end().to_owned() + "\n"
     };
     std::iter::once(&head).chain(&cells).map(line).collect()
@@ -158,7 +163,9 @@ fn chosen<'a>(pools: &'a [PoolSettings], name: Option<&str>) -> anyhow::Result<&
     let list = || pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = name {
         return pools.iter().find(|pool| pool.name == name).with_context(|| match pools {
-            [] => format!("this agent has no pools: describe one with --pool {name}=login or in its settings file"),
+            [] => format!(
+                "this agent has no pools: describe one with --pool {name}=login or in its settings file"
+            ),
             _ => format!("this agent has no pool {name:?}; it has {}", list()),
         });
     }
@@ -166,7 +173,9 @@ fn chosen<'a>(pools: &'a [PoolSettings], name: Option<&str>) -> anyhow::Result<&
     let mut candidates = pools.iter().filter(can);
     match (candidates.next(), candidates.next()) {
         (Some(only), None) => Ok(only),
-        (None, _) => bail!("this agent has no pool of kind login or token: describe one with --pool NAME=login"),
+        (None, _) => {
+            bail!("this agent has no pool of kind login or token: describe one with --pool NAME=login")
+        }
         (Some(_), Some(_)) => bail!("name the pool to sign in to with --pool; there are {}", list()),
     }
 }
@@ -176,7 +185,9 @@ fn locked(name: &str, place: &LoginPlace) -> anyhow::Result<Lock> {
         return Ok(lock);
     }
     match place.note() {
-        Some(note) => bail!("the login of pool {name} is used by {}: try again when that has ended", note.reference),
+        Some(note) => {
+            bail!("the login of pool {name} is used by {}: try again when that has ended", note.reference)
+        }
         None => bail!("the login of pool {name} is in use: try again later"),
     }
 }
@@ -224,7 +235,9 @@ fn ask_for_token() -> anyhow::Result<String> {
     }
     read?;
     let token = line.trim();
-    let plain = !token.is_empty() && token.len() <= LONGEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let plain = !token.is_empty()
+        && token.len() <= LONGEST_TOKEN
+        && token.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(plain, "that is no token: nothing was written");
     Ok(token.to_owned())
 }

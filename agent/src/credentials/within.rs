@@ -32,7 +32,9 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.0, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         if !file.metadata()?.is_file() {
@@ -117,7 +119,8 @@ mod tests {
         fs::write(&outside, "secret").unwrap();
         symlink(&outside, inside.join("link")).unwrap();
         symlink(&inside, dir.path().join("alias")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, inside.join("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, inside.join("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         assert!(Dir::open(&dir.path().join("alias")).is_err());
         let open = Dir::open(&inside).unwrap();
         assert_eq!(open.read("link", 99).unwrap(), None);

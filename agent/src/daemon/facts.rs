@@ -94,7 +94,10 @@ mod tests {
         let pools = pools(dir.path());
         let mut facts = FactsWatch::new(pools.clone());
         let first = facts.now(&["no sandbox".into()], "2");
-        assert_eq!((first.pools[0].health(), first.pools[0].kind()), (PoolHealth::Unspecified, PoolKind::ApiKey));
+        assert_eq!(
+            (first.pools[0].health(), first.pools[0].kind()),
+            (PoolHealth::Unspecified, PoolKind::ApiKey)
+        );
         assert_eq!(first.warnings, ["no sandbox"]);
         let said = Instant::now();
         pools.check().await;

@@ -110,11 +110,14 @@ impl Program {
             Word::Began { pid } => Some(*pid),
             Word::Failed { .. } | Word::Ended { .. } => None,
         });
-        let Some(inner) = began else { return Some(self.child) };
-        let (first, _) = self.first_process()?;
-        let program =
-            procfs::children(first).into_iter().find(|pid| procfs::innermost_pid(*pid) == Some(inner))?;
-        self.found = procfs::read_stat(program).map(|stat| (program, stat.start_ticks));
+        let mut below = self.first_process().map(|(first, _)| procfs::children(first)).unwrap_or_default();
+        let Some(inner) = began else {
+            // It may speak before its beginning is told. Until it exists there is nothing to spare.
+            let eldest = below.into_iter().filter_map(exact).min_by_key(|(pid, start)| (*start, *pid));
+            return eldest.or(Some(self.child));
+        };
+        below.retain(|pid| procfs::innermost_pid(*pid) == Some(inner));
+        self.found = below.first().copied().and_then(exact);
         self.found
     }
 
@@ -122,10 +125,14 @@ impl Program {
         if self.is_namespaced && self.first.is_none() {
             let first =
                 procfs::children(self.child.0).into_iter().find(|pid| procfs::innermost_pid(*pid) == Some(1));
-            self.first = first.and_then(|pid| Some((pid, procfs::read_stat(pid)?.start_ticks)));
+            self.first = first.and_then(exact);
         }
         self.first
     }
+}
+
+fn exact(pid: i32) -> Option<Exact> {
+    procfs::read_stat(pid).map(|stat| (pid, stat.start_ticks))
 }
 
 #[cfg(test)]

@@ -151,8 +151,11 @@ impl Redactor {
         let mut rest = chunk;
         while let Some(byte) = rest.first() {
             if self.tracks.iter().all(|track| track.state == State::ROOT) {
-                let idle = rest.iter().position(|byte| patterns.begins[usize::from(*byte)]).unwrap_or(rest.len());
-                if let Some((passed, more)) = rest.split_at_checked(idle).filter(|(passed, _)| !passed.is_empty()) {
+                let idle =
+                    rest.iter().position(|byte| patterns.begins[usize::from(*byte)]).unwrap_or(rest.len());
+                if let Some((passed, more)) =
+                    rest.split_at_checked(idle).filter(|(passed, _)| !passed.is_empty())
+                {
                     self.held.extend_from_slice(passed);
                     self.marks.resize(self.held.len(), 0);
                     self.last = passed.last().copied().unwrap_or_default();
@@ -223,7 +226,8 @@ impl Redactor {
             // The last to be counted is the first that must stay.
             depth.checked_sub(1).and_then(|last| read.map(|(at, _)| at + 1).nth(last)).unwrap_or(0)
         };
-        let open = patterns.readings.iter().enumerate().map(|(index, (_, automaton))| of_track(index, automaton));
+        let open =
+            patterns.readings.iter().enumerate().map(|(index, (_, automaton))| of_track(index, automaton));
         open.max().unwrap_or(0)
     }
 
@@ -285,32 +289,49 @@ mod tests {
         const SIGNS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut all = String::new();
         for group in text.chunks(3) {
-            let value = group.iter().chain([&0, &0]).take(3).fold(0_usize, |value, byte| value << 8 | usize::from(*byte));
+            let value = group
+                .iter()
+                .chain([&0, &0])
+                .take(3)
+                .fold(0_usize, |value, byte| value << 8 | usize::from(*byte));
             for sign in 0..=group.len() {
                 all.push(char::from(SIGNS[value >> (18 - 6 * sign) & 63]));
             }
         }
-        let lines: Vec<&str> = all.as_bytes().chunks(wrap).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<&str> =
+            all.as_bytes().chunks(wrap).map(|line| std::str::from_utf8(line).unwrap()).collect();
         lines.join(line_break)
     }
 
     /// What is left of the secret when the stars, and whatever is between lines and groups, are taken away.
     fn spelled_out(text: &[u8], between: &[u8]) -> usize {
-        text.split(|byte| *byte == b'*').map(|part| part.iter().filter(|byte| !between.contains(byte)).count()).max().unwrap()
+        text.split(|byte| *byte == b'*')
+            .map(|part| part.iter().filter(|byte| !between.contains(byte)).count())
+            .max()
+            .unwrap()
     }
 
     #[test]
     fn base64_of_anything_that_holds_the_secret_is_overwritten_wherever_it_lies_and_is_cut() {
         for before in 0..4 {
             let text = format!("{}{KEY}=", "x".repeat(before));
-            for (wrap, line_break) in [(999, ""), (20, "\n"), (7, "\r\n"), (20, "\\n"), (20, "\\\\n"), (20, "\n    ")] {
+            for (wrap, line_break) in
+                [(999, ""), (20, "\n"), (7, "\r\n"), (20, "\\n"), (20, "\\\\n"), (20, "\n    ")]
+            {
                 let encoded = base64_of(text.as_bytes(), wrap, line_break);
                 let whole = redact(&[KEY], &[encoded.as_bytes()]);
                 assert_eq!(whole.len(), encoded.len());
                 // What its neighbours have a share in may stay: fewer than two signs at each end.
                 let stars = whole.iter().filter(|byte| **byte == b'*').count();
-                assert!(stars * 6 >= KEY.len() * 8 - 10, "{encoded:?} became {:?}", String::from_utf8_lossy(&whole));
-                assert_eq!(whole.iter().filter(|byte| **byte == b'\n').count(), encoded.matches('\n').count());
+                assert!(
+                    stars * 6 >= KEY.len() * 8 - 10,
+                    "{encoded:?} became {:?}",
+                    String::from_utf8_lossy(&whole)
+                );
+                assert_eq!(
+                    whole.iter().filter(|byte| **byte == b'\n').count(),
+                    encoded.matches('\n').count()
+                );
                 for cut in 0..=encoded.len() {
                     let (one, two) = encoded.as_bytes().split_at(cut);
                     assert_eq!(redact(&[KEY], &[one, two]), whole, "cut at {cut}");
@@ -343,7 +364,9 @@ mod tests {
 
     #[test]
     fn url_and_nested_json_spellings_are_overwritten() {
-        for text in [r"pass\\\\word/1", "pass%5Cword%2F1", "pass%5cword%2f1", r"pass\\word\/1", r"pass\word/1"] {
+        for text in
+            [r"pass\\\\word/1", "pass%5Cword%2F1", "pass%5cword%2f1", r"pass\\word\/1", r"pass\word/1"]
+        {
             let whole = redact(&["pass\\word/1"], &[text.as_bytes()]);
             assert!(whole.iter().all(|byte| *byte == b'*'), "{text}: {}", String::from_utf8_lossy(&whole));
         }

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use backoff::backoff::Backoff as _;
 use coordinator::{Coordinator, PATIENCE, Plain, Session, welcome};
 use orch_agent::boottime::boot_id;
+use orch_agent::credentials::Pools;
+use orch_agent::credentials::health::Checker;
+use orch_agent::credentials::settings::{PoolSettings, Source};
 use orch_agent::daemon::status::StatusFile;
 use orch_agent::daemon::{Daemon, Identity, Offer, Parts, Runners};
 use orch_agent::homes::{ConversationKey, Homes};
@@ -72,6 +75,10 @@ impl Agent {
     }
 
     fn seeded(data: &Path, coordinators: &[&str], seed: u64) -> Self {
+        Self::with_pools(data, coordinators, seed, Pools::default())
+    }
+
+    fn with_pools(data: &Path, coordinators: &[&str], seed: u64, pools: Pools) -> Self {
         let urls: Vec<String> = coordinators.iter().map(|&url| url.to_owned()).collect();
         let (spool, _) = FileSpool::open(&data.join("spool"), &boot_id()).unwrap();
         let parts = Parts {
@@ -79,7 +86,7 @@ impl Agent {
             offer: Offer { slots: 2, ..Offer::default() },
             coordinators: Coordinators::new(&urls, Arc::new(Plain)).unwrap(),
             runners: Runners::new(None, Some(Arc::new(Patient))),
-            pools: orch_agent::credentials::Pools::default(),
+            pools,
             homes: Arc::new(Homes::open(data).unwrap()),
             spool: Box::new(spool),
             host: HostProbe::new(data.to_owned()),
@@ -111,6 +118,44 @@ impl Agent {
     async fn killed(mut self) {
         self.daemon.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn pools_are_told_at_hello_and_whenever_they_change() {
+    let (data, mut coordinator) = (tempfile::tempdir().unwrap(), Coordinator::start().await);
+    let key = data.path().join("key");
+    let source = Source::ApiKey(key.clone());
+    let workers = ["marie".to_owned()].into();
+    let settings = PoolSettings { name: "team".into(), source, workers, base_url: None };
+    let pools = Pools::open(&[settings], data.path(), Checker::default()).unwrap();
+    let agent = Agent::with_pools(data.path(), &[&coordinator.url], quick_seed(), pools.clone());
+    let mut session = coordinator.session().await;
+    let told = &session.hello.pools;
+    assert_eq!(
+        told.iter().map(|pool| (pool.name.as_str(), pool.health())).collect::<Vec<_>>(),
+        [("team", v1::PoolHealth::Unspecified)]
+    );
+    assert_eq!(
+        (told[0].kind(), told[0].workers.as_slice()),
+        (v1::PoolKind::ApiKey, &["marie".to_owned()][..])
+    );
+    // A change between Hello and Welcome is not lost.
+    pools.check().await;
+    session.say([Item::Welcome(welcome(EPOCH))]).await;
+    let facts = |said: Said| match said {
+        Said::Facts(facts) => facts,
+        other => panic!("{other:?}"),
+    };
+    let unusable = facts(session.next().await);
+    assert_eq!(unusable.pools[0].health(), v1::PoolHealth::Unusable);
+    assert!(unusable.warnings[0].starts_with("pool team: cannot read the credential file"), "{unusable:?}");
+    std::fs::write(&key, "sk-canary").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    pools.check().await;
+    let usable = facts(session.next().await);
+    assert_eq!((usable.pools[0].health(), usable.warnings.len()), (v1::PoolHealth::Unspecified, 0));
+    assert!(!format!("{usable:?}").contains("canary"));
+    agent.killed().await;
 }
 
 fn id(task: u32) -> Option<v1::AttemptId> {

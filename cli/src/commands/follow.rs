@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{Task, TaskState};
 
-use crate::args::parse::{run_state_word, task_state_word};
 use crate::args::fleet::Watching;
+use crate::args::parse::{run_state_word, task_state_word};
 use crate::args::work::{Goal, ResultArgs, StatusArgs, WaitArgs, WatchArgs};
 use crate::args::{Format, Progress};
 use crate::client::Client;

@@ -143,7 +143,9 @@ fn auth(argv: &[String], env: &Environment) -> ExitCode {
 }
 
 fn sign_in(env: &Environment) -> ExitCode {
-    let Some(file) = env.login_file() else { return refuse("Login failed: there is no configuration directory") };
+    let Some(file) = env.login_file() else {
+        return refuse("Login failed: there is no configuration directory");
+    };
     let login = json!({"claudeAiOauth": {
         "accessToken": "standin-access", "refreshToken": "standin-refresh", "expiresAt": 4_102_444_800_000_u64,
         "scopes": ["user:inference", "user:profile"], "subscriptionType": "max",

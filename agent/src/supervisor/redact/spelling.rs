@@ -35,7 +35,6 @@ pub(super) fn hexadecimal(secret: &str) -> Vec<u8> {
     hex::encode(secret).into_bytes()
 }
 
-
 /// The value of character `index` when `before` unknown bytes stand before the secret.
 fn sextet(bytes: &[u8], before: usize, index: usize) -> usize {
     (6 * index..6 * index + 6).fold(0, |value, bit| {
@@ -52,7 +51,9 @@ fn in_json(text: &str) -> String {
 fn in_url(text: &str, lower: bool) -> String {
     text.bytes()
         .map(|byte| match byte {
-            plain if plain.is_ascii_alphanumeric() || UNRESERVED.contains(&plain) => char::from(plain).to_string(),
+            plain if plain.is_ascii_alphanumeric() || UNRESERVED.contains(&plain) => {
+                char::from(plain).to_string()
+            }
             other if lower => format!("%{other:02x}"),
             other => format!("%{other:02X}"),
         })

@@ -53,7 +53,8 @@ fn text(out: &Out, agent: &Agent) -> String {
         seen,
     );
     let state_says = agent.detail != state;
-    if !agent.drain_reason.is_empty() && !(state_says && agent.detail.contains(&agent.drain_reason)) {
+    let told = agent.drain_reason.is_empty() || (state_says && agent.detail.contains(&agent.drain_reason));
+    if !told {
         row(out, &mut text, "drained", &out.paint(WARN, &one_line(&agent.drain_reason, TOLD)));
     }
     if !agent.detail.is_empty() && state_says {
