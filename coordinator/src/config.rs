@@ -69,6 +69,9 @@ pub struct Flags {
     /// How often agents send heartbeats; every deadline scales with it [default: 5s].
     #[arg(long, env = "ORCH_HEARTBEAT_INTERVAL", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
     pub heartbeat_interval: Option<Duration>,
+    /// Longest time a child may show no sign of work: no line, no growing session file, no busy tool [default: 30min].
+    #[arg(long, env = "ORCH_SILENCE_LIMIT", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
+    pub silence_limit: Option<Duration>,
     /// How long finished runs are kept [default: 30days].
     #[arg(long, env = "ORCH_KEEP_RUNS", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
     pub keep_runs: Option<Duration>,
@@ -107,6 +110,7 @@ struct FileSettings {
     tls_key: Option<PathBuf>,
     prompts: Option<PathBuf>,
     heartbeat_interval: Option<String>,
+    silence_limit: Option<String>,
     keep_runs: Option<String>,
     keep_transcripts: Option<String>,
     max_transcripts: Option<Size>,
@@ -138,6 +142,8 @@ pub struct Config {
     pub prompts: Option<PathBuf>,
     /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
+    /// Longest time without a sign of work.
+    pub silence_limit: Duration,
     /// What is kept how long.
     pub keep: Keep,
     /// File to announce readiness in.
@@ -220,6 +226,15 @@ impl Config {
         if !(Duration::from_millis(20)..=Duration::from_secs(60)).contains(&heartbeat) {
             return Err(out_of_range("heartbeat_interval", heartbeat, "must be between 20ms and 1m"));
         }
+        let silence = duration(
+            "silence_limit",
+            flags.silence_limit,
+            file.silence_limit.as_deref(),
+            Duration::from_secs(30 * 60),
+        )?;
+        if silence < Duration::from_secs(1) {
+            return Err(out_of_range("silence_limit", silence, "must be at least 1s"));
+        }
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7443))),
             probe: flags.probe.or(file.probe).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7481))),
@@ -229,6 +244,7 @@ impl Config {
             tls_key: or(&flags.tls_key, &file.tls_key).unwrap_or_else(|| etc("coordinator.key")),
             prompts: or(&flags.prompts, &file.prompts),
             heartbeat_interval: heartbeat,
+            silence_limit: silence,
             keep: keep(&flags, &file)?,
             ready_file: or(&flags.ready_file, &file.ready_file),
             log: or(&flags.log, &file.log).unwrap_or_else(|| "info".to_owned()),
@@ -258,7 +274,7 @@ impl Config {
         self.settings().iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
     }
 
-    fn settings(&self) -> [(&'static str, String); 16] {
+    fn settings(&self) -> [(&'static str, String); 17] {
         let path = |path: &Path| path.display().to_string();
         let or_none = |value: &Option<PathBuf>| value.as_deref().map_or_else(|| "-".to_owned(), path);
         let time = |length: Duration| humantime::format_duration(length).to_string();
@@ -271,6 +287,7 @@ impl Config {
             ("tls_key", path(&self.tls_key)),
             ("prompts", or_none(&self.prompts)),
             ("heartbeat_interval", time(self.heartbeat_interval)),
+            ("silence_limit", time(self.silence_limit)),
             ("keep_runs", time(self.keep.runs)),
             ("keep_transcripts", time(self.keep.transcripts)),
             ("max_transcripts", self.keep.max_transcripts.to_string()),

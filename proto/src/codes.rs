@@ -83,7 +83,7 @@ error_codes! {
     DependencyCycle = "E0107", "DEPENDENCY_CYCLE", InvalidArgument, 2,
         "tasks wait for each other in a circle", "take one of the named dependencies away";
     UnknownWorker = "E0108", "UNKNOWN_WORKER", InvalidArgument, 2,
-        "no worker has this name", "orchctl status lists what is there; add a file under prompts/workers";
+        "no worker has this name", "orchctl workers lists them; docs/workers.md says how to add one";
     TooLarge = "E0109", "TOO_LARGE", InvalidArgument, 2,
         "something is larger than its limit", "send less, or split the task";
     InvalidPageToken = "E0110", "INVALID_PAGE_TOKEN", InvalidArgument, 2,

@@ -343,6 +343,8 @@ impl Supervisor {
         if self.stop.is_none() {
             self.stop = Some(StopFact { cause, stdout_len: self.stdout.written(), rung: from });
         }
+        // A child that has not said a word is starting: it would read a request only afterwards, and has nothing to save.
+        let from = if self.stdout.written() == 0 { from.max(Rung::Term) } else { from };
         if let Some(rung) = self.ladder.begin(now, from) {
             self.act(now, rung);
         }

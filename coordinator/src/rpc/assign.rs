@@ -8,9 +8,6 @@ use orch_proto::v1;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Longest silence of a child before it counts as hung. A tool may run long without a word, so this is long too.
-const SILENCE_LIMIT: Duration = Duration::from_secs(30 * 60);
-
 /// What is the same for every assignment of this coordinator.
 #[derive(Debug, Clone, Copy)]
 pub struct Cluster {
@@ -18,6 +15,8 @@ pub struct Cluster {
     pub id: [u8; 16],
     /// Generation of the coordinator.
     pub epoch: u64,
+    /// Longest time a child may show no sign of work before it counts as hung.
+    pub silence_limit: Duration,
 }
 
 /// Why a stored spec could not be turned into an assignment. Both mean a damaged store or a mistake here.
@@ -53,7 +52,7 @@ pub fn assignment(
         r#ref: task_ref,
         runner: Some(runner),
         timeout: Some(wire_duration(Duration::from_millis(spec.timeout_ms))),
-        silence_limit: Some(wire_duration(SILENCE_LIMIT)),
+        silence_limit: Some(wire_duration(cluster.silence_limit)),
         on_loss: spec.on_loss,
         epoch: cluster.epoch,
     })
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
     use orch_core::ids::{RunId, TaskIndex};
 
-    const CLUSTER: Cluster = Cluster { id: [7; 16], epoch: 3 };
+    const CLUSTER: Cluster = Cluster { id: [7; 16], epoch: 3, silence_limit: Duration::from_secs(60) };
 
     fn key(run: u64, attempt: u32) -> AttemptKey {
         AttemptKey::new(TaskKey { run: RunId(run), index: TaskIndex(0) }, attempt)
@@ -118,7 +117,7 @@ mod tests {
             };
         assert_eq!(session(1, 1), session(1, 2));
         assert_ne!(session(1, 1), session(2, 1));
-        let elsewhere = Cluster { id: [8; 16], epoch: 3 };
+        let elsewhere = Cluster { id: [8; 16], ..CLUSTER };
         assert_ne!(session_uuid(CLUSTER, key(1, 1).task), session_uuid(elsewhere, key(1, 1).task));
     }
 

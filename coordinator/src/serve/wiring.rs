@@ -88,7 +88,11 @@ impl Wiring<'_> {
         let heartbeat = self.config.heartbeat_interval;
         SessionParts {
             engine: self.handle.clone(),
-            cluster: Cluster { id: self.handle.cluster().0, epoch: self.handle.epoch().0 },
+            cluster: Cluster {
+                id: self.handle.cluster().0,
+                epoch: self.handle.epoch().0,
+                silence_limit: self.config.silence_limit,
+            },
             timing: Timing {
                 heartbeat,
                 stop_after: heartbeat * STOP_AFTER_HEARTBEATS,

@@ -62,6 +62,12 @@ pub fn explain(facts: &Facts, result: &ResultLine, unix_now: u64) -> Failure {
             "check its balance, or give the agent another credential",
         ),
         (Some(404), _) | (None, Some("model_not_found")) => model_unavailable(facts),
+        // The CLI counts before it asks; no request was made.
+        (None, Some("invalid_request")) => failure(
+            Outcome::ApiError,
+            "the CLI did not send the request, because it is longer than the model reads",
+            "shorten the prompt or its context files, or name a model that reads more",
+        ),
         (_, Some("max_output_tokens")) => failure(
             Outcome::LimitOutput,
             "the answer reached the model's output limit, also after three continuations",
@@ -204,6 +210,7 @@ mod tests {
             (None, "billing_error", Outcome::Auth),
             (None, "max_output_tokens", Outcome::LimitOutput),
             (None, "unknown", Outcome::ApiError),
+            (None, "invalid_request", Outcome::ApiError),
         ] {
             let failure = explained(status, error, |_| ());
             assert_eq!(failure.outcome, outcome, "{status:?} {error}");

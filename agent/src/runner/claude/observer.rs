@@ -333,10 +333,15 @@ impl Observer {
         self.facts.awaiting_result = false;
         let worked = result.is_error == Some(false) && result.num_turns > 0;
         let missing = self.demands.structured && result.structured.is_none();
+        let spent = result.subtype == "error_max_budget_usd";
         self.facts.result = Some((result, end));
         if self.stopping {
             // The supervisor closes the input of a process it is stopping.
             return Vec::new();
+        }
+        if spent && !self.open_tasks.is_empty() {
+            // Its sub-agents go on after this result, and what they spend is in no bill (observed).
+            return self.ask_stop(StopCause::Budget, String::new());
         }
         if worked && missing && !self.repaired {
             self.repaired = true;
