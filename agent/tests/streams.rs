@@ -7,10 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use orch_agent::runner::Outcome;
-use orch_agent::runner::claude::judge::{Terms, judge};
+use orch_agent::runner::claude::judge::{self, Terms, judge};
 use orch_agent::runner::claude::observer::{Demands, Facts, Observer};
 use orch_agent::supervisor::exit::ExitRecord;
 use orch_agent::supervisor::stop::{Rung, StopCause, StopFact};
+
+/// About when the streams were recorded, in Unix seconds: times of resets lie after it.
+const RECORDED: u64 = 1_795_210_000;
 
 /// One row of the index.
 struct Row {
@@ -56,21 +59,23 @@ fn facts(row: &Row, chunk: usize) -> Facts {
 }
 
 fn exit(row: &Row) -> ExitRecord {
+    // What was cancelled says so after the stop; what hung or took too long had said everything before.
+    let len = row.bytes.len() as u64;
     let stopped = |cause, stdout_len| Some(StopFact { cause, stdout_len, rung: Rung::Interrupt });
     let stop = match row.outcome.word() {
         "cancelled" => stopped(StopCause::Cancelled, 0),
-        "hang" => stopped(StopCause::Hang, row.bytes.len() as u64),
-        "timeout" => stopped(StopCause::Timeout, row.bytes.len() as u64),
+        "hang" => stopped(StopCause::Hang, len),
+        "timeout" => stopped(StopCause::Timeout, len),
         _ => None,
     };
     let (code, signal) = if row.exit < 0 { (None, Some(-row.exit)) } else { (Some(row.exit), None) };
-    ExitRecord { code, signal, stop, stdout_len: row.bytes.len() as u64, ..ExitRecord::default() }
+    ExitRecord { code, signal, stop, stdout_len: len, ..ExitRecord::default() }
 }
 
 #[test]
 fn every_recorded_stream_is_judged_as_listed() {
     let rows = rows();
-    assert!(rows.len() > 100, "only {} streams are listed", rows.len());
+    assert!(rows.len() >= 210, "only {} streams are listed", rows.len());
     let mut wrong = Vec::new();
     for row in rows.iter().filter(|row| row.name != "input_stream_json_bad") {
         let facts = facts(row, usize::MAX);
@@ -88,21 +93,52 @@ fn every_recorded_stream_is_judged_as_listed() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What a person reads of every recorded run that did not succeed, and of every one with something to tell.
+/// One line a stream: what is made of it, word for word, with turns, tokens and money. A change of any of these is a
+/// change of what people are told, and shows here.
 #[test]
-fn endings_are_told_in_these_words() {
-    let mut told = String::new();
+fn every_verdict_stays_as_it_was_reviewed() {
+    let mut lines =
+        vec!["stream | outcome | turns | tokens in/out/read/write | micro-USD | denied | detail".to_owned()];
     for row in rows() {
-        let verdict = judge(&facts(&row, usize::MAX), terms(&row), &exit(&row), "", 1_795_210_000);
-        if verdict.outcome == Outcome::Ok && verdict.detail.is_empty() {
-            continue;
-        }
+        let facts = facts(&row, usize::MAX);
+        let verdict = judge(&facts, terms(&row), &exit(&row), "", RECORDED);
         let wait =
             verdict.retry_after.map_or_else(String::new, |wait| format!(" [after {} s]", wait.as_secs()));
-        let (word, detail) = (verdict.outcome.word(), verdict.detail);
-        told.push_str(&format!("{}: {word}{wait}: {detail}\n", row.name));
+        let usage = facts.ledger.total(facts.is_cut_off());
+        let tokens = usage.models.values().fold([0; 4], |sum, model| {
+            let of =
+                [model.input_tokens, model.output_tokens, model.cache_read_tokens, model.cache_write_tokens];
+            [0, 1, 2, 3].map(|at| sum[at] + of[at])
+        });
+        let denied =
+            facts.result.as_ref().map_or_else(String::new, |(result, _)| judge::denied(result).join(","));
+        let (outcome, estimated) = (verdict.outcome.word(), if usage.estimated { "~" } else { "" });
+        let cells = [
+            row.name.clone(),
+            outcome.to_owned(),
+            facts.turns.to_string(),
+            tokens.map(|count| count.to_string()).join("/"),
+            format!("{estimated}{}", usage.cost_micro_usd),
+            denied,
+            format!("{}{wait}", verdict.detail.replace('\n', "\\n")),
+        ];
+        lines.push(cells.join(" | ").trim_end().to_owned());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!("verdicts", lines.join("\n"));
+}
+
+/// The recording was shortened to be kept; here its lines have their 2 MB again.
+#[test]
+fn lines_of_megabytes_are_understood() {
+    let mut row = rows().into_iter().find(|row| row.name == "big_write").unwrap();
+    let text = String::from_utf8(row.bytes).unwrap();
+    row.bytes = text.replace(&"z".repeat(1_000), &"z".repeat(2_000_000)).into_bytes();
+    assert!(row.bytes.len() > 4_000_000);
+    for chunk in [usize::MAX, 65_536] {
+        let facts = facts(&row, chunk);
+        assert_eq!((facts.malformed, facts.turns), (0, 2));
+        assert_eq!(judge(&facts, terms(&row), &exit(&row), "", 0).outcome, Outcome::Ok);
+    }
 }
 
 /// Listed as a crash; without a word on standard output it cannot be told from refused arguments.

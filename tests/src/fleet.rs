@@ -35,6 +35,7 @@ pub struct Fleet {
     binaries: Binaries,
     heartbeat: &'static str,
     log: &'static str,
+    args: Vec<String>,
     ports: Ports,
     dir: TempDir,
 }
@@ -70,13 +71,31 @@ impl Fleet {
     /// When it does not become ready.
     #[must_use]
     pub fn start_logging(binaries: Binaries, heartbeat: &'static str, log: &'static str) -> Self {
-        let dir = tempfile::Builder::new().prefix("orch-test-").tempdir().expect("temporary directory");
+        Self::start_in(&std::env::temp_dir(), binaries, heartbeat, log, &[])
+    }
+
+    /// Starts a coordinator with further arguments whose files, and those of its agents, lie in a directory within
+    /// `parent`.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_in(
+        parent: &Path,
+        binaries: Binaries,
+        heartbeat: &'static str,
+        log: &'static str,
+        args: &[&str],
+    ) -> Self {
+        let dir =
+            tempfile::Builder::new().prefix("orch-test-").tempdir_in(parent).expect("temporary directory");
         let mut fleet = Self {
             agents: BTreeMap::new(),
             orchd: None,
             binaries,
             heartbeat,
             log,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
             ports: Ports { grpc: "127.0.0.1:0".into(), probe: "127.0.0.1:0".into() },
             dir,
         };
@@ -147,6 +166,7 @@ impl Fleet {
         command
             .args(["--listen", &self.ports.grpc, "--probe", &self.ports.probe])
             .args(["--heartbeat-interval", self.heartbeat, "--log", self.log])
+            .args(&self.args)
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--ready-file")
@@ -184,6 +204,11 @@ impl Fleet {
 
     /// Starts an agent without waiting.
     pub fn spawn_agent(&mut self, name: &str, extra: &[&str]) {
+        self.spawn_agent_in(name, extra, &[]);
+    }
+
+    /// The same with further variables in its environment.
+    pub fn spawn_agent_in(&mut self, name: &str, extra: &[&str], environment: &[(&str, &str)]) {
         let status = self.status_file(name);
         let _ = std::fs::remove_file(&status);
         let tls = self.certificate(Role::Agent, name);
@@ -197,7 +222,8 @@ impl Fleet {
             .arg("--status-file")
             .arg(&status)
             .args(extra)
-            .env("ORCH_STANDIN_DELAY_MS", "0");
+            .env("ORCH_STANDIN_DELAY_MS", "0")
+            .envs(environment.iter().copied());
         if !extra.contains(&"--claude-bin") {
             command.arg("--claude-bin").arg(&self.binaries.claude);
         }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod fleet;
+pub mod gate;
 pub mod matrix;
 pub mod process;
 pub mod wait;

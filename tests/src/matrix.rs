@@ -1,8 +1,11 @@
 //! The matrix of endings: what is done to the CLI, and what orch must make of it. Rows are data, so that the tests that
 //! play them and the table in `docs/outcomes.md` cannot differ. Knows what a row promises; plays none.
 
-use orch_proto::outcome::OUTCOMES;
-use orch_proto::v1::{self, Outcome};
+pub mod page;
+pub mod real;
+pub mod scripted;
+
+use orch_proto::v1::{self, Outcome, task_spec::Runner};
 
 /// Which CLI a row is played with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,66 @@ pub enum Cli {
     Scripted,
 }
 
+/// What a task asks for beyond its prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// Name of the worker.
+    pub worker: &'static str,
+    /// Name of the only agent that may run it; empty: any.
+    pub agent: &'static str,
+    /// JSON Schema of the answer; empty: free text.
+    pub schema: &'static str,
+    /// Ceiling in millionths of a US dollar.
+    pub budget_micro_usd: Option<u64>,
+    /// Turn limit.
+    pub max_turns: Option<u32>,
+    /// Time limit of an attempt, in milliseconds; never absent, so that no row can hold up the others.
+    pub timeout_ms: u32,
+}
+
+/// What every row asks for unless it says otherwise.
+const PLAIN: Ask = Ask {
+    worker: "anga",
+    agent: "",
+    schema: "",
+    budget_micro_usd: None,
+    max_turns: None,
+    timeout_ms: 60_000,
+};
+
+/// Rows that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// Which CLI they are played with.
+    pub cli: Cli,
+    /// What they have in common.
+    pub title: &'static str,
+    /// The rows.
+    pub rows: &'static [Row],
+}
+
+const fn group(cli: Cli, title: &'static str, rows: &'static [Row]) -> Group {
+    Group { cli, title, rows }
+}
+
+/// Every row there is, in the order of `docs/outcomes.md`.
+pub const GROUPS: &[Group] = &[
+    group(Cli::Real, "Answers, tools and sub-agents", real::ANSWERS),
+    group(Cli::Real, "Tool servers and settings of a worker", real::WORKERS),
+    group(Cli::Real, "Structured answers", real::STRUCTURED),
+    group(Cli::Real, "Limits of turns, money, time and output", real::LIMITS),
+    group(Cli::Real, "The API fails", real::FAILURES),
+    group(Cli::Real, "Prompts that could be misread", real::PROMPTS),
+    group(Cli::Real, "Stops, in every phase", real::STOPS),
+    group(Cli::Real, "Stops, at random moments", real::ENDLESS),
+    group(Cli::Real, "Further attempts of a conversation", real::RESUMED),
+    group(Cli::Real, "Large prompts and outputs", real::LARGE),
+    group(Cli::Real, "The API falls silent", real::SILENCES),
+    group(Cli::Real, "Subscriptions", real::SUBSCRIPTION),
+    group(Cli::Scripted, "What the real CLI cannot be made to do, or not quickly", scripted::ROWS),
+    group(Cli::Scripted, "Limits of an agent", scripted::BOUNDED),
+];
+
 /// One row.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -20,6 +83,8 @@ pub struct Row {
     pub scenario: &'static str,
     /// Prompt, with directives of the stand-ins.
     pub prompt: &'static str,
+    /// What is asked for beyond the prompt.
+    pub ask: Ask,
     /// How it must end.
     pub outcome: Outcome,
     /// What the task's detail must contain; empty for endings that need no word.
@@ -41,7 +106,16 @@ impl Row {
         outcome: Outcome,
         detail: &'static str,
     ) -> Self {
-        Self { scenario, prompt, outcome, detail, attempts: 1, tokens: None, cost_micro_usd: None }
+        Self {
+            scenario,
+            prompt,
+            ask: PLAIN,
+            outcome,
+            detail,
+            attempts: 1,
+            tokens: None,
+            cost_micro_usd: None,
+        }
     }
 
     /// The same with so many attempts.
@@ -54,6 +128,64 @@ impl Row {
     #[must_use]
     pub const fn costs(self, input: u64, output: u64, micro_usd: u64) -> Self {
         Self { tokens: Some((input, output)), cost_micro_usd: Some(micro_usd), ..self }
+    }
+
+    /// The same on this agent only.
+    #[must_use]
+    pub const fn on(self, agent: &'static str) -> Self {
+        Self { ask: Ask { agent, ..self.ask }, ..self }
+    }
+
+    /// The same with this schema of the answer.
+    #[must_use]
+    pub const fn schema(self, schema: &'static str) -> Self {
+        Self { ask: Ask { schema, ..self.ask }, ..self }
+    }
+
+    /// The same with a ceiling in millionths of a US dollar.
+    #[must_use]
+    pub const fn budget(self, micro_usd: u64) -> Self {
+        Self { ask: Ask { budget_micro_usd: Some(micro_usd), ..self.ask }, ..self }
+    }
+
+    /// The same with a turn limit.
+    #[must_use]
+    pub const fn max_turns(self, turns: u32) -> Self {
+        Self { ask: Ask { max_turns: Some(turns), ..self.ask }, ..self }
+    }
+
+    /// The same with a time limit in milliseconds.
+    #[must_use]
+    pub const fn timeout(self, timeout_ms: u32) -> Self {
+        Self { ask: Ask { timeout_ms, ..self.ask }, ..self }
+    }
+
+    /// The task of this row. Of an ending that may be retried as many retries are asked for as the row expects
+    /// attempts; of any other two more, which must not be used.
+    #[must_use]
+    pub fn task(&self, id: &str) -> v1::TaskSpec {
+        let retryable = self.outcome.row().is_some_and(|row| row.retryable);
+        let ask = self.ask;
+        let worker = v1::WorkerTask {
+            worker: ask.worker.into(),
+            description: self.prompt.into(),
+            output_schema: ask.schema.into(),
+            budget_micro_usd: ask.budget_micro_usd,
+            max_turns: ask.max_turns,
+            ..Default::default()
+        };
+        let (seconds, millis) = (i64::from(ask.timeout_ms / 1_000), ask.timeout_ms % 1_000);
+        v1::TaskSpec {
+            task_id: id.into(),
+            runner: Some(Runner::Worker(worker)),
+            timeout: Some(prost_types::Duration {
+                seconds,
+                nanos: i32::try_from(millis * 1_000_000).unwrap_or(i32::MAX),
+            }),
+            retries: Some(if retryable { self.attempts - 1 } else { self.attempts + 1 }),
+            agent: ask.agent.into(),
+            ..Default::default()
+        }
     }
 
     /// Compares a task that ended with the row; says every difference at once.
@@ -84,25 +216,12 @@ impl Row {
             wrong.push(format!("tokens {tokens:?} instead of {:?}", self.tokens));
         }
         if self.cost_micro_usd.is_some_and(|expected| expected != usage.cost_micro_usd) {
-            wrong.push(format!("{} micro-dollars instead of {:?}", usage.cost_micro_usd, self.cost_micro_usd));
+            wrong
+                .push(format!("{} micro-dollars instead of {:?}", usage.cost_micro_usd, self.cost_micro_usd));
         }
         if wrong.is_empty() {
             return Ok(());
         }
         Err(format!("{}: {}; detail: {:?}", self.scenario, wrong.join("; "), task.detail))
     }
-}
-
-/// The table of `docs/outcomes.md` for `rows`: scenario, outcome, exit code, sentence, remedy.
-#[must_use]
-pub fn table(rows: &[Row]) -> String {
-    let mut text = "| Scenario | Outcome | Exit | Detail says | Remedy |\n|---|---|---|---|---|\n".to_owned();
-    for row in rows {
-        let Some(known) = OUTCOMES.iter().find(|known| known.outcome == row.outcome) else { continue };
-        let detail = if row.detail.is_empty() { known.sentence } else { row.detail };
-        let cells = [row.scenario, known.word, &known.exit_code.to_string(), detail, known.remedy]
-            .map(|cell| cell.replace('|', "\\|"));
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
-    }
-    text
 }

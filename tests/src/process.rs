@@ -108,3 +108,27 @@ pub fn at_home_in(dir: &Path) -> Vec<u32> {
         })
         .collect()
 }
+
+/// Supervisors of attempts whose files lie in `dir`.
+#[must_use]
+pub fn supervisors_in(dir: &Path) -> Vec<u32> {
+    let dir = dir.as_os_str().as_encoded_bytes();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.any(|word| word == b"__supervise") && line.windows(dir.len()).any(|part| part == dir)
+        })
+        .collect()
+}
+
+/// The most memory a process has ever held, in bytes; `None` when it is gone.
+#[must_use]
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}

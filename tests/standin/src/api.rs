@@ -15,14 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod conversation;
+mod keys;
 mod record;
 mod server;
 mod sse;
 mod usage;
 
+pub use keys::KeyRule;
 pub use record::{Ledger, Recorded};
 
 use crate::ids::Ids;
+use keys::Keys;
 
 /// Most requests kept for [`ApiHandle::requests`]; the ledger counts on. A test asks hundreds of
 /// times, a soak run must not grow without end.
@@ -46,6 +49,9 @@ struct State {
     /// How often a failing step has struck, by conversation, prompt and step.
     strikes: HashMap<String, u64>,
     ids: Ids,
+    keys: Keys,
+    /// Texts that are looked for in every request's body.
+    wanted: Vec<String>,
 }
 
 impl Shared {
@@ -79,6 +85,8 @@ impl ApiStandin {
             ledger: Ledger::default(),
             strikes: HashMap::new(),
             ids: Ids::new(uuid::Uuid::nil(), 0),
+            keys: Keys::default(),
+            wanted: Vec::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: CancellationToken::new() });
         let tasks = TaskTracker::new();
@@ -106,6 +114,17 @@ impl ApiHandle {
     /// The totals so far.
     pub fn ledger(&self) -> Ledger {
         self.shared.state().ledger.clone()
+    }
+
+    /// From now on says of every request whether its body holds `text`, in [`Recorded::found`]: bodies themselves
+    /// are not kept. The text is compared with JSON as sent, so it should need no escapes.
+    pub fn look_for(&self, text: &str) {
+        self.shared.state().wanted.push(text.to_owned());
+    }
+
+    /// Gives a credential a name, by which [`Recorded::key`] calls it, and says what it gets from now on.
+    pub fn set_key(&self, name: &str, credential: &str, rule: KeyRule) {
+        self.shared.state().keys.set(name, credential, rule);
     }
 
     /// Stops accepting, drops open connections and waits for their tasks.

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use orch_standin::api::{ApiHandle, ApiStandin};
+use orch_standin::api::{ApiHandle, ApiStandin, KeyRule};
 use serde_json::{Value, json};
 
 struct Server {
@@ -195,6 +195,43 @@ fn a_request_needs_a_credential_and_none_is_kept() {
     let shown = exchange(server.handle.addr(), "GET /standin/requests HTTP/1.0\r\n\r\n").body;
     assert!(shown.contains("(present)") && !shown.contains("canary"), "{shown}");
     assert!(!format!("{:?}", server.handle.requests()).contains("canary"));
+    server.stop();
+}
+
+#[test]
+fn each_credential_gets_what_the_test_decides_and_is_known_by_its_name_only() {
+    let server = Server::start();
+    let ask = |header: &str| post(server.handle.addr(), &prompt("[[text]]"), header);
+    server.handle.set_key("first", "canary-1", KeyRule::Serve);
+    server.handle.set_key("second", "canary-2", KeyRule::Refuse(401));
+    let resets_in = Duration::from_secs(600);
+    server.handle.set_key("third", "canary-3", KeyRule::Window { claim: "seven_day".into(), resets_in });
+    assert_eq!(ask("x-api-key: canary-1\r\n").status, 200);
+    assert_eq!(ask("x-api-key: canary-2\r\n").json()["error"]["type"], "authentication_error");
+    let window = ask("authorization: Bearer canary-3\r\n");
+    assert_eq!(window.status, 429);
+    for header in ["status: rejected", "representative-claim: seven_day", "reset: "] {
+        assert!(window.head.contains(&format!("anthropic-ratelimit-unified-{header}")), "{}", window.head);
+    }
+    server.handle.set_key("second", "canary-2", KeyRule::Serve);
+    assert_eq!(ask("x-api-key: canary-2\r\n").status, 200);
+    assert_eq!(ask("x-api-key: unknown\r\n").status, 200);
+    let keys: Vec<_> = server.handle.requests().into_iter().map(|request| request.key).collect();
+    let named = |name: &str| Some(name.to_owned());
+    assert_eq!(keys, [named("first"), named("second"), named("third"), named("second"), None]);
+    assert!(!format!("{:?}", server.handle).contains("canary"));
+    server.stop();
+}
+
+#[test]
+fn a_request_is_searched_for_a_text_and_not_kept() {
+    let server = Server::start();
+    server.ask(&prompt("the needle, too early [[text]]"), "");
+    server.handle.look_for("the needle");
+    server.ask(&prompt("here is the needle [[text]]"), "");
+    server.ask(&prompt("here is none [[text]]"), "");
+    let found: Vec<_> = server.handle.requests().into_iter().map(|request| request.found).collect();
+    assert_eq!(found, [vec![], vec!["the needle".to_owned()], vec![]]);
     server.stop();
 }
 

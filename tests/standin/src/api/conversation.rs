@@ -1,5 +1,6 @@
 //! Knows how to read a request: which prompt is being worked on, how many answers it has had, what the
-//! last tool gave, and so which step of the script comes next. Pure. Refuses to know HTTP.
+//! last tool gave, and so which step of the script comes next. Pure: the time is an argument. Refuses to
+//! know HTTP.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::models::Usage;
 use crate::rehearsal::{self, Persona};
 use crate::schema;
 use crate::script::steps::{Answer, Call, Failure, Gate, Repeat, Step, compile};
-use crate::script::{self, ScriptError};
+use crate::script::{self, Directive, ScriptError};
 
 /// User text the CLI adds by itself; the prompt being worked on is an earlier one.
 const NUDGES: &[&str] = &[
@@ -54,8 +55,9 @@ impl Conversation {
         let start = messages.iter().rposition(|message| is(message, "user") && !own_text(message).is_empty());
         let since = start.map_or(messages.as_slice(), |at| &messages[at + 1..]);
         let last_user = messages.iter().rfind(|message| is(message, "user"));
+        let said = messages[..start.map_or(0, |at| at + 1)].iter().filter(|message| is(message, "user"));
         Self {
-            prompt: start.map(|at| own_text(&messages[at])).unwrap_or_default(),
+            prompt: prompt(&said.map(own_text).filter(|text| !text.is_empty()).collect::<Vec<_>>()),
             answered: since.iter().filter(|message| is(message, "assistant")).count() as u64,
             last_tool_result: last_user.and_then(tool_result),
             system: blocks_text(body.get("system").unwrap_or(&Value::Null)),
@@ -64,10 +66,12 @@ impl Conversation {
         }
     }
 
-    /// The step whose turn it is. `strikes(step, times)` says whether a failing step strikes (again).
+    /// The step whose turn it is. `strikes(step, times)` says whether a failing step strikes (again); `unix_now` is
+    /// wall time in seconds.
     pub(super) fn reply(
         &self,
         model: &str,
+        unix_now: u64,
         mut strikes: impl FnMut(usize, Option<u64>) -> bool,
     ) -> Result<Reply, ScriptError> {
         let directives = script::parse(&self.prompt)?;
@@ -75,19 +79,28 @@ impl Conversation {
             return Ok(Reply::Answer(self.rehearse()));
         }
         let mut left = self.answered;
+        let mut headers = Vec::new();
         for (at, step) in compile(directives).into_iter().enumerate() {
             match step {
                 Step::Answer(answer) => match answer.repeat {
                     Repeat::Once if left > 0 => left -= 1,
                     Repeat::Times(times) if left >= times => left -= times,
                     Repeat::Once | Repeat::Times(_) | Repeat::Forever => {
-                        return Ok(Reply::Answer(self.filled(answer)));
+                        return Ok(Reply::Answer(self.filled(answer, headers)));
                     }
                 },
                 Step::Gate(gate) => {
                     if left == 0 && meant(&gate, model) && strikes(at, gate.times) {
                         return Ok(Reply::Fail(gate.failure));
                     }
+                }
+                Step::Local(directive) if directive.name == "then" => {}
+                Step::Local(directive) if directive.name == "rate_limit" => {
+                    let window = window(&directive, unix_now);
+                    if directive.text("status").is_none_or(|status| status == "rejected") {
+                        return Ok(Reply::Fail(exhausted(window)));
+                    }
+                    headers = window;
                 }
                 Step::Local(directive) => {
                     let message =
@@ -100,7 +113,8 @@ impl Conversation {
         Ok(Reply::Answer(Answer::after_script(usage, self.last_tool_result.as_deref())))
     }
 
-    fn filled(&self, mut answer: Answer) -> Answer {
+    fn filled(&self, mut answer: Answer, headers: Vec<(String, String)>) -> Answer {
+        answer.headers.extend(headers);
         if answer.echo {
             answer.texts.insert(0, self.prompt.clone());
         }
@@ -121,6 +135,55 @@ impl Conversation {
         answer.usage = Usage::estimated(self.system.len() + self.bytes, output);
         answer
     }
+}
+
+/// What the API says of a subscription's window.
+fn window(directive: &Directive, unix_now: u64) -> Vec<(String, String)> {
+    let in_seconds = directive.number("resets_in").unwrap_or(3600);
+    let resets_at = directive.number("resets_at").unwrap_or(unix_now + in_seconds);
+    let mut headers = window_headers(
+        directive.text("status").unwrap_or("rejected"),
+        directive.text("type").unwrap_or("five_hour"),
+        resets_at,
+    );
+    if let Some(used) = directive.arg.get("utilization").and_then(Value::as_f64) {
+        let kind = if directive.text("type").unwrap_or("five_hour") == "five_hour" { "5h" } else { "7d" };
+        let name = |what: &str| format!("anthropic-ratelimit-unified-{kind}-{what}");
+        headers.push((name("utilization"), used.to_string()));
+        headers.push((name("reset"), resets_at.to_string()));
+        headers.push((name("surpassed-threshold"), "0.9".to_owned()));
+    }
+    headers
+}
+
+/// The headers that tell of a subscription's window: `claim` is which one, `resets_at` Unix seconds.
+pub(super) fn window_headers(status: &str, claim: &str, resets_at: u64) -> Vec<(String, String)> {
+    let header = |name: &str, value: &str| (format!("anthropic-ratelimit-unified-{name}"), value.to_owned());
+    vec![
+        header("status", status),
+        header("reset", &resets_at.to_string()),
+        header("representative-claim", claim),
+        header("overage-status", "rejected"),
+    ]
+}
+
+/// The refusal of a request whose subscription's window is used up.
+pub(super) fn exhausted(headers: Vec<(String, String)>) -> Failure {
+    Failure::Status { status: 429, message: "stand-in: the window is used up".to_owned(), headers }
+}
+
+/// The prompt that counts among those said: the last, unless it holds no directives and an earlier one foresaw it
+/// with `then`.
+fn prompt(said: &[String]) -> String {
+    let directives = |text: &String| script::parse(text).unwrap_or_default();
+    let Some((last, earlier)) = said.split_last() else { return String::new() };
+    if !last.contains("[[") || script::parse(last).is_ok_and(|found| found.is_empty()) {
+        let foreseen = earlier.iter().rev().flat_map(directives).find(|directive| directive.name == "then");
+        if let Some(text) = foreseen.as_ref().and_then(|then| then.text("prompt")) {
+            return text.to_owned();
+        }
+    }
+    last.clone()
 }
 
 fn meant(gate: &Gate, model: &str) -> bool {
@@ -177,7 +240,7 @@ mod tests {
     }
 
     fn answer(body: &Value) -> Answer {
-        match Conversation::read(body).reply("claude-opus-4-8", |_, _| false).unwrap() {
+        match Conversation::read(body).reply("claude-opus-4-8", 1_000, |_, _| false).unwrap() {
             Reply::Answer(answer) => answer,
             Reply::Fail(failure) => panic!("{failure:?}"),
         }
@@ -217,7 +280,7 @@ mod tests {
         let failed = |model: &str, strikes: bool| {
             matches!(
                 conversation
-                    .reply(model, |_, times| {
+                    .reply(model, 1_000, |_, times| {
                         assert_eq!(times, Some(1));
                         strikes
                     })
@@ -228,5 +291,39 @@ mod tests {
         assert!(failed("claude-opus-4-8", true));
         assert!(!failed("claude-opus-4-8", false));
         assert!(!failed("claude-sonnet-5", true));
+    }
+
+    #[test]
+    fn a_prompt_may_foresee_the_next_one() {
+        let foreseen = r#"a [[then {"prompt":"[[text {\"text\":\"second\"}]]"}]][[text {"text":"first"}]]"#;
+        let user = |text: &str| json!({"role": "user", "content": text});
+        let said = json!({"role": "assistant", "content": []});
+        assert_eq!(answer(&json!({"messages": [user(foreseen)]})).texts, ["first"]);
+        let again = json!({"messages": [user(foreseen), said, user("please go on")]});
+        assert_eq!(answer(&again).texts, ["second"]);
+        let own = json!({"messages": [user(foreseen), said, user("[[text {\"text\":\"third\"}]]")]});
+        assert_eq!(answer(&own).texts, ["third"]);
+    }
+
+    #[test]
+    fn a_window_is_told_in_headers_and_refuses_when_it_is_used_up() {
+        let reply = |prompt: &str| {
+            let body = json!({"messages": [{"role": "user", "content": prompt}]});
+            Conversation::read(&body).reply("claude-opus-4-8", 1_000, |_, _| false).unwrap()
+        };
+        let Reply::Fail(Failure::Status { status: 429, headers, .. }) =
+            reply("[[rate_limit {\"resets_in\":60,\"type\":\"seven_day\"}]][[text]]")
+        else {
+            panic!("not refused");
+        };
+        let told = |name: &str, value: &str| {
+            headers.contains(&(format!("anthropic-ratelimit-unified-{name}"), value.to_owned()))
+        };
+        assert!(told("status", "rejected") && told("reset", "1060"), "{headers:?}");
+        assert!(told("representative-claim", "seven_day"), "{headers:?}");
+        let Reply::Answer(answer) = reply("[[rate_limit {\"status\":\"allowed_warning\"}]][[text]]") else {
+            panic!("refused");
+        };
+        assert!(answer.headers.iter().any(|(_, value)| value == "allowed_warning"), "{answer:?}");
     }
 }

@@ -1,5 +1,5 @@
 //! Knows what is kept of a request: who asked, for what, how it was answered, and totals by model.
-//! Refuses to keep credentials and bodies.
+//! Refuses to keep credentials and bodies: of a body only whether it holds what a test looks for.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +29,12 @@ pub struct Recorded {
     pub headers: Vec<(String, String)>,
     /// Names of the offered tools.
     pub tools: Vec<String>,
+    /// Number of messages in the conversation.
+    pub messages: usize,
+    /// Those of the texts looked for that its body holds.
+    pub found: Vec<String>,
+    /// The name of its credential, if it was given one.
+    pub key: Option<String>,
     /// Status of the answer; 0 while a connection hangs or was dropped on purpose.
     pub status: u16,
     /// What was answered, in a word: a stop reason or a failure.

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -85,14 +85,15 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
                     "req_none",
                 ));
             };
-            let Ok(body) = serde_json::from_slice::<Value>(&bytes.to_bytes()) else {
+            let bytes = bytes.to_bytes();
+            let Ok(body) = serde_json::from_slice::<Value>(&bytes) else {
                 return Ok(error_response(400, &[], "the request body is not JSON", "req_none"));
             };
             if parts.uri.path().ends_with("count_tokens") {
                 let tokens = Usage::estimated(body.to_string().len(), 0).input;
                 return Ok(json_response(200, &[], &json!({"input_tokens": tokens})));
             }
-            messages(&shared, &parts, &body).await
+            messages(&shared, &parts, &String::from_utf8_lossy(&bytes), &body).await
         }
         (_, path) => {
             Ok(error_response(404, &[], &format!("no such path in the stand-in: {path}"), "req_none"))
@@ -103,9 +104,10 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
 async fn messages(
     shared: &Shared,
     parts: &http::request::Parts,
+    text: &str,
     body: &Value,
 ) -> Result<Response<Body>, Dropped> {
-    let (mut seen, request_id, reply) = decide(shared, parts, body);
+    let (mut seen, request_id, reply) = decide(shared, parts, text, body);
     match reply {
         Reply::Answer(answer) => {
             seen.status = 200;
@@ -121,33 +123,31 @@ async fn messages(
 }
 
 /// What is known of the request, its id, and what to do with it.
-fn decide(shared: &Shared, parts: &http::request::Parts, body: &Value) -> (Recorded, String, Reply) {
-    let header = |name: &str| header(&parts.headers, name);
-    let tools = body.get("tools").and_then(Value::as_array).into_iter().flatten();
-    let seen = Recorded {
-        number: 0,
-        method: parts.method.to_string(),
-        path: parts.uri.to_string(),
-        model: body.get("model").and_then(Value::as_str).map(ToOwned::to_owned),
-        stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-        session_id: header("x-claude-code-session-id"),
-        agent_id: header("x-claude-code-agent-id"),
-        headers: public_headers(&parts.headers),
-        tools: tools.filter_map(|tool| tool["name"].as_str()).map(ToOwned::to_owned).collect(),
-        status: 0,
-        answer: String::new(),
-        usage: Usage::default(),
-    };
+fn decide(
+    shared: &Shared,
+    parts: &http::request::Parts,
+    text: &str,
+    body: &Value,
+) -> (Recorded, String, Reply) {
+    let mut seen = describe(parts, body);
     let conversation = Conversation::read(body);
     let mut state = shared.state();
     let request_id = state.ids.tagged("req_", 20);
-    if header("x-api-key").is_none() && header("authorization").is_none() {
+    seen.found = state.wanted.iter().filter(|wanted| text.contains(wanted.as_str())).cloned().collect();
+    if header(&parts.headers, "x-api-key").is_none() && header(&parts.headers, "authorization").is_none() {
         let message = "no credential was sent".to_owned();
         let failure = Failure::Status { status: 401, message, headers: Vec::new() };
         return (seen, request_id, Reply::Fail(failure));
     }
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    if let Some((name, rule)) = state.keys.of(&parts.headers) {
+        seen.key = Some(name.to_owned());
+        if let Some(failure) = rule.failure(unix_now) {
+            return (seen, request_id, Reply::Fail(failure));
+        }
+    }
     let model = seen.model.clone().unwrap_or_default();
-    let reply = conversation.reply(&model, |step, times| {
+    let reply = conversation.reply(&model, unix_now, |step, times| {
         let key = format!("{:?} {:?} {step} {}", seen.session_id, seen.agent_id, conversation.prompt);
         let strikes = state.strikes.entry(key).or_default();
         *strikes += 1;
@@ -158,6 +158,29 @@ fn decide(shared: &Shared, parts: &http::request::Parts, body: &Value) -> (Recor
     });
     drop(state);
     (seen, request_id, reply)
+}
+
+/// What a request says of itself.
+fn describe(parts: &http::request::Parts, body: &Value) -> Recorded {
+    let header = |name: &str| header(&parts.headers, name);
+    let tools = body.get("tools").and_then(Value::as_array).into_iter().flatten();
+    Recorded {
+        number: 0,
+        method: parts.method.to_string(),
+        path: parts.uri.to_string(),
+        model: body.get("model").and_then(Value::as_str).map(ToOwned::to_owned),
+        stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+        session_id: header("x-claude-code-session-id"),
+        agent_id: header("x-claude-code-agent-id"),
+        headers: public_headers(&parts.headers),
+        tools: tools.filter_map(|tool| tool["name"].as_str()).map(ToOwned::to_owned).collect(),
+        messages: body.get("messages").and_then(Value::as_array).map_or(0, Vec::len),
+        found: Vec::new(),
+        key: None,
+        status: 0,
+        answer: String::new(),
+        usage: Usage::default(),
+    }
 }
 
 fn frame(shared: &Shared, seen: &Recorded) -> Frame {

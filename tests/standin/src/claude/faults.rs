@@ -129,7 +129,8 @@ impl Session {
 
     async fn rate_limit(&mut self, directive: &Directive) -> Result<Option<Finish>, Stop> {
         let now = jiff::Timestamp::now().as_second();
-        let at = directive.arg.get("resets_at").and_then(Value::as_i64).unwrap_or(now + 3600);
+        let after = directive.arg.get("resets_in").and_then(Value::as_i64).unwrap_or(3600);
+        let at = directive.arg.get("resets_at").and_then(Value::as_i64).unwrap_or(now + after);
         let status = directive.text("status").unwrap_or("rejected");
         let mut info = json!({"status": status, "resetsAt": at, "isUsingOverage": false,
             "rateLimitType": directive.text("type").unwrap_or("five_hour")});

@@ -8,6 +8,8 @@ pub enum Side {
     Model,
     /// What the CLI process itself does, mostly badly: the scripted CLI alone.
     Cli,
+    /// What only the Messages API stand-in needs.
+    Api,
 }
 
 /// One row of the table.
@@ -29,6 +31,10 @@ const fn model(name: &'static str, fields: &'static str, does: &'static str) -> 
 
 const fn cli(name: &'static str, fields: &'static str, does: &'static str) -> Entry {
     Entry { name, side: Side::Cli, fields, does }
+}
+
+const fn api(name: &'static str, fields: &'static str, does: &'static str) -> Entry {
+    Entry { name, side: Side::Api, fields, does }
 }
 
 /// All directives. Adding one here without a README row fails a test.
@@ -72,6 +78,16 @@ pub const CATALOGUE: &[Entry] = &[
     model("reset", "times", "the connection is lost before any answer"),
     model("refusal", "text", "the model refuses (stop_reason refusal)"),
     model("maxtok", "text", "the answer always stops at the output limit"),
+    model(
+        "rate_limit",
+        "status, resets_at, resets_in, type, utilization",
+        "a subscription's window: status `rejected` (default) ends the run with 429, any other is told with the next answer",
+    ),
+    api(
+        "then",
+        "prompt",
+        "read the next prompt that holds no directives as this one, such as the runner's repair line",
+    ),
     cli("deny", "tool, input, message", "a tool call that is refused and counted in permission_denials"),
     cli(
         "report",
@@ -89,11 +105,6 @@ pub const CATALOGUE: &[Entry] = &[
         "change fields of the final result, null removes one; `is_error: true` is the success that is none",
     ),
     cli("event", "any object", "print one more event of any shape"),
-    cli(
-        "rate_limit",
-        "status, resets_at, type, utilization",
-        "a rate_limit_event; status `rejected` (default) ends the run with 429",
-    ),
     cli("grow", "factor, input, output", "usage multiplied by `factor` with every turn of the conversation"),
     cli("silent", "code", "exit at once, without a single event"),
     cli("hang_start", "", "never print the first event"),
@@ -128,6 +139,7 @@ pub fn markdown() -> String {
         let who = match entry.side {
             Side::Model => "both",
             Side::Cli => "CLI",
+            Side::Api => "API",
         };
         let fields = entry.fields;
         table.push_str(&format!("| `{}` | {fields} | {} | {who} |\n", entry.name, entry.does));

@@ -1,0 +1,75 @@
+//! The scripted CLI through coordinator and agent: every way in which a CLI was seen, or must be feared, to behave, and
+//! what orch makes of it. The rows are data (`orch_tests::matrix::scripted`); `F…` are the failure modes they stand for.
+
+mod floods;
+mod parallel;
+mod retries;
+mod storms;
+
+use orch_proto::v1::{ListAgentsRequest, RunState};
+use orch_tests::client::{Client, run};
+use orch_tests::fleet::Fleet;
+use orch_tests::matrix::Row;
+use orch_tests::matrix::scripted::{BOUNDED, BOUNDS, ROWS, WITHOUT_LOGIN};
+use orch_tests::process::{at_home_in, supervisors_in};
+use orch_tests::wait::until;
+
+/// Heartbeats of fleets that are kept busy: five of them may fail to come before an attempt is given to another agent, and
+/// none may be on a busy machine.
+const HEARTBEAT: &str = "800ms";
+
+/// Plays all rows at once, as one run, and compares every ending with its row.
+async fn play(client: &mut Client, rows: &[Row]) {
+    let tasks = rows.iter().enumerate().map(|(at, row)| row.task(&format!("row-{at}")));
+    let submitted = client.submit(run(tasks.collect())).await;
+    let finished = client.finished(&submitted.r#ref).await;
+    let tasks = client.tasks(&submitted.r#ref).await;
+    let compared = rows.iter().zip(&tasks).map(|(row, task)| row.check(task));
+    let wrong: Vec<String> = compared.filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{} of {} rows differ:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    let cost: u64 =
+        tasks.iter().filter_map(|task| task.usage.as_ref()).map(|usage| usage.cost_micro_usd).sum();
+    let billed = finished.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
+    assert_eq!(billed, cost, "the run's bill is that of its tasks");
+    assert_eq!(finished.state(), RunState::Failed);
+}
+
+/// Waits until nothing of any attempt is left: no child, none of its tools' processes, no supervisor.
+fn nothing_left(fleet: &Fleet, agent: &str) {
+    let dir = fleet.agent_dir(agent);
+    until("every process of every attempt to be gone", || at_home_in(&dir).is_empty().then_some(()));
+    until("every supervisor to be gone", || supervisors_in(&dir).is_empty().then_some(()));
+}
+
+/// Whether the attempts of an agent live in namespaces of their own; a host without them isolates less.
+pub(super) async fn isolated(client: &mut Client, agent: &str) -> bool {
+    let agents = client.admin.list_agents(ListAgentsRequest::default()).await.expect("agents").into_inner();
+    agents
+        .agents
+        .iter()
+        .any(|found| found.name == agent && found.isolation.iter().any(|layer| layer == "mount-namespace"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_ending_of_the_scripted_cli_is_told_as_its_row_says() {
+    let mut fleet = Fleet::start_with(orch_tests::binaries!(), HEARTBEAT);
+    fleet.agent("box-1", &["--slots", "8"]);
+    fleet.spawn_agent_in(WITHOUT_LOGIN, &["--slots", "1"], &[("ORCH_STANDIN_REQUIRE_AUTH", "1")]);
+    fleet.wait_connected(WITHOUT_LOGIN);
+    let mut client = fleet.client().await;
+    // Rows that do not say where they run must not get to the agent that lacks a login.
+    let placed: Vec<Row> =
+        ROWS.iter().map(|row| if row.ask.agent.is_empty() { row.on("box-1") } else { *row }).collect();
+    play(&mut client, &placed).await;
+    nothing_left(&fleet, "box-1");
+    nothing_left(&fleet, WITHOUT_LOGIN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_an_agents_limits_is_stopped_and_told_as_its_row_says() {
+    let mut fleet = Fleet::start_with(orch_tests::binaries!(), HEARTBEAT);
+    fleet.agent("box-1", &[&["--slots", "8"], BOUNDS].concat());
+    let mut client = fleet.client().await;
+    play(&mut client, BOUNDED).await;
+    nothing_left(&fleet, "box-1");
+}
