@@ -638,6 +638,9 @@ fn a_login_is_demanded_when_told_so_and_its_file_can_be_rewritten() {
     };
     assert_eq!(run("[[text]]"), "Not logged in · Please run /login");
     std::fs::write(dir.path().join("config/.credentials.json"), "{}").unwrap();
+    assert_eq!(run("[[text]]"), "Not logged in · Please run /login", "a file without a token is no login");
+    let login = r#"{"claudeAiOauth":{"accessToken":"standin-first"}}"#;
+    std::fs::write(dir.path().join("config/.credentials.json"), login).unwrap();
     assert_eq!(run("[[login]][[text]]"), "ok");
     let login = std::fs::read_to_string(dir.path().join("config/.credentials.json")).unwrap();
     assert!(login.contains("standin-refreshed"), "{login}");
