@@ -177,6 +177,7 @@ fn confinement(config: &Config, search_path: &str) -> sandbox::Settings {
         config.tls_ca.clone(),
     ];
     hidden.extend(config.pools.iter().flat_map(|pool| pool.source.places()));
+    hidden.extend(config.status_file.iter().chain(&config.file).cloned());
     hidden.extend(config.sandbox.hidden.iter().cloned());
     sandbox::Settings {
         mode: config.sandbox.mode,

@@ -144,6 +144,8 @@ struct FileSettings {
 /// Settings in force. Paths are absolute: children run elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
     /// Coordinators to dial, at least one.
     pub coordinators: Vec<String>,
     /// Certificate authority.
@@ -260,7 +262,9 @@ impl Config {
             sandbox_read: file.sandbox_read,
             sandbox_hide: file.sandbox_hide,
         };
+        let path = flags.config.map(|path| absolute("config", path)).transpose()?;
         Ok(Self {
+            file: path,
             coordinators: checked(
                 "coordinator",
                 coordinators,

@@ -187,7 +187,14 @@ impl Pools {
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<Lease, LeaseError> {
         match self.choose(pool.filter(|name| !name.is_empty()), worker)? {
-            Some(pool) => Ok(Lease { held: Some(pool.lease(reference, &tell).await?) }),
+            Some(pool) => {
+                let held = pool.lease(reference, &tell).await;
+                // What people are shown is not to lag behind what attempts see.
+                if held.is_err() || pool.is_shown_unfit() {
+                    self.inner.signals.look.notify_one();
+                }
+                Ok(Lease { held: Some(held?) })
+            }
             None => Ok(Lease::default()),
         }
     }
@@ -239,7 +246,8 @@ impl Pools {
         }
     }
 
-    /// Looks at every pool now, every ten minutes, and when an attempt was refused. Never ends.
+    /// Looks at every pool now, every ten minutes, and when an attempt saw another state than people are shown. Never
+    /// ends.
     pub async fn tend(&self) {
         loop {
             self.check().await;
@@ -253,6 +261,7 @@ impl Pools {
     /// Takes back what a former process of this agent had lent, and removes logins from conversations. Nothing of any
     /// attempt may run. Blocks.
     pub fn sweep(&self, homes: &Homes) {
+        health::remove_left(&self.inner.dir);
         for pool in self.inner.pools.values() {
             pool.settle_own();
         }
@@ -285,10 +294,11 @@ pub fn make_pools_dir(data_dir: &Path) -> Result<PathBuf, HomeError> {
 }
 
 impl Lease {
-    /// Variables for the child, and every text that must not be seen in its output.
+    /// Variables for the child, every text that must not be seen in its output, and where more of them may appear: the
+    /// login that lies in the conversation's configuration directory.
     #[must_use]
-    pub fn secrets(&self) -> Secrets {
-        self.held.as_ref().map(Held::secrets).unwrap_or_default()
+    pub fn secrets(&self, config: &Path) -> Secrets {
+        self.held.as_ref().map(|held| held.secrets(config)).unwrap_or_default()
     }
 
     /// Puts what the CLI expects on disk into the conversation's configuration directory, private to the user. Blocks.

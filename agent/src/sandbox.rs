@@ -9,7 +9,7 @@
 //! The plan is made by the daemon, carried out by the copy between supervisor and program ([`confine`]), and
 //! finished inside by the first process of the new PID namespace ([`init`]).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,9 @@ pub struct Sandbox {
     bwrap: Option<Bwrap>,
     landlock: Landlock,
     in_force: bool,
+    /// Of the settings.
+    own: Vec<PathBuf>,
+    /// Those and others that were there at the start.
     hidden: Vec<PathBuf>,
     readable: Vec<PathBuf>,
     missing: Vec<String>,
@@ -125,7 +128,8 @@ impl Sandbox {
             bwrap: bwrap.ok(),
             landlock,
             in_force: true,
-            hidden: places::hidden(settings.hidden),
+            hidden: places::hidden(settings.hidden.clone()),
+            own: settings.hidden,
             readable: settings.readable,
             missing,
         })
@@ -174,20 +178,26 @@ impl Sandbox {
         if !self.in_force {
             return None;
         }
+        let hidden = self.hidden_now();
         let mut readable = bounds.readable;
-        readable.retain(|path| !path.is_dir() || !self.uncovers(path));
+        readable.retain(|path| !path.is_dir() || !places::uncovers(path, &hidden));
         readable.extend(self.readable.iter().cloned());
         Some(Plan {
             bwrap: self.bwrap.clone(),
             landlock: self.landlock != Landlock::Missing,
-            hidden: self.hidden.clone(),
+            hidden,
             writable: bounds.writable,
             readable,
         })
     }
 
-    fn uncovers(&self, dir: &Path) -> bool {
-        places::uncovers(dir, &self.hidden)
+    /// A key file may have come, or have been put elsewhere behind a link, since the agent was started.
+    fn hidden_now(&self) -> Vec<PathBuf> {
+        let mut hidden = places::hidden(self.own.clone());
+        hidden.extend(self.hidden.iter().cloned());
+        hidden.sort();
+        hidden.dedup();
+        hidden
     }
 }
 
@@ -236,6 +246,17 @@ mod tests {
         assert!(none[1].starts_with("no landlock: ") && none[2].starts_with("no sandbox: "));
         assert_eq!(missing_layers(None, Landlock::FilesOnly).len(), 1);
         assert_eq!(missing_layers(None, Landlock::WithSignals), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_key_that_came_after_the_start_is_hidden_from_the_next_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let key = std::fs::canonicalize(dir.path()).unwrap().join("key");
+        let settings = Settings { hidden: vec![key.clone()], ..Settings::default() };
+        let sandbox = Sandbox::probe(settings).unwrap();
+        std::fs::write(&key, "x").unwrap();
+        assert!(sandbox.plan(Bounds::default()).unwrap().hidden.contains(&key));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! Knows no service that takes them.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -62,6 +63,12 @@ pub enum SecretError {
         /// Number of the agent's user.
         user: u32,
     },
+    /// It is a pipe, a device or a directory.
+    #[error("the credential file {} is no plain file: put the credential into one, mode 600", path.display())]
+    NotPlain {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It holds too much.
     #[error("the credential file {} has more than {most} bytes", path.display())]
     TooLong {
@@ -87,9 +94,14 @@ const LONGEST_KEY: usize = 16 * 1024;
 /// See [`SecretError`].
 pub fn read_private(path: &Path, most: usize) -> Result<Vec<u8>, SecretError> {
     let io = |source| SecretError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
+    // A pipe without a writer would hold up whoever opens it for ever.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
     // Of what was opened, not of the name: nobody can change it in between.
     let found = file.metadata().map_err(io)?;
+    if !found.is_file() {
+        return Err(SecretError::NotPlain { path: path.to_owned() });
+    }
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         return Err(SecretError::WorldReadable { path: path.to_owned(), mode });
@@ -157,5 +169,13 @@ mod tests {
         assert!(matches!(read_key_file(Path::new("/nonexistent")), Err(SecretError::Io { .. })));
         let (_dir, path) = file(&"x".repeat(LONGEST_KEY + 1), 0o600);
         assert!(matches!(read_key_file(&path), Err(SecretError::TooLong { .. })));
+    }
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, mode) = (dir.path().join("pipe"), rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(read_key_file(&pipe), Err(SecretError::NotPlain { .. })));
+        assert!(matches!(read_key_file(dir.path()), Err(SecretError::NotPlain { .. })));
     }
 }

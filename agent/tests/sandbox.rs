@@ -279,6 +279,44 @@ async fn the_supervisor_cannot_be_reached_killed_or_read() {
 }
 
 #[tokio::test]
+async fn the_supervisor_of_another_attempt_takes_no_orders_from_a_task() {
+    /// The only program of a bare system that can speak to a socket.
+    const PERL: &str = "/usr/bin/perl";
+    if !Path::new(PERL).exists() {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: there is no perl\n");
+        return;
+    }
+    let speak = r#"exec /usr/bin/perl -MIO::Socket::UNIX -e '
+        my $other = IO::Socket::UNIX->new(Peer => $ENV{SOCKET}) or exit 0;
+        syswrite STDOUT, "reached";
+        print $other qq({"cmd":"stop","cause":"cancelled","from":"tree_kill"}\n);
+        $other->flush;
+        print while <$other>;'"#;
+    let mut all: Vec<Option<Layers>> = vec![None];
+    all.extend(offered("the_supervisor_of_another_attempt_takes_no_orders").into_iter().map(Some));
+    for layers in all {
+        let victim = Place::new("while [ ! -e go ]; do sleep 0.01; done; echo unharmed");
+        let supervised = victim.start().await;
+        let socket = victim.spec.runtime_dir.join(format!("{}.sock", victim.spec.id));
+        let mut task = Scene::new(layers.unwrap_or(Layers::All), speak).with("SOCKET", socket.display());
+        if layers.is_none() {
+            task.place.spec.sandbox = None;
+        }
+        let said = task.said().await;
+        let reached = match layers {
+            None => said == "reached",
+            Some(Layers::All | Layers::Namespaces) => said.is_empty(),
+            // Since Linux 7.1 it is not reached either.
+            Some(Layers::Landlock) => said == "reached" || said.is_empty(),
+        };
+        assert!(reached, "{layers:?}: {said}");
+        fs::write(victim.spec.cwd.join("go"), "").unwrap();
+        let (_, record) = see_through(supervised).await;
+        assert_eq!((record.code, victim.stdout().as_str()), (Some(0), "unharmed\n"), "{layers:?}");
+    }
+}
+
+#[tokio::test]
 async fn temporary_files_are_private_where_there_is_a_mount_namespace() {
     for layers in offered("temporary_files_are_private").into_iter().filter(|layers| layers.has_namespaces())
     {

@@ -84,8 +84,6 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// table, wide, json, jsonl, yaml, name or none
     #[arg(
         short,
@@ -144,6 +142,9 @@ pub(crate) struct Global {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub(crate) help: Option<bool>,
+    // The last one: its heading holds for everything below it.
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 /// Which coordinator, and who asks. A flag wins over its variable, both over a context.
@@ -300,6 +301,32 @@ pub(crate) enum Command {
     Help(local::HelpArgs),
 }
 
+/// Adds where a command stands that was looked for at the top: `drain` is `orchctl agents drain`.
+pub(crate) fn with_place(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let command = <Cli as clap::CommandFactory>::command();
+    let groups = command.get_subcommands().filter(|group| group.find_subcommand(word).is_some());
+    let tips: Vec<_> =
+        groups.map(|group| format!("there is 'orchctl {} {word}'", group.get_name()).into()).collect();
+    if error.kind() == ErrorKind::InvalidSubcommand && !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+impl Command {
+    /// Whether it tells things as they happen, until they are over or somebody leaves.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self, Self::Watch(_))
+            || matches!(self, Self::Logs(args) if args.follow && !args.raw)
+            || matches!(self, Self::Events(args) if args.follow)
+            || matches!(self, Self::Status(args) if args.watching.watch)
+            || matches!(self, Self::Ls(args) if args.watching.watch)
+            || matches!(self, Self::Agents(args) if args.goes_on())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -331,5 +358,11 @@ mod tests {
     fn a_misspelt_command_gets_a_suggestion() {
         let error = Cli::try_parse_from(["orchctl", "statsu"]).unwrap_err().to_string();
         assert!(error.contains("similar subcommands exist") && error.contains("'status'"), "{error}");
+    }
+
+    #[test]
+    fn a_command_of_a_group_is_found_where_it_stands() {
+        let error = with_place(Cli::try_parse_from(["orchctl", "drain", "box-1"]).unwrap_err()).to_string();
+        assert!(error.contains("'orchctl agents drain'"), "{error}");
     }
 }

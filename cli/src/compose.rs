@@ -152,7 +152,7 @@ fn no_worker() -> Failure {
         ErrorCode::RunnerMissing,
         "nobody is named to do it: planning a plain request comes in a later release",
     )
-    .help("name a worker:      orchctl run --worker anga \"…\"   (orchctl status lists the workers)")
+    .help("name a worker:      orchctl run --worker anga \"…\"   (orchctl workers lists them)")
     .and_help("or a program:       orchctl run --runner command -- PROGRAM ARGS")
     .and_help("or a file of tasks: orchctl run -f FILE")
 }
@@ -233,7 +233,7 @@ mod tests {
     fn a_plain_request_says_that_planning_comes_later() {
         insta::assert_snapshot!(spec("orchctl run hello").unwrap_err().text(false), @r#"
         error[E0106]: nobody is named to do it: planning a plain request comes in a later release
-        help:  name a worker:      orchctl run --worker anga "…"   (orchctl status lists the workers)
+        help:  name a worker:      orchctl run --worker anga "…"   (orchctl workers lists them)
                or a program:       orchctl run --runner command -- PROGRAM ARGS
                or a file of tasks: orchctl run -f FILE
         "#);

@@ -121,6 +121,7 @@ impl<'a> Reader<'a> {
         Document::parse(self.text).map_err(|error| {
             Failure::usage(format!("{} is not valid TOML", self.path.display()))
                 .cause(error.to_string().trim())
+                .help("mend that line; orchctl schema config says what the file may hold")
         })
     }
 

@@ -139,6 +139,27 @@ impl Failure {
         self
     }
 
+    /// Names a reference in help that speaks of `REF`, so that its commands can be pasted.
+    pub(crate) fn about(mut self, reference: &str) -> Self {
+        for help in &mut self.0.help {
+            *help = help.replace(" REF", &format!(" {reference}"));
+        }
+        self
+    }
+
+    /// Leaves out the place in a message of the wire in front of what is said, for somebody who typed no message:
+    /// `tasks[0].worker: …`.
+    pub(crate) fn without_place(mut self) -> Self {
+        let place = |text: &str| {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.[]".contains(c);
+            text.contains(['[', '.']) && text.chars().all(plain)
+        };
+        if let Some((_, rest)) = self.0.message.split_once(": ").filter(|(head, _)| place(head)) {
+            self.0.message = rest.to_owned();
+        }
+        self
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         self.0.exit
@@ -243,7 +264,21 @@ mod tests {
     #[test]
     fn scripts_read_one_object() {
         let failure = Failure::coded(ErrorCode::NotFound, "there is no run adhoc/9");
-        insta::assert_snapshot!(failure.json(), @r#"{"error":{"code":"E0301","reason":"NOT_FOUND","message":"there is no run adhoc/9","causes":[],"hint":"orchctl ls shows what there is","retryable":false,"exit_code":3}}"#);
+        insta::assert_snapshot!(failure.json(), @r#"{"error":{"code":"E0301","reason":"NOT_FOUND","message":"there is no run adhoc/9","causes":[],"hint":"orchctl ls, orchctl agents and orchctl workers show what there is","retryable":false,"exit_code":3}}"#);
+    }
+
+    #[test]
+    fn references_can_be_pasted_and_places_of_the_wire_are_left_out() {
+        let failure = Failure::coded(ErrorCode::WrongState, "adhoc/9 is done").about("adhoc/9");
+        assert!(failure.text(false).contains("orchctl status adhoc/9 shows"), "{}", failure.text(false));
+        for (message, told) in [
+            ("tasks[0].worker.worker: no worker is named `nga`", "no worker is named `nga`"),
+            ("remove[0]: `gpu` is also set", "`gpu` is also set"),
+            ("adhoc/9: it is done", "adhoc/9: it is done"),
+            ("note: it is done", "note: it is done"),
+        ] {
+            assert_eq!(Failure::usage(message).without_place().message(), told);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod captured;
 pub(crate) mod encode;
 pub(crate) mod figures;
 mod node;
+pub(crate) mod rows;
 pub(crate) mod safe;
 pub(crate) mod table;
 pub(crate) mod times;
@@ -123,8 +124,11 @@ impl Out {
     }
 
     /// One value as JSON, indented on a terminal, on one line otherwise and in `jsonl`; or as YAML; or as a table of
-    /// the fields that were asked for.
+    /// the fields that were asked for; or an item of a list that was begun.
     pub(crate) fn json<T: Serialize + JsonSchema>(&self, value: &T) -> Outcome<()> {
+        if self.encoder.is_list() {
+            return self.event(value);
+        }
         let pretty = self.stdout.terminal && self.format == Format::Json;
         self.data(&self.encoder.value(value, pretty, &self.stdout)?)
     }
@@ -132,6 +136,22 @@ impl Out {
     /// One of many values that come as things happen.
     pub(crate) fn event<T: Serialize + JsonSchema>(&self, value: &T) -> Outcome<()> {
         self.data(&self.encoder.event(value, &self.stdout)?)
+    }
+
+    /// The same output for a command that prints several values and then ends: as `json` and `yaml` they are the items
+    /// of one list, which [`Out::end_list`] ends.
+    pub(crate) fn listing(&self) -> Self {
+        if self.format != Format::Json {
+            return self.clone();
+        }
+        Self { encoder: self.encoder.listing(), ..self.clone() }
+    }
+
+    /// Ends the list of [`Out::listing`]: what was printed until then is one value. A command that failed before its
+    /// first value (`whole` is false) prints none.
+    pub(crate) fn end_list(&self, whole: bool) -> Outcome<()> {
+        let end = self.encoder.end(whole);
+        if end.is_empty() { Ok(()) } else { self.data(end) }
     }
 
     /// How values are written on stdout.
@@ -370,6 +390,24 @@ mod tests {
         out.verbosity = -2;
         out.note("again");
         assert_eq!(stderr.text(), "detached\n");
+    }
+
+    #[test]
+    fn values_that_come_one_by_one_are_one_list_where_one_value_was_asked_for() {
+        let written = |output: OutputFormat, values: &[i32], whole: bool| {
+            let settings = Settings { output, ..Settings::default() };
+            let (out, stdout, _) = testing::with(&settings, testing::Look::default());
+            let list = out.listing();
+            values.iter().for_each(|value| list.event(value).unwrap());
+            list.end_list(whole).unwrap();
+            stdout.text()
+        };
+        assert_eq!(written(OutputFormat::Json, &[1, 2], true), "[\n1,\n2\n]\n");
+        assert_eq!(written(OutputFormat::Json, &[1], false), "[\n1\n]\n");
+        assert_eq!(written(OutputFormat::Json, &[], true), "[]\n");
+        assert_eq!(written(OutputFormat::Json, &[], false), "");
+        assert_eq!(written(OutputFormat::Yaml, &[1, 2], true), "- 1\n- 2\n");
+        assert_eq!(written(OutputFormat::Jsonl, &[1, 2], true), "1\n2\n");
     }
 
     #[test]

@@ -179,9 +179,9 @@ fn body(result: &TaskResult) -> String {
     text
 }
 
-/// Why a task did not succeed, and what to do.
+/// What a task was denied, why it did not succeed, and what to do.
 fn trouble(task: &Task) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = denied(task).into_iter().collect();
     if task.state() == TaskState::Succeeded || task.outcome() == Ending::Unspecified {
         return lines;
     }
@@ -192,6 +192,12 @@ fn trouble(task: &Task) -> Vec<String> {
     }
     lines.push(format!("help:  {}", row.remedy.replace("REF", &one_line(&task.r#ref, DETAIL))));
     lines
+}
+
+/// What the CLI denied a task, unless that is what it failed of: then its cause says it.
+pub(crate) fn denied(task: &Task) -> Option<String> {
+    let told = !task.denied_tools.is_empty() && task.outcome() != Ending::PermissionDenied;
+    told.then(|| format!("! denied: {}", one_line(&task.denied_tools.join(", "), DETAIL)))
 }
 
 /// The last line of a run of several tasks.
@@ -275,7 +281,7 @@ mod tests {
           two
 
         ✗ merge  anga  failed  21s  $0.08  8.0k tokens  box-1
-          hang: the child said nothing for longer than the silence limit
+          hang: the child lived on without a sign of work
           cause: no answer after 600 s
           help:  read the end of the transcript with `orchctl logs release-notes/128/merge`
 

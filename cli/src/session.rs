@@ -143,7 +143,7 @@ pub(crate) fn run(cli: Cli) -> u8 {
         Some(Ok(None)) | None => (Defaults::default(), None),
         Some(Err(failure)) => (Defaults::default(), Some(failure)),
     };
-    let out = match Settings::of(&global, &defaults, &var) {
+    let out = match Settings::of(&global, command.goes_on(), &defaults, &var) {
         Ok(settings) => Out::new(&settings),
         Err(failure) => {
             let output = global.output.unwrap_or(OutputFormat::Table);

@@ -56,10 +56,14 @@ impl Default for Settings {
 impl Settings {
     /// Flags and variables, which `clap` has read, over the user's file.
     ///
+    /// `goes_on` is whether the command tells things as they happen. There is no one value of them: `json` is refused
+    /// where it was asked for by a flag, and read as `jsonl` where it is only what is usual here.
+    ///
     /// # Errors
-    /// Fields asked of a format that has none.
+    /// Fields asked of a format that has none; one value of what goes on.
     pub(crate) fn of(
         global: &Global,
+        goes_on: bool,
         defaults: &Defaults,
         var: &dyn Fn(&str) -> Option<String>,
     ) -> Outcome<Self> {
@@ -70,6 +74,12 @@ impl Settings {
                 .help("add -o table, wide, json, jsonl or yaml"));
         }
         let set = |name: &str| var(name).is_some_and(|value| !value.is_empty());
+        let one = output == OutputFormat::Json && goes_on;
+        if one && global.output.is_some() && !set("ORCHCTL_OUTPUT") {
+            return Err(Failure::usage("-o json is one value, and this tells things as they happen")
+                .help("-o jsonl prints one value a line"));
+        }
+        let output = if one { OutputFormat::Jsonl } else { output };
         // The variables outrank the file, and `auto` is what listens to them.
         let told = set("NO_COLOR") || set("CLICOLOR_FORCE");
         let color = global.color.or_else(|| defaults.color.filter(|_| !told)).unwrap_or(builtin.color);
@@ -109,7 +119,7 @@ mod tests {
         let cli = Cli::try_parse_from(words).unwrap();
         let var =
             |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Settings::of(&cli.global, defaults, &var)
+        Settings::of(&cli.global, cli.command.goes_on(), defaults, &var)
     }
 
     fn from_file() -> Defaults {
@@ -144,6 +154,24 @@ mod tests {
         assert_eq!((asking("ls"), asking("ls -y")), (Asking::Never, Asking::Yes));
         assert_eq!(settings("ls --no-input", &Defaults::default(), &[]).unwrap().asking, Asking::Never);
         assert_eq!(settings("ls", &Defaults::default(), &[]).unwrap().asking, Asking::Ask);
+    }
+
+    #[test]
+    fn one_value_of_what_goes_on_is_refused_or_read_as_lines() {
+        for line in ["watch", "logs -f a/1", "events -f", "ls -w", "status -w", "agents -w", "agents list -w"]
+        {
+            let failure = settings(&format!("{line} -o json"), &Defaults::default(), &[]).unwrap_err();
+            assert_eq!(failure.exit_code(), crate::exit::USAGE, "{line}");
+            assert!(failure.text(false).contains("-o jsonl"), "{line}");
+            let usual = Defaults { output: Some(OutputFormat::Json), ..Defaults::default() };
+            assert_eq!(settings(line, &usual, &[]).unwrap().output, OutputFormat::Jsonl, "{line}");
+            let variable = settings(&format!("{line} -o json"), &usual, &[("ORCHCTL_OUTPUT", "json")]);
+            assert_eq!(variable.unwrap().output, OutputFormat::Jsonl, "{line}");
+        }
+        for line in ["logs a/1", "logs -f --raw a/1", "events", "ls", "status", "agents"] {
+            let one = settings(&format!("{line} -o json"), &Defaults::default(), &[]).unwrap();
+            assert_eq!(one.output, OutputFormat::Json, "{line}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod pool;
 mod pulse;
 pub mod recover;
 mod release;
+mod rounds;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -32,7 +33,7 @@ use std::sync::atomic::Ordering;
 
 use orch_core::event::Event;
 use orch_core::ids::SessionId;
-use orch_core::time::{Now, Tick};
+use orch_core::time::{Now, Span, Tick};
 use tokio::sync::mpsc;
 
 use self::batcher::{Batcher, Turn};
@@ -40,10 +41,10 @@ use self::commit::{CommitDone, CommitFailure, CommitJob, Committer};
 pub use self::handle::{ApplyError, AttemptActivity, EngineGone, Handle, INBOX, SubmitError};
 use self::handle::{Command, Shared};
 pub use self::pulse::LIVE_WITHIN;
-use self::pulse::LONGEST_SLEEP;
 pub use self::recover::{Parts, RecoverError, Recovered};
 pub use self::release::Outbound;
 use self::release::{Desk, Release};
+use self::rounds::Rounds;
 use crate::clock::Ticker;
 use crate::events::{EventWriter, TenantActivity};
 use crate::store::KeyError;
@@ -73,6 +74,7 @@ pub struct Engine {
     ticker: Ticker,
     events: EventWriter,
     shared: Arc<Shared>,
+    rounds: Rounds,
 }
 
 /// Says that the engine ended, however it did.
@@ -103,6 +105,7 @@ impl Engine {
         let mut commands = Vec::with_capacity(ROUND);
         let mut closing = false;
         let mut inbox_open = true;
+        self.rounds = Rounds::begin(self.ticker.now().tick, self.heartbeat());
         self.turn()?;
         while inbox_open || self.batcher.is_busy() {
             self.shared.pulse.beat();
@@ -136,16 +139,29 @@ impl Engine {
         self.finish().await
     }
 
-    /// The next deadline of the core or of the open batch, or the time for the next beat of the pulse.
+    fn heartbeat(&self) -> Span {
+        self.batcher.state().config().heartbeat
+    }
+
+    /// The next deadline of the core or of the open batch, or the time for the next round.
     fn next_wake(&self) -> Tick {
-        let beat = self.ticker.now().tick + LONGEST_SLEEP;
+        let beat = self.rounds.next(self.ticker.now().tick);
         let ride = self.batcher.ride_until().filter(|_| !self.batcher.is_busy());
         [self.batcher.next_deadline(), ride].into_iter().flatten().fold(beat, Tick::min)
     }
 
-    /// Does what is due, also when commands never cease.
+    /// Does what is due, also when commands never cease. What became due while nobody looked waits until agents could
+    /// have been heard.
     fn time_passed(&mut self) {
         let now = self.ticker.now();
+        if let Some(away) = self.rounds.go(now.tick) {
+            tracing::warn!(
+                away_ms = away.0,
+                "the coordinator did not run for a while: it was stopped, or its host is overloaded; no attempt is given \
+                 to another agent for that"
+            );
+            self.batcher.apply(now, Event::Stalled { away });
+        }
         if self.batcher.next_deadline().is_some_and(|deadline| deadline <= now.tick) {
             for session in self.desk.deserted_sessions() {
                 self.end_session(now, session);

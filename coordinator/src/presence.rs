@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const MAX_TEXT: usize = 120;
 /// Longest detail of a pool: it may hold a command line that helps.
 const MAX_POOL_DETAIL: usize = 300;
+/// Longest warning: it may hold the name and the detail of a pool.
+const MAX_WARNING: usize = 400;
 /// Most warnings kept of one agent.
 const MAX_WARNINGS: usize = 16;
 /// Most layers of isolation kept of one agent.
@@ -53,7 +55,7 @@ impl Registry {
             cli_version: printable(&hello.cli_version),
             host_name: printable(&hello.host),
             runners: hello.runners.iter().map(|text| printable(text)).collect(),
-            warnings: texts(&hello.warnings, MAX_WARNINGS),
+            warnings: warnings(&hello.warnings),
             isolation: texts(&hello.isolation, MAX_ISOLATION),
             pools: pools(&hello.pools),
             host: None,
@@ -64,7 +66,7 @@ impl Registry {
     /// Takes what changed since Hello. All of it replaces what was known.
     pub fn learnt(&self, agent: &str, facts: &v1::Facts) {
         if let Some(presence) = self.lock().get_mut(agent) {
-            presence.warnings = texts(&facts.warnings, MAX_WARNINGS);
+            presence.warnings = warnings(&facts.warnings);
             presence.pools = pools(&facts.pools);
             presence.cli_version = printable(&facts.cli_version);
         }
@@ -117,6 +119,10 @@ pub fn harmless(text: &str, max: usize) -> String {
 
 fn texts(said: &[String], most: usize) -> Vec<String> {
     said.iter().take(most).map(|text| printable(text)).collect()
+}
+
+fn warnings(said: &[String]) -> Vec<String> {
+    said.iter().take(MAX_WARNINGS).map(|text| harmless(text, MAX_WARNING)).collect()
 }
 
 fn pools(said: &[v1::Pool]) -> Vec<v1::Pool> {
@@ -183,7 +189,7 @@ mod tests {
         registry.joined(&hello);
         let presence = registry.of("box");
         assert_eq!(presence.version, " [31m0.1");
-        assert_eq!((presence.warnings.len(), presence.warnings[0].len()), (16, 120));
+        assert_eq!((presence.warnings.len(), presence.warnings[0].len()), (16, 400));
         registry.heard("box", Some(v1::HostFigures { cores: 4, ..Default::default() }));
         assert_eq!(registry.of("box").host.unwrap().cores, 4);
         registry.learnt("unknown", &v1::Facts::default());

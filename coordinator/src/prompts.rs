@@ -40,7 +40,7 @@ pub use problem::{CatalogueError, CatalogueProblem, Place};
 pub use resolve::{MAX_AGENTS_JSON_BYTES, MAX_SYSTEM_PROMPT_BYTES};
 pub use source::{SubAgentSource, WorkerSource, parse_subagent, parse_worker};
 pub use tools::ToolProblem;
-pub use worker::{DefinitionError, OnLoss, PermissionMode, SubAgent, Worker, WorkerDigest};
+pub use worker::{DefinitionError, OnDenial, OnLoss, PermissionMode, SubAgent, Worker, WorkerDigest};
 
 use fields::normalised;
 use layer::{Kind, PromptFile};

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::material::load_prompts;
-use crate::prompts::{Catalogue, CatalogueError, EMBEDDED, OnLoss, Worker};
+use crate::prompts::{Catalogue, CatalogueError, EMBEDDED, OnDenial, OnLoss, Worker};
 use crate::submission::{PinnedWorker, Workers};
 use orch_proto::v1;
 use prost::Message as _;
@@ -176,6 +176,7 @@ fn definition(worker: &Worker) -> v1::WorkerDefinition {
         settings_json: worker.settings_json.clone().unwrap_or_default(),
         mcp_config_json: worker.mcp_config_json.clone().unwrap_or_default(),
         pool: worker.pool.clone().unwrap_or_default(),
+        denial_fails: worker.on_denial == OnDenial::Fail,
     }
 }
 
@@ -228,6 +229,19 @@ mod tests {
         assert_eq!(<[u8; 32]>::from(Sha256::digest(&anga.definition)), anga.digest);
         assert!(workers.worker("nobody").is_none());
         assert_eq!(workers.nearest("anja").as_deref(), Some("anga"));
+    }
+
+    #[test]
+    fn what_a_denied_tool_does_is_the_workers_to_say() {
+        let workers = WorkersInForce::new(Catalogue::load(&[]).unwrap());
+        let file = |key: &str| {
+            let head = "---\nname: strict\ndescription: tests\nmodel: sonnet\ntools: [Bash]\n";
+            [("workers/strict.md", format!("{head}{key}---\nYou test.\n"))]
+        };
+        for (key, fails) in [("", false), ("on_denial: warn\n", false), ("on_denial: fail\n", true)] {
+            let layered = workers.current().catalogue.with_layer(file(key)).unwrap();
+            assert_eq!(definition(layered.worker("strict").unwrap()).denial_fails, fails, "{key}");
+        }
     }
 
     #[test]

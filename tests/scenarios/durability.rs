@@ -4,6 +4,8 @@ use orch_proto::v1::{Outcome, RunState};
 use orch_tests::client::{noop, run, worker};
 use orch_tests::fleet::Fleet;
 use orch_tests::process::at_home_in;
+use rustix::process::Signal;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reference_that_was_printed_survives_a_kill_20_of_20() {
@@ -104,4 +106,25 @@ async fn an_agent_that_is_killed_loses_its_attempt_to_another_and_leaves_nothing
     let request = orch_proto::v1::CancelRunRequest { r#ref: submitted.r#ref.clone(), ..Default::default() };
     client.runs.cancel_run(request).await.expect("cancelled");
     orch_tests::wait::until("the children to be gone", || at_home_in(&homes).is_empty().then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_was_stopped_and_goes_on_takes_no_attempt_from_anybody() {
+    let mut fleet = Fleet::start(orch_tests::binaries!());
+    fleet.agent("box-1", &["--slots", "4"]);
+    let mut client = fleet.client().await;
+    let sleepy =
+        |at: usize| worker(&format!("t{at}"), "anga", "[[sleep {\"ms\":5000}]] [[text {\"text\":\"done\"}]]");
+    let submitted = client.submit(run((0..4).map(sleepy).collect())).await;
+    for at in 0..4 {
+        client.task_in(&format!("{}/t{at}", submitted.r#ref), orch_proto::v1::TaskState::Running).await;
+    }
+    fleet.coordinator().signal(Signal::STOP);
+    // The length of the stop is what is tested: three times the five heartbeats after which a lost attempt is requeued.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fleet.coordinator().signal(Signal::CONT);
+    assert_eq!(client.finished(&submitted.r#ref).await.state(), RunState::Succeeded);
+    for task in client.tasks(&submitted.r#ref).await {
+        assert_eq!((task.attempt, task.outcome()), (1, Outcome::Ok), "{task:?}");
+    }
 }

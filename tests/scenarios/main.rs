@@ -14,4 +14,5 @@ mod placement;
 mod probes;
 mod real_cli;
 mod scripted;
+mod steering;
 mod two_hosts;

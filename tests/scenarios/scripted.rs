@@ -6,11 +6,11 @@ mod parallel;
 mod retries;
 mod storms;
 
-use orch_proto::v1::{ListAgentsRequest, RunState};
+use orch_proto::v1::{ListAgentsRequest, RunState, Task};
 use orch_tests::client::{Client, run};
 use orch_tests::fleet::Fleet;
 use orch_tests::matrix::Row;
-use orch_tests::matrix::scripted::{BOUNDED, BOUNDS, ROWS, WITHOUT_LOGIN};
+use orch_tests::matrix::scripted::{BOUNDED, BOUNDS, ROWS, STRICT_FILE, WITHOUT_LOGIN};
 use orch_tests::process::{at_home_in, supervisors_in};
 use orch_tests::wait::until;
 
@@ -19,7 +19,7 @@ use orch_tests::wait::until;
 const HEARTBEAT: &str = "800ms";
 
 /// Plays all rows at once, as one run, and compares every ending with its row.
-async fn play(client: &mut Client, rows: &[Row]) {
+async fn play(client: &mut Client, rows: &[Row]) -> Vec<Task> {
     let tasks = rows.iter().enumerate().map(|(at, row)| row.task(&format!("row-{at}")));
     let submitted = client.submit(run(tasks.collect())).await;
     let finished = client.finished(&submitted.r#ref).await;
@@ -32,6 +32,7 @@ async fn play(client: &mut Client, rows: &[Row]) {
     let billed = finished.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
     assert_eq!(billed, cost, "the run's bill is that of its tasks");
     assert_eq!(finished.state(), RunState::Failed);
+    tasks
 }
 
 /// Waits until nothing of any attempt is left: no child, none of its tools' processes, no supervisor.
@@ -52,7 +53,12 @@ pub(super) async fn isolated(client: &mut Client, agent: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_ending_of_the_scripted_cli_is_told_as_its_row_says() {
-    let mut fleet = Fleet::start_with(orch_tests::binaries!(), HEARTBEAT);
+    let prompts = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(prompts.path().join("workers")).expect("a folder");
+    std::fs::write(prompts.path().join("workers/strict.md"), STRICT_FILE).expect("a file");
+    let dir = prompts.path().display().to_string();
+    let args = ["--prompts", dir.as_str()];
+    let mut fleet = Fleet::start_in(&std::env::temp_dir(), orch_tests::binaries!(), HEARTBEAT, "info", &args);
     fleet.agent("box-1", &["--slots", "8"]);
     fleet.spawn_agent_in(WITHOUT_LOGIN, &["--slots", "1"], &[("ORCH_STANDIN_REQUIRE_AUTH", "1")]);
     fleet.wait_connected(WITHOUT_LOGIN);
@@ -60,7 +66,10 @@ async fn every_ending_of_the_scripted_cli_is_told_as_its_row_says() {
     // Rows that do not say where they run must not get to the agent that lacks a login.
     let placed: Vec<Row> =
         ROWS.iter().map(|row| if row.ask.agent.is_empty() { row.on("box-1") } else { *row }).collect();
-    play(&mut client, &placed).await;
+    let tasks = play(&mut client, &placed).await;
+    for (row, task) in placed.iter().zip(&tasks).filter(|(row, _)| row.prompt.contains("[[deny]]")) {
+        assert_eq!(task.denied_tools, ["Bash(make)"], "{}", row.scenario);
+    }
     nothing_left(&fleet, "box-1");
     nothing_left(&fleet, WITHOUT_LOGIN);
 }

@@ -136,6 +136,12 @@ impl Row {
         Self { ask: Ask { agent, ..self.ask }, ..self }
     }
 
+    /// The same by another worker.
+    #[must_use]
+    pub const fn by(self, worker: &'static str) -> Self {
+        Self { ask: Ask { worker, ..self.ask }, ..self }
+    }
+
     /// The same with this schema of the answer.
     #[must_use]
     pub const fn schema(self, schema: &'static str) -> Self {

@@ -24,6 +24,9 @@ pub const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// health check is not to be seen there.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
+/// Beginning of the names of throw-away directories: no pool's name begins with a dot.
+const THROW_AWAY: &str = ".check-";
+
 /// The four variables without which the CLI talks to other hosts than the API.
 pub const QUIET: [(&str, &str); 4] = [
     ("DISABLE_TELEMETRY", "1"),
@@ -144,9 +147,20 @@ impl Checker {
     }
 }
 
+/// Removes the throw-away directories, with the credentials in them, that a former process left when it was killed. Blocks.
+pub fn remove_left(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(THROW_AWAY.as_bytes())
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(dir = %entry.path().display(), %error, "a throw-away directory could not be removed");
+        }
+    }
+}
+
 fn throw_away(scratch: &Path, credential: &Credential) -> io::Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new()
-        .prefix("check-")
+        .prefix(THROW_AWAY)
         .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir_in(scratch)?;
     if let Credential::Login(login) = credential {
@@ -228,6 +242,16 @@ mod tests {
             checker.ask(&Credential::Login(login)).await,
             Answer::SignedIn { subscription: Some("pro".into()) }
         );
+    }
+
+    #[test]
+    fn what_a_killed_check_left_is_removed_and_pools_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("check-1")).unwrap();
+        let left = throw_away(dir.path(), &key()).unwrap().keep();
+        std::fs::write(left.join(LOGIN_FILE), "{}").unwrap();
+        remove_left(dir.path());
+        assert!(!left.exists() && dir.path().join("check-1").exists());
     }
 
     #[tokio::test]

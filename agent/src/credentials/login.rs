@@ -187,7 +187,9 @@ impl LoginPlace {
         };
         // The note first: a login that lies somewhere is always one that somebody knows of.
         replace(&self.dir.join(NOTE_FILE), &serde_json::to_vec(&note)?)?;
-        Dir::open(config)?.write(LOGIN_FILE, stored.login.bytes())
+        let dir = Dir::reclaim(config)?;
+        dir.remove(LOGIN_FILE)?;
+        dir.write(LOGIN_FILE, stored.login.bytes())
     }
 
     /// Takes back what was lent, and keeps it if it is the successor of what still lies here. The caller holds the
@@ -197,7 +199,7 @@ impl LoginPlace {
     /// When the pool's file or the note cannot be written; the conversation's is then still there.
     pub fn settle(&self) -> io::Result<Settled> {
         let Some(note) = self.note() else { return Ok(Settled::NotLent) };
-        let left = Dir::open(&note.config);
+        let left = Dir::reclaim(&note.config);
         let found = left.as_ref().ok().and_then(|dir| dir.read(LOGIN_FILE, LONGEST_LOGIN).ok().flatten());
         let mut settled = Settled::Kept;
         if let Some(candidate) = found.as_deref().and_then(Login::parse)
@@ -221,7 +223,7 @@ impl LoginPlace {
 /// # Errors
 /// When it is there and cannot be removed.
 pub fn remove_stray(config: &Path) -> io::Result<()> {
-    match Dir::open(config) {
+    match Dir::reclaim(config) {
         Ok(dir) => dir.remove(LOGIN_FILE),
         // No such directory, or a link that a child put there: neither holds anything of ours.
         Err(_) => Ok(()),
@@ -285,6 +287,26 @@ mod tests {
         assert_eq!(scene.place.settle().unwrap(), Settled::Renewed);
         assert!(scene.in_pool().contains("access-2") && !scene.config().join(LOGIN_FILE).exists());
         assert_eq!((scene.place.note(), scene.place.settle().unwrap()), (None, Settled::NotLent));
+    }
+
+    #[test]
+    fn nothing_that_a_child_puts_in_the_place_of_its_login_keeps_others_from_theirs() {
+        let scene = Scene::new();
+        let in_its_place = |what: &dyn Fn(&Path)| {
+            scene.lend();
+            fs::remove_file(scene.config().join(LOGIN_FILE)).unwrap();
+            what(&scene.config().join(LOGIN_FILE));
+            assert_eq!(scene.place.settle().unwrap(), Settled::Kept);
+            assert_eq!((scene.place.note(), scene.config().join(LOGIN_FILE).exists()), (None, false));
+        };
+        in_its_place(&|file| fs::create_dir_all(file.join("full")).unwrap());
+        in_its_place(&|file| std::os::unix::fs::symlink("/", file).unwrap());
+        in_its_place(&|file| File::create(file).unwrap().set_len(10 << 30).unwrap());
+        fs::create_dir_all(scene.config().join(LOGIN_FILE).join("full")).unwrap();
+        scene.lend();
+        fs::set_permissions(scene.config(), std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+        assert_eq!(scene.place.settle().unwrap(), Settled::Kept);
+        assert!(!scene.config().join(LOGIN_FILE).exists());
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Pool {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it looked as if no attempt could use it.
+    pub(super) fn is_shown_unfit(&self) -> bool {
+        matches!(self.inside().health, Health::SignedOut | Health::Unusable)
+    }
+
     fn changed(&self) {
         self.signals.changed.send_replace(());
     }
@@ -220,7 +225,7 @@ impl Pool {
     async fn variable(&self) -> Result<Secrets, LeaseError> {
         let (name, secret) = self.read_variable().await?;
         let text = secret.reveal().to_owned();
-        Ok(Secrets { env: [(name.to_owned(), text.clone())].into(), redact: vec![text] })
+        Ok(Secrets { env: [(name.to_owned(), text.clone())].into(), redact: vec![text], login: None })
     }
 
     async fn read_variable(&self) -> Result<(&'static str, Secret), LeaseError> {

@@ -118,7 +118,8 @@ async fn each_kind_gives_its_own_variable_and_hides_it() {
     scene = scene.with("o", helper("sk-ant-oat01-helped"), &[]).with_login("l");
     scene.settings[0].base_url = Some("http://127.0.0.1:9".into());
     let pools = scene.open();
-    let secrets = async |name: &str| pools.lease(Some(name), "marie", "r").await.unwrap().secrets();
+    let secrets =
+        async |name: &str| pools.lease(Some(name), "marie", "r").await.unwrap().secrets(Path::new("/config"));
     for (name, variable, value) in [
         ("k", "ANTHROPIC_API_KEY", "sk-canary-k"),
         ("t", "CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-canary"),
@@ -161,6 +162,33 @@ async fn what_cannot_be_used_says_what_to_do_and_is_seen_as_such() {
         states[1].detail.starts_with("cannot read the credential file /dev/null/x/y")
             && states[2].detail.ends_with(&chmod)
     );
+}
+
+#[tokio::test]
+async fn what_an_attempt_sees_of_a_pool_people_are_shown_at_once() {
+    let scene = Scene::new().with_key("k", &[]);
+    let file = scene.dir.path().join("k");
+    let pools = scene.open();
+    let shown = async |health: Health| {
+        let mut changes = pools.changes();
+        let seen = async {
+            let is = |state: &PoolState| state.health == health && state.detail != "not looked at yet";
+            while !is(&pools.states()[0]) {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, seen).await.is_ok()
+    };
+    let tended = pools.clone();
+    let mut tending = JoinSet::new();
+    tending.spawn(async move { tended.tend().await });
+    assert!(shown(Health::Unknown).await, "no CLI, no verdict on a file that can be read");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    pools.lease(None, "marie", "r").await.unwrap_err();
+    assert!(shown(Health::Unusable).await);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    pools.lease(None, "marie", "r").await.unwrap();
+    assert!(shown(Health::Unknown).await);
 }
 
 #[tokio::test]
@@ -212,7 +240,7 @@ async fn a_login_serves_one_at_a_time_in_order_and_whoever_waits_hears_for_whom(
     fs::write(config.join(LOGIN_FILE), login(7)).unwrap();
     first.take_back(&config);
     let next = timeout(PATIENCE, pools.lease(None, "marie", "adhoc/3/a")).await.unwrap().unwrap();
-    assert_eq!(next.secrets().redact, ["access-7", "refresh-7"]);
+    assert_eq!(next.secrets(Path::new("/config")).redact, ["access-7", "refresh-7"]);
     assert!(!config.join(LOGIN_FILE).exists());
 }
 
@@ -305,5 +333,5 @@ async fn what_another_agent_left_is_taken_back_only_after_it_had_time_to_return(
     let begun = tokio::time::Instant::now();
     let lease = scene.open().lease(None, "marie", "adhoc/2/a").await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(30));
-    assert_eq!(lease.secrets().redact, ["access-1", "refresh-1"]);
+    assert_eq!(lease.secrets(Path::new("/config")).redact, ["access-1", "refresh-1"]);
 }

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, open, openat, renameat, unlinkat};
@@ -22,12 +23,40 @@ impl Dir {
         Ok(Self(open(path, flags, Mode::empty())?))
     }
 
+    /// The same for a directory that a child may have closed to its own user, or the one around it. Nothing of the child
+    /// runs any more.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn reclaim(path: &Path) -> io::Result<Self> {
+        path.parent().into_iter().chain([path]).for_each(open_up);
+        Self::open(path)
+    }
+
     /// Reads a plain file of at most `most` bytes; `None` when there is none. A link, a pipe or a longer file counts
     /// as none.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn read(&self, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
+        self.open_plain(name)?.map_or(Ok(None), |file| Self::read_plain(file, most))
+    }
+
+    /// All of an open file, or `None` when it has more than `most` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_plain(file: File, most: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+        Ok((bytes.len() <= most).then_some(bytes))
+    }
+
+    /// Opens a plain file to read it; `None` when there is none. A link or a pipe counts as none.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_plain(&self, name: &str) -> io::Result<Option<File>> {
         // Non-blocking: a pipe in its place must not hold up the agent.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.0, name, flags, Mode::empty()) {
@@ -37,12 +66,7 @@ impl Dir {
             }
             Err(error) => return Err(error.into()),
         };
-        if !file.metadata()?.is_file() {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        file.take(most as u64 + 1).read_to_end(&mut bytes)?;
-        Ok((bytes.len() <= most).then_some(bytes))
+        Ok(file.metadata()?.is_file().then_some(file))
     }
 
     /// Replaces a file as a whole, mode 0600, on the disk when this returns.
@@ -65,15 +89,30 @@ impl Dir {
         written
     }
 
-    /// Removes a file; one that is not there is fine.
+    /// Removes a file; one that is not there is fine. A directory in its place gets another name: it is a child's, and
+    /// whatever is in it must not decide whether the name becomes free.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(rustix::io::Errno::ISDIR) => {
+                let aside = format!("{name}.{:016x}", rand::random::<u64>());
+                Ok(renameat(&self.0, name, &self.0, &aside)?)
+            }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Gives its owner the rights to a directory back.
+fn open_up(dir: &Path) {
+    let closed = fs::symlink_metadata(dir)
+        .is_ok_and(|found| found.is_dir() && found.permissions().mode() & 0o700 != 0o700);
+    if closed {
+        // What still cannot be used makes the opening fail, which is reported.
+        let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
     }
 }
 
@@ -91,7 +130,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -128,6 +167,30 @@ mod tests {
         open.write("link", b"new").unwrap();
         assert_eq!(fs::read(&outside).unwrap(), b"secret", "the link was replaced, not followed");
         assert_eq!(open.read("link", 99).unwrap().unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_file_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("x/full")).unwrap();
+        let open = Dir::open(dir.path()).unwrap();
+        open.remove("x").unwrap();
+        open.write("x", b"new").unwrap();
+        assert_eq!(open.read("x", 9).unwrap().unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_directory_that_was_closed_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, config) = (dir.path().join("home"), dir.path().join("home/config"));
+        fs::create_dir_all(&config).unwrap();
+        for path in [&config, &home] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+        }
+        Dir::reclaim(&config).unwrap().write("x", b"x").unwrap();
+        for path in [&config, &home] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
     }
 
     #[test]

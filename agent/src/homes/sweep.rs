@@ -116,24 +116,48 @@ pub fn disk_usage(root: &Path) -> u64 {
     bytes
 }
 
-/// Removes a tree, also where a child took the rights off its own directories.
+/// Removes a tree, also where a child took the rights off its own directories. What lies in a directory is raised into the
+/// root before the directory goes: a child can nest deeper than a path, a stack or a table of open files can follow.
+/// Nothing of it runs any more.
 fn remove_tree(root: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(root);
-            fs::remove_dir_all(root)
+    let mut raised: u64 = 0;
+    fs::set_permissions(root, Permissions::from_mode(0o700))?;
+    while fs::read_dir(root)?.next().is_some() {
+        for entry in fs::read_dir(root)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                remove_level(&entry.path(), || free_name(root, &mut raised))?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
-        other => other,
     }
+    fs::remove_dir(root)
 }
 
-fn open_up(root: &Path) {
-    let mut open = vec![root.to_owned()];
-    while let Some(path) = open.pop() {
-        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
-            // What still cannot be entered makes the second removal fail, which is reported.
-            let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
-            open.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+/// Removes a directory; those in it get new names.
+fn remove_level(dir: &Path, mut name: impl FnMut() -> PathBuf) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            // One that its owner may not write cannot be given another parent.
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o700))?;
+            fs::rename(entry.path(), name())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// A name in `root` that is free.
+fn free_name(root: &Path, raised: &mut u64) -> PathBuf {
+    loop {
+        *raised += 1;
+        let place = root.join(format!("raised-{raised}"));
+        if fs::symlink_metadata(&place).is_err() {
+            return place;
         }
     }
 }
@@ -236,6 +260,21 @@ mod tests {
         fs::create_dir(&locked).unwrap();
         fs::write(locked.join("x"), "").unwrap();
         fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
+        assert_eq!(sweep(&homes, now, Keep::default(), &BTreeSet::new()), [key(30)]);
+    }
+
+    #[test]
+    fn directories_nested_deeper_than_paths_reach_are_removed() {
+        let (_dir, homes, now) = homes();
+        ended(&homes, 30, 10, now);
+        // From the innermost outwards, because nothing can name it from the root.
+        let work = homes.dir(key(30)).join("work");
+        fs::create_dir(work.join("d")).unwrap();
+        for _ in 0..5_000 {
+            fs::create_dir(work.join("new")).unwrap();
+            fs::rename(work.join("d"), work.join("new/d")).unwrap();
+            fs::rename(work.join("new"), work.join("d")).unwrap();
+        }
         assert_eq!(sweep(&homes, now, Keep::default(), &BTreeSet::new()), [key(30)]);
     }
 

@@ -37,6 +37,9 @@ use super::{
     Prompt, RunFuture, Runner, Work, WorkerSettings, program, shorten,
 };
 
+/// In the directory of an attempt: a denied tool fails it. Kept there for an agent that did not see its end.
+const DENIAL_FAILS: &str = "denial-fails";
+
 pub mod args;
 pub mod checks;
 pub mod event;
@@ -214,7 +217,7 @@ impl ClaudeRunner {
         let report = match placed {
             Ok(()) => {
                 let mut watcher = ClaudeWatcher(Observer::new(demands));
-                let (seat, secrets) = (self.settings.share.take_seat(), lease.secrets());
+                let (seat, secrets) = (self.settings.share.take_seat(), lease.secrets(&config));
                 let ended =
                     supervised::run(&self.launcher, &supervise, &secrets, seat, link, &mut watcher).await;
                 match ended {
@@ -277,6 +280,9 @@ impl ClaudeRunner {
             limits: self.limits(spec, &config),
         };
         let terms = Terms { structured: work.output_schema.is_some(), denial_fails: work.denial_fails };
+        if terms.denial_fails {
+            write_private(&supervise.attempt_dir.join(DENIAL_FAILS), b"")?;
+        }
         let demands = Demands {
             structured: terms.structured,
             max_turns: work.max_turns,
@@ -340,7 +346,8 @@ fn system_prompt_text(worker: &WorkerSettings) -> String {
     if worker.context_files.is_empty() {
         return worker.system_prompt.clone();
     }
-    format!("{}\n\n{}", worker.system_prompt.trim_end_matches('\n'), worker.context_files)
+    let (prompt, files) = (&worker.system_prompt, &worker.context_files);
+    format!("{}\n\n{}", prompt.trim_end_matches('\n'), files.trim_start_matches('\n'))
 }
 
 /// What the CLI's first event should repeat of what it is given.
@@ -374,7 +381,8 @@ impl Runner for ClaudeRunner {
     fn judge_left(&self, attempt_dir: &Path, structured: bool) -> Option<AttemptReport> {
         let mut observer = Observer::new(Demands { structured, ..Demands::default() });
         let ended = supervised::left(attempt_dir, |bytes| drop(observer.push(bytes)))?;
-        Some(report(observer.finish(), Terms { structured, denial_fails: false }, &ended))
+        let denial_fails = attempt_dir.join(DENIAL_FAILS).exists();
+        Some(report(observer.finish(), Terms { structured, denial_fails }, &ended))
     }
 }
 

@@ -47,11 +47,11 @@ pub fn hidden(own: Vec<PathBuf>) -> Vec<PathBuf> {
 }
 
 /// The directory of a secret file, when it is closed to others: then everything in it is meant for the agent, and a
-/// file that replaces the secret later stays hidden too.
+/// file that replaces the secret later, or is not there yet, stays hidden too.
 fn closed_parent(path: &Path) -> Option<PathBuf> {
     let parent = path.parent()?;
     let mode = fs::metadata(parent).ok()?.permissions().mode();
-    (path.is_file() && mode & 0o007 == 0).then(|| parent.to_owned())
+    (!path.is_dir() && mode & 0o007 == 0).then(|| parent.to_owned())
 }
 
 fn holds_system(path: &Path) -> bool {
@@ -150,6 +150,7 @@ mod tests {
         fs::write(&key, "x").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(hidden(vec![key.clone()]).contains(&real));
+        assert!(hidden(vec![real.join("comes-later")]).contains(&real));
         fs::set_permissions(&real, fs::Permissions::from_mode(0o755)).unwrap();
         let found = hidden(vec![key.clone()]);
         assert!(found.contains(&key) && !found.contains(&real));

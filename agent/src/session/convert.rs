@@ -118,7 +118,7 @@ pub fn claude_work(
         output_schema: Some(schema).filter(|schema| !schema.is_empty()),
         budget_micro_usd: wire.budget_micro_usd,
         max_turns: Some(wire.max_turns).filter(|turns| *turns > 0),
-        denial_fails: false,
+        denial_fails: worker.denial_fails,
     })))
 }
 
@@ -237,6 +237,19 @@ mod tests {
             }
         };
         assert_eq!((model("haiku").as_str(), model("").as_str()), ("haiku", "opus"));
+    }
+
+    #[test]
+    fn whether_a_denied_tool_fails_an_attempt_is_the_workers_to_say() {
+        for said in [false, true] {
+            let definition =
+                v1::WorkerDefinition { denial_fails: said, ..Default::default() }.encode_to_vec();
+            let wire = v1::ClaudeAssignment { session_id: Uuid::nil().to_string(), ..Default::default() };
+            let work =
+                claude_work(&wire, &definition, Prompt::Text("x".into()), String::new(), String::new());
+            let Work::Claude(work) = work.unwrap() else { panic!("not for the CLI") };
+            assert_eq!(work.denial_fails, said);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use super::peer::may_command;
 use super::wire::{Command, Event, LONGEST_LINE, parse, spell};
 
 /// One agent, a successor that takes over, and people who look; more are turned away.
@@ -87,7 +88,8 @@ impl Control {
     /// Takes in whoever waits, greets them with `greeting`, and returns all commands that arrived.
     pub fn serve(&mut self, greeting: impl Fn() -> [Event; 2]) -> Vec<Command> {
         while let Ok((stream, _)) = self.listener.accept() {
-            if self.clients.len() >= MOST_CLIENTS || stream.set_nonblocking(true).is_err() {
+            let is_welcome = self.clients.len() < MOST_CLIENTS && may_command(&stream);
+            if !is_welcome || stream.set_nonblocking(true).is_err() {
                 continue;
             }
             let mut client = Client { stream, inbox: Vec::new(), outbox: Vec::new(), gone: false };

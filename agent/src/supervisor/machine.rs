@@ -15,11 +15,11 @@ use super::child;
 use super::control::Control;
 use super::deadlines::{Allowed, Deadlines};
 use super::input::{InputFeed, first_words};
+use super::known::Known;
 use super::ladder::Ladder;
 use super::life::{LifeSigns, work_ticks};
 use super::output::Output;
 use super::program::Program;
-use super::redact::Redactor;
 use super::result_line::ResultSpotter;
 use super::segments::{Channel, SegmentWriter};
 use super::spec::{Input, Secrets, SuperviseSpec};
@@ -56,6 +56,7 @@ pub struct Supervisor {
     pub(super) program: Program,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
+    known: Known,
     pub(super) input: InputFeed,
     deadlines: Deadlines,
     life: Option<LifeSigns>,
@@ -87,7 +88,7 @@ impl Supervisor {
         };
         let child = child::start(&spec, secrets)?;
         let now = BootMillis::now();
-        let redactor = Redactor::new(secrets.redact.iter().map(String::as_str));
+        let known = Known::new(secrets);
         let segments =
             |channel| SegmentWriter::new(spec.attempt_dir.clone(), channel, spec.limits.segment_bytes);
         let spotter = first.is_some().then(ResultSpotter::default);
@@ -106,8 +107,9 @@ impl Supervisor {
             life: allowed.silence.map(|silence| LifeSigns::new(now, silence, limits.life_dir.clone())),
             ladder: Ladder::new(spec.ladder.clone()),
             program: child.program,
-            stdout: Output::new(child.stdout, redactor.clone(), segments(Channel::Stdout), spotter),
-            stderr: Output::new(child.stderr, redactor, segments(Channel::Stderr), None),
+            stdout: Output::new(child.stdout, known.redactor(), segments(Channel::Stdout), spotter),
+            stderr: Output::new(child.stderr, known.redactor(), segments(Channel::Stderr), None),
+            known,
             pid: child.pid,
             pidfd: child.pidfd,
             input,
@@ -173,7 +175,11 @@ impl Supervisor {
     /// Reads both pipes once; returns whether anything came.
     pub fn listen_to_child(&mut self, now: BootMillis) -> bool {
         let before = (self.stdout.written(), self.stderr.written());
-        let (out, err) = (self.stdout.turn(), self.stderr.turn());
+        let (out, err) = (self.stdout.turn(&mut self.known), self.stderr.turn(&mut self.known));
+        if !out.heard && !err.heard {
+            // A login that is renewed twice in silence was there in between.
+            self.known.look();
+        }
         if self.stdout.written() > before.0 {
             self.tell_progress(Channel::Stdout, self.stdout.written());
         }

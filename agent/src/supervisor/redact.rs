@@ -1,8 +1,11 @@
 //! Known secrets overwritten in a byte stream, same length, wherever the chunks are cut: as they are, as JSON and URLs
 //! spell them, in base64 and in hexadecimal, also when those are broken into lines or groups.
-//! Knows no pipe and no file; it cannot find a secret that was spelled in another way.
+//! More secrets may become known on the way. Knows no pipe and no file; it cannot find a secret that was spelled in another
+//! way.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use self::automaton::{Automaton, State};
@@ -45,7 +48,7 @@ pub struct Redactor {
 }
 
 /// What is looked for; the same for every stream of an attempt.
-struct Patterns {
+pub struct Patterns {
     secrets: usize,
     readings: [(Reading, Automaton); 3],
     /// Whether a byte can begin anything.
@@ -79,13 +82,19 @@ impl Default for Track {
 
 impl Default for Patterns {
     fn default() -> Self {
-        Self::new(Vec::new())
+        Self::new([])
     }
 }
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redactor({} secrets)", self.patterns.secrets)
+    }
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Patterns({} secrets)", self.secrets)
     }
 }
 
@@ -107,10 +116,11 @@ impl Reading {
 }
 
 impl Patterns {
-    /// Looks for secrets in all their spellings.
-    fn new(mut secrets: Vec<&str>) -> Self {
-        secrets.sort_unstable_by_key(|secret| (secret.len(), *secret));
-        secrets.dedup();
+    /// Looks for secrets in all their spellings. Where there are too many for that, the first ones count.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut seen = BTreeSet::new();
+        let long = secrets.into_iter().map(str::trim).filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let secrets: Vec<&str> = long.filter(|secret| seen.insert(*secret)).collect();
         let (mut exact, mut base64, mut hexadecimal) = (Vec::new(), Vec::new(), Vec::new());
         let mut encoded_bytes = 0;
         for secret in &secrets {
@@ -137,14 +147,42 @@ impl Patterns {
 impl Redactor {
     /// Looks for each secret.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let secrets = secrets.into_iter().map(str::trim).filter(|secret| secret.len() >= SHORTEST_SECRET);
-        Self { patterns: Arc::new(Patterns::new(secrets.collect())), ..Self::default() }
+        Self::of(Arc::new(Patterns::new(secrets)))
+    }
+
+    /// Looks for what is known already.
+    #[must_use]
+    pub fn of(patterns: Arc<Patterns>) -> Self {
+        Self { patterns, ..Self::default() }
+    }
+
+    /// Looks for something else from here on. What was held back is read again: it may hold the beginning of what is
+    /// new, and what was found in it stays found.
+    pub fn look_for(&mut self, patterns: &Arc<Patterns>) {
+        if Arc::ptr_eq(&self.patterns, patterns) {
+            return;
+        }
+        self.patterns = Arc::clone(patterns);
+        self.tracks = Default::default();
+        let (held, marks) = (mem::take(&mut self.held), mem::take(&mut self.marks));
+        if let Some(first) = marks.first() {
+            self.last = if first & IS_ESCAPED == 0 { 0 } else { b'\\' };
+        }
+        for (byte, mark) in held.into_iter().zip(marks) {
+            self.read(byte, patterns);
+            if let Some(read) = self.marks.last_mut() {
+                *read |= mark & IS_SECRET;
+            }
+        }
     }
 
     /// Takes a chunk and appends to `out` all that is certain.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         if self.patterns.secrets == 0 {
+            out.append(&mut self.held);
+            self.marks.clear();
             out.extend_from_slice(chunk);
+            self.last = chunk.last().copied().unwrap_or(self.last);
             return;
         }
         let patterns = Arc::clone(&self.patterns);
@@ -412,6 +450,40 @@ mod tests {
         let text = long.join(" ");
         let clean = redact(&long.iter().map(String::as_str).collect::<Vec<_>>(), &[text.as_bytes()]);
         assert!(clean.iter().all(|byte| matches!(byte, b'*' | b' ')));
+    }
+
+    #[test]
+    fn a_secret_that_becomes_known_is_found_at_every_cut_and_the_old_ones_stay() {
+        let text =
+            format!("old-one-1 {KEY} {} old-one-1 new\\\\word-2.", base64_of(KEY.as_bytes(), 20, "\\n"));
+        let all: Vec<&str> = vec!["old-one-1", KEY, "new\\word-2"];
+        let whole = redact(&all, &[text.as_bytes()]);
+        assert!(spelled_out(&whole, b" \\n.") <= 2, "{}", String::from_utf8_lossy(&whole));
+        let known = Arc::new(Patterns::new(all.iter().copied()));
+        let more = Arc::new(Patterns::new(all.into_iter().chain(["third-3"])));
+        let (begin, rest) = text.as_bytes().split_at(4);
+        for cut in 0..=rest.len() {
+            let (mut redactor, mut out) = (Redactor::new(["old-one-1"]), Vec::new());
+            redactor.push(begin, &mut out);
+            redactor.look_for(&known);
+            redactor.push(&rest[..cut], &mut out);
+            redactor.look_for(&more);
+            redactor.push(&rest[cut..], &mut out);
+            redactor.finish(&mut out);
+            assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_back_is_read_again_for_what_became_known() {
+        let mut redactor = Redactor::new(["new-one-0"]);
+        let mut out = Vec::new();
+        redactor.push(b"a new-o", &mut out);
+        assert_eq!(out, b"a ");
+        redactor.look_for(&Arc::new(Patterns::new(["new-other-1"])));
+        redactor.push(b"ther-1 new-one-0", &mut out);
+        redactor.finish(&mut out);
+        assert_eq!(out, b"a *********** new-one-0", "one is known, the other no longer");
     }
 
     #[test]

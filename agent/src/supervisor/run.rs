@@ -20,6 +20,7 @@ use crate::sandbox::fds::close_inherited;
 
 use super::control::Control;
 use super::machine::Supervisor;
+use super::peer::SUPERVISOR_NAME;
 use super::record::RuntimeRecord;
 use super::spec::{Secrets, SpecError, SuperviseSpec};
 
@@ -91,7 +92,7 @@ fn prepare(spec_file: Option<PathBuf>) -> Result<Supervisor, PrepareError> {
     // It holds the secrets: no task may look into it, and no core file may hold them.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(me))?;
-    rustix::thread::set_name(c"orch-supervise")?;
+    rustix::thread::set_name(SUPERVISOR_NAME)?;
     let pid = me.as_raw_nonzero().get();
     let record = RuntimeRecord {
         id: spec.id.clone(),

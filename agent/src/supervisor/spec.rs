@@ -126,6 +126,9 @@ pub struct Secrets {
     pub env: BTreeMap<String, String>,
     /// Texts to overwrite in its output, besides the values of `env` that are listed here too.
     pub redact: Vec<String>,
+    /// A login file that the child may renew: tokens that appear in it are overwritten as well. An absolute path.
+    #[serde(default)]
+    pub login: Option<PathBuf>,
 }
 
 impl fmt::Debug for Secrets {
@@ -227,6 +230,7 @@ mod tests {
         let secrets = Secrets {
             env: BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), "sk-canary".to_owned())]),
             redact: vec!["sk-canary".to_owned()],
+            login: Some(PathBuf::from("/home/.claude/login")),
         };
         assert!(!format!("{secrets:?}").contains("canary"));
         let bytes = serde_json::to_vec(&secrets).unwrap();

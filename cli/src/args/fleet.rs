@@ -26,11 +26,25 @@ pub(crate) struct AgentsArgs {
 }
 
 impl AgentsArgs {
+    /// Whether it is a list that is shown again and again.
+    pub(crate) fn goes_on(&self) -> bool {
+        match &self.command {
+            None => self.list.watch,
+            Some(AgentsCommand::List(watching)) => watching.watch,
+            Some(
+                AgentsCommand::Show(_)
+                | AgentsCommand::Drain(_)
+                | AgentsCommand::Resume(_)
+                | AgentsCommand::Label(_)
+                | AgentsCommand::Test(_),
+            ) => false,
+        }
+    }
+
     /// Whether it asks something and prints the answer, without waiting for work to end.
     pub(crate) fn is_quick(&self) -> bool {
         match &self.command {
-            None => !self.list.watch,
-            Some(AgentsCommand::List(watching)) => !watching.watch,
+            None | Some(AgentsCommand::List(_)) => !self.goes_on(),
             Some(AgentsCommand::Drain(args)) => !args.wait,
             Some(AgentsCommand::Test(_)) => false,
             Some(AgentsCommand::Show(_) | AgentsCommand::Resume(_) | AgentsCommand::Label(_)) => true,

@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::exit;
 use crate::failure::Outcome;
 use crate::output::Out;
+use crate::output::rows::Rows;
 use crate::output::safe::one_line;
 use crate::output::view::fleet::AgentView;
 use crate::output::words::WARN;
@@ -49,17 +50,30 @@ fn print(out: &Out, agents: &[Agent]) -> Outcome {
             return Ok(());
         }
         out.data(&tables::agents(agents, &out.times).render(out.stdout()))?;
-        for agent in agents {
-            // Of an agent that is well, the table has said it all.
-            let details = Some(&agent.detail).filter(|_| agent.state() != AgentState::Ready);
-            for text in details.into_iter().chain(&agent.warnings).filter(|text| !text.is_empty()) {
-                let line = format!("! {}: {}", one_line(&agent.name, TOLD), one_line(text, TOLD));
-                out.line(&out.paint(WARN, &line))?;
-            }
+        let mut notes = Rows::new(out.stdout(), 0);
+        for (text, names) in warnings(agents) {
+            let line = format!("! {}: {}", one_line(&bulk::listed(&names), TOLD), one_line(text, TOLD));
+            notes.line(&out.paint(WARN, &line));
         }
-        Ok(())
+        out.data(&notes.finish())
     })?;
     Ok(exit::DONE)
+}
+
+/// What wants attention, each with the agents that say it: of a fleet set up in one way they all say the same.
+fn warnings(agents: &[Agent]) -> Vec<(&str, Vec<String>)> {
+    let mut found: Vec<(&str, Vec<String>)> = Vec::new();
+    for agent in agents {
+        // Of an agent that is well, the table has said it all.
+        let details = Some(&agent.detail).filter(|_| agent.state() != AgentState::Ready);
+        for text in details.into_iter().chain(&agent.warnings).filter(|text| !text.is_empty()) {
+            match found.iter_mut().find(|(known, _)| known == text) {
+                Some((_, names)) => names.push(agent.name.clone()),
+                None => found.push((text, vec![agent.name.clone()])),
+            }
+        }
+    }
+    found
 }
 
 /// One agent; a misspelt name gets a suggestion.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::shown;
 use crate::args::Format;
 use crate::args::work::{BenchArgs, Scenario};
 use crate::client::submission::Submission;
@@ -71,8 +72,9 @@ impl Place {
     }
 }
 
+/// One run of many tasks.
 #[derive(Serialize, JsonSchema)]
-struct NoopReport {
+pub(crate) struct NoopReport {
     scenario: &'static str,
     tasks: u32,
     succeeded: u32,
@@ -81,6 +83,19 @@ struct NoopReport {
     submit_seconds: f64,
     #[serde(flatten)]
     place: Place,
+}
+
+impl NoopReport {
+    fn print(&self, out: &Out, run: &str) -> Outcome<()> {
+        shown::one(out, self, run, || {
+            out.line(&format!(
+                "{} tasks that do nothing, one run: {:.0} tasks/s ({:.2} s from submit to the last result on disk; \
+                 the submit was acknowledged after {:.3} s)",
+                self.tasks, self.tasks_per_second, self.seconds, self.submit_seconds
+            ))?;
+            out.line(&self.place.sentence())
+        })
+    }
 }
 
 /// One run of many tasks: from before the submit until every result is recorded.
@@ -111,24 +126,13 @@ async fn noop(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcome {
         submit_seconds: round(submitted.as_secs_f64()),
         place,
     };
-    match out.format {
-        Format::Json | Format::Jsonl => out.json(&report)?,
-        Format::Name => out.name(&run.r#ref)?,
-        Format::None => {}
-        Format::Table => {
-            out.line(&format!(
-                "{tasks} tasks that do nothing, one run: {:.0} tasks/s ({seconds:.2} s from submit to the last result on disk; \
-                 the submit was acknowledged after {:.3} s)",
-                report.tasks_per_second, report.submit_seconds
-            ))?;
-            out.line(&report.place.sentence())?;
-        }
-    }
+    report.print(out, &run.r#ref)?;
     if report.succeeded == tasks { Ok(exit::DONE) } else { Err(not_all(&run, report.succeeded, tasks)) }
 }
 
+/// One task after the other.
 #[derive(Serialize, JsonSchema)]
-struct LatencyReport {
+pub(crate) struct LatencyReport {
     scenario: &'static str,
     tasks: u32,
     /// From before the submit until a watcher saw the result.
@@ -137,6 +141,30 @@ struct LatencyReport {
     submit_ms: Percentiles,
     #[serde(flatten)]
     place: Place,
+}
+
+impl LatencyReport {
+    /// There are as many runs as tasks: it has no name.
+    fn print(&self, out: &Out) -> Outcome<()> {
+        let line = |name: &str, times: &Percentiles| {
+            format!(
+                "{name}  p50 {:.2} ms  p90 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
+                times.p50, times.p90, times.p99, times.max
+            )
+        };
+        if out.format == Format::Name {
+            return Ok(());
+        }
+        shown::one(out, self, "", || {
+            out.line(&format!(
+                "{} tasks that do nothing, one after the other ({WARM_UP} more before, to warm up)",
+                self.tasks
+            ))?;
+            out.line(&line("submit to result at a watcher", &self.result_ms))?;
+            out.line(&line("submit to acknowledgement    ", &self.submit_ms))?;
+            out.line(&self.place.sentence())
+        })
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
@@ -193,24 +221,7 @@ async fn latency(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcom
         submit_ms: Percentiles::of(submits),
         place,
     };
-    match out.format {
-        Format::Json | Format::Jsonl => out.json(&report)?,
-        Format::Name | Format::None => {}
-        Format::Table => {
-            let line = |name: &str, times: &Percentiles| {
-                format!(
-                    "{name}  p50 {:.2} ms  p90 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
-                    times.p50, times.p90, times.p99, times.max
-                )
-            };
-            out.line(&format!(
-                "{tasks} tasks that do nothing, one after the other ({WARM_UP} more before, to warm up)"
-            ))?;
-            out.line(&line("submit to result at a watcher", &report.result_ms))?;
-            out.line(&line("submit to acknowledgement    ", &report.submit_ms))?;
-            out.line(&report.place.sentence())?;
-        }
-    }
+    report.print(out)?;
     Ok(exit::DONE)
 }
 
@@ -251,7 +262,12 @@ fn round(number: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::args::OutputFormat;
+    use crate::output::testing;
+    use crate::settings::Settings;
 
     #[test]
     fn percentiles_are_nearest_ranks() {
@@ -259,5 +275,36 @@ mod tests {
         assert_eq!(Percentiles::of(times), Percentiles { p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0 });
         assert_eq!(Percentiles::of(vec![Duration::from_millis(3)]).p99, 3.0);
         assert_eq!(Percentiles::of(Vec::new()).p50, 0.0);
+    }
+
+    #[test]
+    fn every_look_of_the_reports_is_as_it_was() {
+        let place = Place { coordinator_version: "0.1.0".into(), agents: 2, slots: 8, client_cores: 4 };
+        let noop = NoopReport {
+            scenario: "noop",
+            tasks: 20_000,
+            succeeded: 20_000,
+            seconds: 1.25,
+            tasks_per_second: 16_000.0,
+            submit_seconds: 0.041,
+            place: place.clone(),
+        };
+        let times = || Percentiles { p50: 4.1, p90: 5.25, p99: 9.0, max: 31.5 };
+        let latency = LatencyReport {
+            scenario: "latency",
+            tasks: 1_000,
+            result_ms: times(),
+            submit_ms: times(),
+            place,
+        };
+        let mut text = String::new();
+        for output in OutputFormat::value_variants() {
+            let settings = Settings { output: *output, ..Settings::default() };
+            let (out, stdout, _) = testing::with(&settings, testing::Look::default());
+            noop.print(&out, "bench/7").unwrap();
+            latency.print(&out).unwrap();
+            text.push_str(&format!("──── -o {output:?}\n{}", stdout.text()));
+        }
+        insta::assert_snapshot!("bench", text);
     }
 }

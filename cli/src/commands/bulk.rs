@@ -62,7 +62,7 @@ pub(super) fn needs_admin(failure: Failure) -> Failure {
 }
 
 /// Names for a sentence, not too many.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     const MOST: usize = 12;
     let shown = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }

@@ -11,11 +11,12 @@ use clap_complete::env::{CompleteEnv, Shells};
 
 use crate::args::Cli;
 use crate::args::local::{CompletionsArgs, Shell};
-use crate::client::Client;
+use crate::client::{Client, TaskQuery};
 use crate::config;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::safe::safe;
+use crate::refs::Reference;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -25,7 +26,21 @@ const ASKS: &str = "ORCHCTL_COMPLETE";
 const LIMIT: Duration = Duration::from_millis(150);
 /// Verbosity that leaves nothing but errors.
 const SILENT: i8 = -2;
-/// Most runs offered, the newest ones.
+/// Short names of commands.
+const SHORT: [&str; 2] = ["st", "ps"];
+/// States that somebody looks for; every other one can be typed.
+const STATES: [&str; 9] = [
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "queued",
+    "blocked",
+    "waiting_retry",
+    "parked",
+    "skipped",
+];
+/// Most runs offered, the newest ones, and most tasks.
 const RUNS: usize = 50;
 
 /// `orchctl completions`.
@@ -60,7 +75,9 @@ fn program() -> String {
 pub(crate) fn answer(args: &[OsString]) -> Option<u8> {
     std::env::var_os(ASKS).filter(|shell| !shell.is_empty())?;
     let cwd = std::env::current_dir().ok();
-    let answered = CompleteEnv::with_factory(command).var(ASKS).try_complete(args, cwd.as_deref());
+    let index = std::env::var("_CLAP_COMPLETE_INDEX").ok();
+    let fresh = is_fresh(args, index.as_deref());
+    let answered = CompleteEnv::with_factory(|| command(fresh)).var(ASKS).try_complete(args, cwd.as_deref());
     match answered {
         Ok(false) => None,
         // An unknown shell or a closed pipe: whoever types cannot do anything about it.
@@ -68,9 +85,28 @@ pub(crate) fn answer(args: &[OsString]) -> Option<u8> {
     }
 }
 
-/// The command line with what is known about values.
-fn command() -> clap::Command {
-    with_names(Cli::command(), "")
+/// Whether the word to complete has no letter yet. The words stand behind `--`; some shells say which one is meant, in
+/// others it is the last.
+fn is_fresh(args: &[OsString], index: Option<&str>) -> bool {
+    let Some(start) = args.iter().position(|arg| arg == "--") else { return false };
+    let words = &args[start + 1..];
+    match index.and_then(|index| index.parse::<usize>().ok()) {
+        Some(index) => words.get(index).is_none_or(|word| word.is_empty()),
+        None => words.last().is_some_and(|word| word.is_empty()),
+    }
+}
+
+/// The command line with what is known about values. `fresh`: before the first letter of a word its flags are offered
+/// only where there is nothing else, or they would bury the names.
+fn command(fresh: bool) -> clap::Command {
+    let command = with_names(Cli::command(), "");
+    if fresh { without_flags(command) } else { command }
+}
+
+fn without_flags(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| if arg.is_positional() { arg } else { arg.hide(true) })
+        .mut_subcommands(without_flags)
 }
 
 fn with_names(command: clap::Command, group: &str) -> clap::Command {
@@ -82,8 +118,15 @@ fn with_names(command: clap::Command, group: &str) -> clap::Command {
         })
         .mut_subcommands(|inner| {
             let name = if group.is_empty() { inner.get_name().to_owned() } else { group.clone() };
-            with_names(inner, &name)
+            with_names(quiet_aliases(inner), &name)
         })
+}
+
+/// Short names of a command are understood and not offered: one of them would stand in for the name itself.
+fn quiet_aliases(command: clap::Command) -> clap::Command {
+    let known = SHORT.into_iter().filter(|short| command.get_visible_aliases().any(|alias| alias == *short));
+    let known: Vec<_> = known.collect();
+    command.visible_alias(None).aliases(known)
 }
 
 /// What a value can be that only files or the coordinator know.
@@ -95,6 +138,9 @@ enum Names {
     Contexts,
     Settings,
     Topics,
+    Kinds,
+    States,
+    Tasks,
 }
 
 /// Told from what the value is called and where it stands.
@@ -107,6 +153,9 @@ fn names_of(arg: &Arg, group: &str) -> Option<Names> {
         ("worker", _, _) | (_, Some("NAME"), "workers") => Some(Names::Workers),
         (_, Some("KEY"), "config") => Some(Names::Settings),
         (_, Some("TOPIC"), "help") => Some(Names::Topics),
+        (_, Some("KIND"), "schema") => Some(Names::Kinds),
+        ("state", _, "ls") => Some(Names::States),
+        ("from", _, "retry") => Some(Names::Tasks),
         _ => None,
     }
 }
@@ -116,7 +165,9 @@ fn candidates(names: Names) -> Vec<CompletionCandidate> {
         Names::Contexts => contexts(),
         Names::Settings => settings(),
         Names::Topics => super::help::topics(),
-        Names::Runs | Names::Agents | Names::Workers => live(names).unwrap_or_default(),
+        Names::Kinds => super::schema::KINDS.iter().map(|kind| kind.name.to_owned()).collect(),
+        Names::States => STATES.map(str::to_owned).to_vec(),
+        Names::Runs | Names::Agents | Names::Workers | Names::Tasks => live(names).unwrap_or_default(),
     };
     // A name that would steer the terminal is not offered.
     let harmless = found.into_iter().filter(|name| safe(name) == name.as_str());
@@ -167,13 +218,22 @@ async fn ask(client: &Client, names: Names) -> Outcome<Vec<String>> {
             let last = (!runs.is_empty()).then(|| "@last".to_owned());
             last.into_iter().chain(runs.into_iter().map(|run| run.r#ref)).collect()
         }
-        Names::Contexts | Names::Settings | Names::Topics => Vec::new(),
+        Names::Tasks => {
+            // Those of the run that stands on the line already.
+            let typed = std::env::args().skip(2).find(|word| Reference::parse(word).is_ok());
+            let Some(typed) = typed else { return Ok(Vec::new()) };
+            let reference = client.resolve(&typed).await?;
+            let query = TaskQuery { limit: RUNS, ..TaskQuery::all(&reference.run) };
+            client.tasks(&query).await?.into_iter().map(|task| task.task_id).collect()
+        }
+        Names::Contexts | Names::Settings | Names::Topics | Names::Kinds | Names::States => Vec::new(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::parse;
 
     fn offered(path: &[&str], id: &str) -> Option<Names> {
         let mut command = Cli::command();
@@ -196,5 +256,41 @@ mod tests {
         assert_eq!(offered(&["context", "use"], "name"), Some(Names::Contexts));
         assert_eq!(offered(&[], "context_name"), Some(Names::Contexts));
         assert_eq!(offered(&["config", "get"], "key"), Some(Names::Settings));
+        assert_eq!(offered(&["schema", "output"], "kind"), Some(Names::Kinds));
+        assert_eq!(offered(&["ls"], "state"), Some(Names::States));
+        assert_eq!(offered(&["retry"], "from"), Some(Names::Tasks));
+    }
+
+    #[test]
+    fn commands_are_offered_by_their_names_and_understood_by_the_short_ones() {
+        let command = command(true);
+        let status = command.find_subcommand("status").unwrap();
+        assert_eq!(status.get_visible_aliases().count(), 0);
+        for inner in Cli::command().get_subcommands() {
+            for short in inner.get_visible_aliases() {
+                let found = command.find_subcommand(short).map(clap::Command::get_name);
+                assert_eq!(found, Some(inner.get_name()));
+            }
+        }
+    }
+
+    #[test]
+    fn states_that_are_offered_are_taken() {
+        for state in STATES {
+            assert!(parse::state(state).is_ok(), "{state}");
+        }
+    }
+
+    #[test]
+    fn flags_do_not_bury_names_before_the_first_letter() {
+        let args = |words: &str| words.split(',').map(OsString::from).collect::<Vec<_>>();
+        assert!(is_fresh(&args("orchctl,--,orchctl,agents,drain,"), Some("3")));
+        assert!(is_fresh(&args("orchctl,--,orchctl,agents,drain"), Some("3")));
+        assert!(is_fresh(&args("orchctl,--,orchctl,agents,"), None));
+        assert!(!is_fresh(&args("orchctl,--,orchctl,agents,dr"), Some("2")));
+        assert!(!is_fresh(&args("orchctl,--,orchctl,agents,dr"), None));
+        let ls = command(true).find_subcommand("ls").unwrap().clone();
+        assert!(ls.get_arguments().all(|arg| arg.is_positional() || arg.is_hide_set()));
+        assert!(command(false).find_subcommand("ls").unwrap().get_arguments().any(|arg| !arg.is_hide_set()));
     }
 }

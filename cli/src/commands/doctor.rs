@@ -13,6 +13,7 @@ use crate::exit;
 use crate::failure::Outcome;
 use crate::output::Out;
 use crate::output::figures::plural;
+use crate::output::rows::fold;
 use crate::output::safe::one_line;
 use crate::output::view::operate::{CheckState, CheckView, DoctorView};
 use crate::output::words::{BAD, DIM, GOOD, WARN};
@@ -24,6 +25,10 @@ mod local;
 
 /// Longest sentence told.
 const TOLD: usize = 400;
+/// Columns in front of what a check found.
+const HANG: usize = 27;
+/// What it found gets at least so many.
+const LEAST: usize = 24;
 /// Queued tasks asked about.
 const SAMPLE: usize = 20;
 /// Active runs looked through for queued tasks.
@@ -158,11 +163,13 @@ fn text(out: &Out, checks: &[CheckView]) -> String {
             CheckState::Skipped => ("-", "skipped", DIM),
         };
         let state = out.paint(style, &format!("{glyph} {word:<7}"));
+        let room = |taken| out.stdout().width().map(|width| width.saturating_sub(taken).max(LEAST));
+        let found = fold(&one_line(&check.found, TOLD), room(HANG)).join(&format!("\n{:HANG$}", ""));
         // Writing to a String cannot fail, here and below.
-        let _ =
-            writeln!(text, "{:>2} {state}  {:<12} {}", index + 1, check.name, one_line(&check.found, TOLD));
+        let _ = writeln!(text, "{:>2} {state}  {:<12} {found}", index + 1, check.name);
         for fix in &check.fixes {
-            let _ = writeln!(text, "{:26}→ {}", "", one_line(fix, TOLD));
+            let fix = fold(&one_line(fix, TOLD), room(HANG + 2)).join(&format!("\n{:HANG$}  ", ""));
+            let _ = writeln!(text, "{:HANG$}→ {fix}", "");
         }
     }
     text
@@ -171,4 +178,38 @@ fn text(out: &Out, checks: &[CheckView]) -> String {
 /// How far a moment is away, in days.
 fn days(duration: Duration) -> u64 {
     duration.as_secs() / 86_400
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::args::OutputFormat;
+    use crate::output::testing;
+    use crate::settings::Settings;
+
+    #[test]
+    fn every_look_of_the_report_is_as_it_was() {
+        let fixes = || ["on the agent's host: orch-agent login --pool team".to_owned()];
+        let checks = || {
+            vec![
+                ok("network", "box-0.example:7443, TLS 1.3, connected in 12ms"),
+                wrong("credentials", CheckState::Warning, "pool team is signed out on box-1, box-2", fixes()),
+                wrong("agents", CheckState::Failed, "1 of 7 unreachable: box-7", ["orchctl agents".into()]),
+                skip("disk", "the coordinator did not answer"),
+            ]
+        };
+        let mut text = String::new();
+        let looks = OutputFormat::value_variants().iter().map(|output| (*output, None));
+        for (output, width) in looks.chain([(OutputFormat::Table, Some(60))]) {
+            let settings = Settings { output, ..Settings::default() };
+            let (out, stdout, _) = testing::with(&settings, testing::Look { width, ..Default::default() });
+            assert_eq!(report(&out, checks()).unwrap(), exit::FAILED);
+            let _ = write!(text, "──── -o {output:?} {width:?}\n{}", stdout.text());
+        }
+        insta::assert_snapshot!("doctor", text);
+    }
 }

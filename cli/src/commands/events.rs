@@ -12,7 +12,7 @@ const RECENT: u64 = 100;
 
 /// `orchctl events`. Here the events are the data, so they go to stdout.
 pub(crate) async fn run(session: &Session, args: EventsArgs) -> Outcome {
-    let out = &session.out;
+    let out = if args.follow { session.out.clone() } else { session.out.listing() };
     let client = session.client()?;
     let newest = client.status().await?.event_seq;
     let from = match (args.since, args.follow) {
@@ -21,11 +21,18 @@ pub(crate) async fn run(session: &Session, args: EventsArgs) -> Outcome {
         (None, false) => newest.saturating_sub(RECENT - 1).max(1),
     };
     let display = match (out.format, out.progress) {
-        (Format::Json | Format::Jsonl, _) | (_, Progress::Jsonl) => Display::values(out),
-        (Format::Table | Format::Name, _) => Display::plain(out, out.stdout()),
+        (Format::Json | Format::Jsonl, _) | (_, Progress::Jsonl) => Display::values(&out),
+        (Format::Table | Format::Name, _) => Display::plain(&out, out.stdout()),
         (Format::None, _) => Display::Hidden,
     };
     let last = if args.follow { None } else { Some(newest) };
-    follow_all(&client, &display, Everything { from, last }).await?;
+    if let Some(since) = args.since.filter(|since| *since > newest && !args.follow) {
+        out.note(&format!("nothing is recorded from {since} on; the newest event is {newest}"));
+    }
+    let told = follow_all(&client, &display, Everything { from, last }).await;
+    if matches!(display, Display::Jsonl(..)) {
+        out.end_list(told.is_ok())?;
+    }
+    told?;
     Ok(exit::DONE)
 }

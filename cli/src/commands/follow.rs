@@ -13,6 +13,7 @@ use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::follow::{Display, Ending, Everything, LEAVES, Until, follow, follow_all};
 use crate::live::model::Model;
+use crate::output::Out;
 use crate::output::view::{RunView, TaskView};
 use crate::output::words::{run_ended, task_ended};
 use crate::refs::Reference;
@@ -60,8 +61,11 @@ pub(crate) async fn wait(session: &Session, args: WaitArgs) -> Outcome {
     if let [only] = args.references.as_slice() {
         session.follows(&client.resolve(only).await?.run, false);
     }
-    let waits = args.references.iter().map(|reference| wait_for(session, &client, reference, args.goal));
+    // Of one reference one value, of several a list.
+    let out = if args.references.len() > 1 { session.out.listing() } else { session.out.clone() };
+    let waits = args.references.iter().map(|reference| wait_for(&out, &client, reference, args.goal));
     let outcomes = join_all(waits).await;
+    out.end_list(outcomes.iter().any(Result::is_ok))?;
     let mut codes = Vec::new();
     for outcome in outcomes {
         codes.push(match outcome {
@@ -77,13 +81,13 @@ pub(crate) async fn wait(session: &Session, args: WaitArgs) -> Outcome {
     Ok(joint_code(&codes))
 }
 
-async fn wait_for(session: &Session, client: &Client, reference: &str, goal: Goal) -> Outcome {
+async fn wait_for(out: &Out, client: &Client, reference: &str, goal: Goal) -> Outcome {
     let reference = client.resolve(reference).await?;
     let target = Target { reference: reference.clone(), goal };
     let until = Until { reached: &|model| target.reached(model), stuck: true, ctrl_c: LEAVES };
     match follow(client, &reference.run, Display::Hidden, until).await? {
         Ending::Reached(model) => {
-            target.tell(session, &model)?;
+            target.tell(out, &model)?;
             Ok(target.exit_code(&model))
         }
         Ending::Stuck(_, reasons) => Err(impossible(&reference.run, &reasons)),
@@ -188,8 +192,7 @@ impl Target {
     }
 
     /// Says where it has come to.
-    fn tell(&self, session: &Session, model: &Model) -> Outcome<()> {
-        let out = &session.out;
+    fn tell(&self, out: &Out, model: &Model) -> Outcome<()> {
         let Some(name) = self.reference.task.as_deref() else {
             let run = &model.run;
             return match out.format {

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Out;
 use crate::output::safe::{one_line, safe};
 use crate::output::words::{BUSY, DIM, GOOD};
+use crate::refs::Reference;
 use crate::session::Session;
 use crate::transcript::{Kind, LogLine, Renderer};
 
@@ -49,13 +50,27 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
     let client = session.client()?;
     let reference = client.resolve(&args.reference).await?;
     session.follows(&reference.run, false);
+    let whole = !args.follow && !args.raw;
+    let out = if whole { session.out.listing() } else { session.out.clone() };
+    let told = tell_all(session, &out, &client, &reference, &args).await;
+    out.end_list(told.is_ok())?;
+    told
+}
+
+async fn tell_all(
+    session: &Session,
+    out: &Out,
+    client: &Client,
+    reference: &Reference,
+    args: &LogsArgs,
+) -> Outcome {
     if let Some(task) = &reference.task {
-        show(session, &client, &reference.to_string(), &Prefix::plain(task), &args).await?;
+        show(out, client, &reference.to_string(), &Prefix::plain(task), args).await?;
         return Ok(exit::DONE);
     }
     let tasks = client.tasks(&TaskQuery::all(&reference.run)).await?;
     if let [only] = tasks.as_slice() {
-        show(session, &client, &only.r#ref, &Prefix::plain(&only.task_id), &args).await?;
+        show(out, client, &only.r#ref, &Prefix::plain(&only.task_id), args).await?;
         return Ok(exit::DONE);
     }
     if args.attempt.is_some() {
@@ -64,13 +79,13 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
             .help(names.join("\n       ")));
     }
     if args.follow {
-        return joint::run(session, &client, &reference.run, &args).await;
+        return joint::run(session, client, &reference.run, args).await;
     }
     for task in tasks.iter().filter(|task| task.attempt > 0) {
-        match show(session, &client, &task.r#ref, &Prefix::coloured(&task.task_id), &args).await {
+        match show(out, client, &task.r#ref, &Prefix::coloured(&task.task_id), args).await {
             // One that expired, or has not begun to write, does not keep the others.
             Err(failure) if failure.code() == Some(ErrorCode::TranscriptNotFound.code()) => {
-                session.out.note(&format!("{}: {}", task.r#ref, failure.message()));
+                out.note(&format!("{}: {}", task.r#ref, failure.message()));
             }
             other => other?,
         }
@@ -78,14 +93,7 @@ pub(crate) async fn run(session: &Session, args: LogsArgs) -> Outcome {
     Ok(exit::DONE)
 }
 
-async fn show(
-    session: &Session,
-    client: &Client,
-    task: &str,
-    prefix: &Prefix,
-    args: &LogsArgs,
-) -> Outcome<()> {
-    let out = &session.out;
+async fn show(out: &Out, client: &Client, task: &str, prefix: &Prefix, args: &LogsArgs) -> Outcome<()> {
     let mut transcript = client.transcript(task, args.attempt.unwrap_or(0), args.follow);
     if args.raw {
         while let Some(bytes) = transcript.next().await? {

@@ -45,6 +45,12 @@ pub(crate) const KINDS: &[Kind] = &[
         printed_by: "agents list, show, drain, resume, label",
         schema: schema_of::<AgentView>,
     },
+    Kind {
+        name: "bench-latency",
+        printed_by: "bench --scenario latency",
+        schema: schema_of::<super::bench::LatencyReport>,
+    },
+    Kind { name: "bench-noop", printed_by: "bench", schema: schema_of::<super::bench::NoopReport> },
     Kind { name: "check", printed_by: "doctor", schema: schema_of::<DoctorView> },
     Kind {
         name: "context",

@@ -21,6 +21,7 @@ use crate::output::words::{
     BAD, BOLD, DIM, GOOD, WARN, agent_look, run_ended, run_look, task_ended, task_look,
 };
 use crate::refs::Reference;
+use crate::results::denied;
 use crate::session::Session;
 
 /// Runs and tasks shown below the summary.
@@ -212,6 +213,9 @@ fn task_text(out: &Out, task: &Task) -> String {
     let mut text = format!("{name}  {state}  by {}  {cost}\n", one_line(by, TOLD));
     if !task.dependencies.is_empty() {
         let _ = writeln!(text, "after {}", one_line(&task.dependencies.join(", "), TOLD));
+    }
+    if let Some(denied) = denied(task) {
+        let _ = writeln!(text, "{}", out.paint(WARN, &denied));
     }
     if let Some(row) = task.outcome().row().filter(|row| row.exit_code != exit::DONE) {
         let _ = writeln!(text, "{}: {}", row.word, row.sentence);

@@ -7,6 +7,7 @@ use crate::args::parse::run_state_word;
 use crate::args::work::{CancelArgs, RetryArgs};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
+use crate::output::Out;
 use crate::output::figures::plural;
 use crate::output::view::RunView;
 use crate::session::Session;
@@ -15,6 +16,8 @@ use crate::session::Session;
 pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
     let client = session.client()?;
     let reason = args.reason.unwrap_or_default();
+    // Of one reference one value, of several a list.
+    let out = if args.references.len() > 1 { session.out.listing() } else { session.out.clone() };
     let mut codes = Vec::new();
     for text in &args.references {
         let cancelled = async {
@@ -24,9 +27,9 @@ pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
                 0 => "nothing was left to cancel".to_owned(),
                 tasks => format!("{} cancelled", plural(tasks.into(), "task")),
             };
-            tell(session, &reference, answer.run.as_ref(), &said)
+            tell(&out, &reference, answer.run.as_ref(), &said)
         };
-        match cancelled.await {
+        match cancelled.await.map_err(|failure: Failure| failure.about(text)) {
             Ok(()) => codes.push(exit::DONE),
             Err(failure) if args.references.len() == 1 => return Err(failure),
             Err(failure) => {
@@ -35,6 +38,7 @@ pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
             }
         }
     }
+    out.end_list(codes.contains(&exit::DONE))?;
     Ok(if codes.iter().all(|code| *code == exit::DONE) { exit::DONE } else { exit::SOME_FAILED })
 }
 
@@ -47,17 +51,23 @@ pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Outcome {
             .help(format!("orchctl retry {} --from {from}", reference.run)));
     }
     let reference = reference.to_string();
-    let answer = client.retry(&reference, args.from.as_deref().unwrap_or_default(), args.force).await?;
+    let from = args.from.as_deref().unwrap_or_default();
+    let answer = match client.retry(&reference, from, args.force).await {
+        Ok(answer) => answer,
+        Err(failure) if failure.exit_code() == exit::NOT_FOUND && args.from.is_some() => {
+            return Err(failure.help(format!("orchctl ls {reference} shows its tasks")));
+        }
+        Err(failure) => return Err(failure.about(&reference)),
+    };
     let said = match answer.retried {
         0 => "nothing had to be tried again".to_owned(),
         tasks => format!("{} queued again", plural(tasks.into(), "task")),
     };
-    tell(session, &reference, answer.run.as_ref(), &said)?;
+    tell(&session.out, &reference, answer.run.as_ref(), &said)?;
     Ok(exit::DONE)
 }
 
-fn tell(session: &Session, reference: &str, run: Option<&Run>, said: &str) -> Outcome<()> {
-    let out = &session.out;
+fn tell(out: &Out, reference: &str, run: Option<&Run>, said: &str) -> Outcome<()> {
     match (out.format, run) {
         (Format::Table, Some(run)) => {
             out.line(&format!("{reference}: {said}; {} is {}", run.r#ref, run_state_word(run.state())))

@@ -28,6 +28,7 @@ use crate::output::view::{ImpossibleView, SubmittedView};
 use crate::results;
 use crate::runfile;
 use crate::session::Session;
+use crate::suggest::did_you_mean;
 
 /// Largest run file, from the wire's limit on an upload.
 const MAX_FILE: u64 = 256 << 20;
@@ -118,7 +119,18 @@ async fn send(
     validate_only: bool,
 ) -> Outcome<SubmitRunResponse> {
     let request_id = what.key.clone().unwrap_or_else(new_request_id);
-    session.client()?.submit(Submission { spec, request_id, validate_only }).await
+    let sent = session.client()?.submit(Submission { spec, request_id, validate_only }).await;
+    // Flags make one task: where it stands in the message is nothing that was typed.
+    sent.map_err(|failure| if what.file.is_none() { failure.without_place() } else { failure })
+}
+
+/// Says what a misspelt model may be. Others than these exist, so that none is refused.
+fn doubt_model(out: &Out, model: &str) {
+    const USUAL: [&str; 3] = ["haiku", "opus", "sonnet"];
+    let near = did_you_mean(model, USUAL);
+    if !near.is_empty() && !USUAL.contains(&model) {
+        out.note(&format!("  ! the model {:?} is not a usual name; {near}", one_line(model, TOLD)));
+    }
 }
 
 /// What is worth knowing besides the reference.
@@ -162,6 +174,9 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
 /// The run that flags or a file describe, with what the project leaves to say.
 fn specification(out: &Out, what: &What) -> Outcome<RunSpec> {
     let mut spec = described(what)?;
+    if let Some(model) = &what.terms.model {
+        doubt_model(out, model);
+    }
     let beside = what.file.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     context_files::fill(&mut spec, beside, &what.context_files)?;
     let cwd = std::env::current_dir()

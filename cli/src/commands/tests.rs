@@ -45,7 +45,8 @@ impl Stage {
         let mut tasks = JoinSet::new();
         let client = self.fake.serve(&mut tasks).await;
         let look = testing::Look { width: self.width, ..self.look };
-        let settings = match Settings::of(&cli.global, &Defaults::default(), &|_| None) {
+        let settings = match Settings::of(&cli.global, cli.command.goes_on(), &Defaults::default(), &|_| None)
+        {
             Ok(settings) => settings,
             Err(failure) => {
                 return Ran { code: failure.exit_code(), stdout: String::new(), stderr: failure.text(false) };

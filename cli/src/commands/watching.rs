@@ -99,7 +99,11 @@ impl Picture {
             Self::Live(redraw) => redraw.draw_text(text),
             Self::Whole(last) if last.as_deref() == Some(text) => Ok(()),
             Self::Whole(last) => {
-                let between = if last.is_some() && out.format == Format::Table { "\n" } else { "" };
+                let between = match out.format {
+                    Format::Json if out.encoder().is_yaml() => "---\n",
+                    Format::Table | Format::Json if last.is_some() => "\n",
+                    Format::Table | Format::Json | Format::Jsonl | Format::Name | Format::None => "",
+                };
                 out.data(&format!("{between}{text}"))?;
                 *last = Some(text.to_owned());
                 Ok(())

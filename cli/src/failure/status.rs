@@ -34,7 +34,12 @@ impl Failure {
                 failure.0.causes.push(cause);
             }
         }
-        for link in details.help().map(|help| help.links.as_slice()).unwrap_or_default() {
+        let links = details.help().map(|help| help.links.as_slice()).unwrap_or_default();
+        if !links.is_empty() && failure.code() == Some(ErrorCode::NotFound.code()) {
+            // The table has to speak of everything that can be missing; the server knows what was.
+            failure.0.help.clear();
+        }
+        for link in links {
             // The server may repeat what the table says.
             if !failure.0.help.contains(&link.description) {
                 failure.0.help.push(link.description.clone());

@@ -1,6 +1,9 @@
 //! View values as text: JSON, YAML or a table of chosen fields. Which fields a view has is read from its schema, so
 //! that a misspelt one is named even where a list is empty. Knows encodings; refuses to know any view.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
@@ -32,12 +35,29 @@ pub(crate) struct Encoder {
     encoding: Encoding,
     /// Names of members; empty: all.
     fields: Vec<String>,
+    /// Values that come one by one are the items of one list, and whether it has been begun.
+    list: Option<Arc<AtomicBool>>,
 }
 
 impl Encoder {
     /// An encoder; without fields all are written.
     pub(crate) fn new(encoding: Encoding, fields: Vec<String>) -> Self {
-        Self { encoding, fields }
+        Self { encoding, fields, list: None }
+    }
+
+    /// The same encoder for values that come one by one and together are one list; [`Encoder::end`] ends it.
+    pub(crate) fn listing(&self) -> Self {
+        Self { list: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// Whether values are items of a list.
+    pub(crate) fn is_list(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// Whether values are written as YAML.
+    pub(crate) fn is_yaml(&self) -> bool {
+        self.encoding == Encoding::Yaml
     }
 
     /// Whole JSON values.
@@ -56,11 +76,7 @@ impl Encoder {
         if self.encoding != Encoding::Yaml && self.fields.is_empty() {
             return json(value, pretty);
         }
-        let mut node = Node::of(value).map_err(bug)?;
-        if !self.fields.is_empty() {
-            check(&self.fields, &schema_of::<T>())?;
-            node = node.select(&self.fields);
-        }
+        let node = self.node(value)?;
         match self.encoding {
             Encoding::Json => json(&node, pretty),
             Encoding::Yaml => Ok(yaml::document(&node)),
@@ -68,13 +84,45 @@ impl Encoder {
         }
     }
 
-    /// One of many values that come one by one, ending in a newline.
+    /// A value with the fields that were asked for.
+    fn node<T: Serialize + JsonSchema>(&self, value: &T) -> Outcome<Node> {
+        let node = Node::of(value).map_err(bug)?;
+        if self.fields.is_empty() {
+            return Ok(node);
+        }
+        check(&self.fields, &schema_of::<T>())?;
+        Ok(node.select(&self.fields))
+    }
+
+    /// One of many values that come one by one: a line, a document, or an item of the list.
     pub(crate) fn event<T: Serialize + JsonSchema>(&self, value: &T, stream: &Stream) -> Outcome<String> {
+        if let Some(begun) = &self.list {
+            let between = if begun.swap(true, Ordering::Relaxed) { ",\n" } else { "[\n" };
+            match self.encoding {
+                Encoding::Json => {
+                    return Ok(format!("{between}{}", self.value(value, false, stream)?.trim_end()));
+                }
+                Encoding::Yaml => return Ok(yaml::document(&Node::List(vec![self.node(value)?]))),
+                Encoding::Table => {}
+            }
+        }
         match self.encoding {
             Encoding::Json => self.value(value, false, stream),
             Encoding::Yaml => Ok(format!("---\n{}", self.value(value, false, stream)?)),
             Encoding::Table if self.fields.is_empty() => self.value(value, false, stream),
             Encoding::Table => Err(Failure::usage("--fields of things as they happen needs -o jsonl")),
+        }
+    }
+
+    /// The end of the list of values that came one by one; nothing where they are no list, or where it failed (`whole`
+    /// is false) before the first one.
+    pub(crate) fn end(&self, whole: bool) -> &'static str {
+        let Some(begun) = &self.list else { return "" };
+        match (self.encoding, begun.swap(false, Ordering::Relaxed)) {
+            (Encoding::Json | Encoding::Yaml, false) if !whole => "",
+            (Encoding::Json, true) => "\n]\n",
+            (Encoding::Json | Encoding::Yaml, false) => "[]\n",
+            (Encoding::Yaml, true) | (Encoding::Table, _) => "",
         }
     }
 }

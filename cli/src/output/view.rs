@@ -124,6 +124,9 @@ pub(crate) struct TaskView {
     retry_at: Option<String>,
     execution_time: Option<f64>,
     turns: u32,
+    /// What the CLI denied it: a tool, or `Tool(what it was to do)`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denied_tools: Vec<String>,
     #[serde(flatten)]
     cost: Cost,
     session_id: Option<String>,
@@ -151,6 +154,7 @@ impl From<&v1::Task> for TaskView {
             retry_at: rfc3339(task.retry_at),
             execution_time: seconds(task.execution_time),
             turns: task.num_turns,
+            denied_tools: task.denied_tools.clone(),
             cost: Cost::of(task.usage.as_ref()),
             session_id: some(&task.session_id),
             attempts: task.attempts.iter().map(AttemptView::from).collect(),
@@ -205,6 +209,9 @@ pub(crate) struct ResultView {
     attempt: u32,
     agent: Option<String>,
     turns: u32,
+    /// What the CLI denied it: a tool, or `Tool(what it was to do)`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denied_tools: Vec<String>,
     #[serde(flatten)]
     cost: Cost,
     detail: Option<String>,
@@ -235,6 +242,7 @@ impl ResultView {
             attempt: task.attempt,
             agent: some(&task.agent),
             turns: task.num_turns,
+            denied_tools: task.denied_tools.clone(),
             cost: Cost::of(task.usage.as_ref()),
             detail: some(&task.detail),
         }

@@ -20,6 +20,8 @@ pub struct Config {
     pub lost_after: Span,
     /// What every lease gets after a start of the coordinator before anything is requeued. 24 heartbeats.
     pub start_grace: Span,
+    /// What every lease gets beyond its deadline after the coordinator was stopped for a while. 3 heartbeats.
+    pub stall_grace: Span,
     /// Time in which a grant must be accepted while its agent is connected. 6 heartbeats.
     pub accept_within: Span,
     /// How long an agent that rejected a task is avoided for tasks of the same class. 6 heartbeats.
@@ -92,6 +94,7 @@ impl Config {
             requeue_fast: Span(0),
             lost_after: Span(0),
             start_grace: Span(0),
+            stall_grace: Span(0),
             accept_within: Span(0),
             reject_pause: Span(0),
             affinity_wait: Span(0),
@@ -135,6 +138,7 @@ impl Config {
         self.requeue_fast = times(5);
         self.lost_after = times(120);
         self.start_grace = times(24);
+        self.stall_grace = times(3);
         self.accept_within = times(6);
         self.reject_pause = times(6);
         self.affinity_wait = times(6);

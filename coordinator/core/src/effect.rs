@@ -22,6 +22,9 @@ pub struct Effects {
     pub notices: Vec<Notice>,
     /// Everything that leaves.
     pub actions: Vec<Action>,
+    /// What the report of this event says was spent is in the sums now: it was recorded, or it is the late bill of a
+    /// cancelled attempt.
+    pub billed: bool,
 }
 
 /// A record that changed. The driver reads its new content from the state; repeating one is harmless.

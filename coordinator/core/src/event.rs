@@ -132,6 +132,12 @@ pub enum Event {
     /// A finished run that had left the state was read back from the store, because somebody wants to try it again.
     /// Its tasks must be complete. Harmless when it is live.
     RunRecalled(Box<crate::state::RestoredRun>),
+    /// The coordinator did not get to run for a while (its process or its host was stopped), so that it heard nobody: that
+    /// time counts against no agent. Comes before anything that is due is done.
+    Stalled {
+        /// For how long, up to now.
+        away: Span,
+    },
     /// Time passed: do what is due.
     TimePassed,
     /// The coordinator is shutting down: grant nothing more.

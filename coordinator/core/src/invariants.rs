@@ -7,7 +7,7 @@
 //! | `dependencies` | open dependencies are counted right, and nothing ran before they succeeded |
 //! | `terminal` | exactly ended tasks have an outcome, exactly runs of ended tasks are ended |
 //! | `recorded_once` | a success is that of the latest attempt, and no ended attempt is held |
-//! | `usage` | a run spent what its tasks spent |
+//! | `usage` | a run spent what its tasks spent, a task at least what its attempts did; no recorded attempt waits for its bill |
 //! | `leases` | exactly held tasks have one lease, at their agent, at their attempt |
 //! | `queues` | exactly queued tasks stand in one queue, once |
 //! | `classes` | classes, groups and ranks are what the tasks and agents say |

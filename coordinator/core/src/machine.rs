@@ -5,6 +5,7 @@ mod again;
 mod agents;
 mod answers;
 mod attempts;
+mod bills;
 mod cancel;
 pub(crate) mod explain;
 mod fitting;
@@ -73,6 +74,7 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::AgentDraining { session } => agents::draining(state, effects, session),
         Event::SessionEnded { session } => agents::session_ended(state, effects, session),
         Event::RunRecalled(run) => retention::recalled(state, *run),
+        Event::Stalled { away } => start::stalled(state, away),
         Event::TimePassed => timers::passed(state, effects),
         Event::DrainStarted => start::drain(state),
     }

@@ -43,6 +43,12 @@ impl Usage {
         }
     }
 
+    /// Puts what was spent in the place of an estimate that was added before. Says nothing of other estimates.
+    pub fn settle(&mut self, estimate_micro_usd: u64, spent: &Self) {
+        self.cost_micro_usd = self.cost_micro_usd.saturating_sub(estimate_micro_usd);
+        self.add(spent);
+    }
+
     /// What an attempt spent that ended without a report, as far as its agent had said. Zero is not an estimate.
     #[must_use]
     pub fn estimate(cost_micro_usd: u64) -> Self {

@@ -312,6 +312,24 @@ fn after_a_restart_nobody_is_requeued_for_two_minutes_and_held_work_goes_on() {
 }
 
 #[test]
+fn a_coordinator_that_was_stopped_requeues_nobody_who_is_still_there() {
+    let mut env = one_running("a\nb");
+    env.accept("box-2", "1/b#1");
+    env.sent();
+    env.now.tick = env.now.tick + Span::minutes(3);
+    env.apply(Event::Stalled { away: Span::minutes(3) });
+    env.apply(Event::TimePassed);
+    assert_eq!((env.state_of("1/a"), env.state_of("1/b")), ("running", "running"));
+    assert_eq!(env.sent(), "");
+    // One was there all the time; the other is not: it is lost 25 seconds later, and the grace of 15 after that.
+    env.pass_with_heartbeats(35, &["box-1"]);
+    assert_eq!((env.task("1/a").attempt, env.task("1/b").attempt), (1, 1));
+    env.pass_with_heartbeats(6, &["box-1"]);
+    assert_eq!(env.state_of("1/a"), "running");
+    assert_eq!(env.state_of("1/b"), "queued");
+}
+
+#[test]
 fn nothing_is_granted_before_the_start_is_announced() {
     let mut env = Env::unstarted(orch_core::State::new(Config::new(rules())));
     env.join("box-1", 1, NOOP);

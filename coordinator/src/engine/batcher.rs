@@ -150,7 +150,7 @@ impl Batcher {
         };
         let rides_along = matches!(event, Event::AttemptAccepted { .. });
         let effects = machine::apply(&mut self.state, now, event);
-        if let Some(usage) = spent.filter(|_| records_a_report(&effects)) {
+        if let Some(usage) = spent.filter(|_| effects.billed) {
             self.metrics.spent(&usage, now.wall);
         }
         if rides_along && effects.actions.is_empty() {
@@ -251,10 +251,6 @@ fn new_run(effects: &Effects) -> Option<RunId> {
         | Write::Request { .. }
         | Write::ForgetRequest { .. } => None,
     })
-}
-
-fn records_a_report(effects: &Effects) -> bool {
-    effects.writes.iter().any(|write| matches!(write, Write::Task { payload: Some(_), .. }))
 }
 
 fn count(metrics: &Metrics, notice: &Notice) {

@@ -22,6 +22,7 @@ use super::handle::{Handle, INBOX, Shared};
 use super::pool::BlockingPool;
 use super::pulse::Pulse;
 use super::release::Desk;
+use super::rounds::Rounds;
 use crate::blobs::Blobs;
 use crate::clock::{Clock, Ticker};
 use crate::events::{Activities, EventWriter, PageError as EventPageError};
@@ -185,7 +186,9 @@ impl Engine {
         let mut batcher = Batcher::new(loaded.state, epoch, tick, cache, Arc::clone(&metrics));
         batcher.apply(ticker.now(), Event::Started { epoch });
         let handle = Handle::new(commands, Arc::clone(&shared));
-        let engine = Self { batcher, desk: Desk::new(metrics), inbox, committer, ticker, events, shared };
+        let rounds = Rounds::begin(tick, batcher.state().config().heartbeat);
+        let desk = Desk::new(metrics);
+        let engine = Self { batcher, desk, inbox, committer, ticker, events, shared, rounds };
         Ok(Recovered { engine, handle, report, counts: loaded.counts })
     }
 }

@@ -219,6 +219,7 @@ fn attempt(stored: &record::AttemptRecord, shared: &mut Interner) -> Result<Ende
         detail: Arc::from(stored.detail.as_str()),
         cost_micro_usd: stored.cost_micro_usd,
         digest: digest.transpose()?,
+        awaits_bill: stored.awaits_bill,
         duration: None,
     })
 }

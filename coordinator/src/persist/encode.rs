@@ -199,6 +199,7 @@ fn attempt(ended: &EndedAttempt) -> record::AttemptRecord {
         detail: ended.detail.to_string(),
         cost_micro_usd: ended.cost_micro_usd,
         digest: ended.digest.map(|digest| digest.to_vec()).unwrap_or_default(),
+        awaits_bill: ended.awaits_bill,
     }
 }
 

@@ -74,6 +74,7 @@ pub fn add_result(task: &mut v1::Task, stored: &record::TaskRecord) {
     if let Some(result) = &stored.result {
         task.num_turns = result.num_turns;
         task.session_id.clone_from(&result.session_id);
+        task.denied_tools.clone_from(&result.denied_tools);
         task.answer.clone_from(&result.answer);
         if let Some(v1::Text { body: Some(v1::text::Body::Inline(text)) }) = &result.structured {
             task.structured.clone_from(text);

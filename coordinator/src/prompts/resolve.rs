@@ -59,6 +59,7 @@ impl Sources {
             timeout_ms: source.timeout_ms,
             requires: source.requires.clone(),
             on_loss: source.on_loss,
+            on_denial: source.on_denial,
             context_files: source.context_files.iter().map(|file| file.value.clone()).collect(),
             pool: source.pool.clone(),
             setting_sources: source.setting_sources.clone(),

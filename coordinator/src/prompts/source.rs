@@ -11,7 +11,7 @@ use super::front_matter::Text;
 use super::material::is_context_path;
 use super::names;
 use super::tools::{AGENT, BUILT_IN_SUBAGENTS, ToolEntry, ToolProblem};
-use super::worker::{OnLoss, PermissionMode};
+use super::worker::{OnDenial, OnLoss, PermissionMode};
 use crate::context;
 
 /// Keys of a worker file.
@@ -29,6 +29,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "subagents",
     "templates",
     "on_loss",
+    "on_denial",
     "context_files",
     "pool",
     "setting_sources",
@@ -73,6 +74,7 @@ pub struct WorkerSource {
     pub(super) subagents: Vec<Text>,
     pub(super) templates: Vec<Text>,
     pub(super) on_loss: OnLoss,
+    pub(super) on_denial: OnDenial,
     pub(super) context_files: Vec<Text>,
     pub(super) pool: Option<String>,
     pub(super) setting_sources: Vec<String>,
@@ -141,6 +143,9 @@ pub fn parse_worker(file: &str, text: &str) -> Result<WorkerSource, PromptError>
         on_loss: fields
             .choice("on_loss", "fast or wait", &[(OnLoss::Fast, "fast"), (OnLoss::Wait, "wait")])?
             .unwrap_or(OnLoss::Fast),
+        on_denial: fields
+            .choice("on_denial", "warn or fail", &[(OnDenial::Warn, "warn"), (OnDenial::Fail, "fail")])?
+            .unwrap_or(OnDenial::Warn),
         context_files: context_files(&mut fields)?,
         pool: pool(&mut fields)?,
         setting_sources: setting_sources(&mut fields)?,
@@ -340,6 +345,7 @@ mod tests {
         let source = worker(MINIMAL).unwrap();
         assert_eq!((source.name(), source.model.as_str()), ("w", "sonnet"));
         assert_eq!((source.permission_mode, source.on_loss), (PermissionMode::DontAsk, OnLoss::Fast));
+        assert_eq!(source.on_denial, OnDenial::Warn);
         assert!(source.requires.is_empty(), "a worker requires nothing unless it says so");
         assert_eq!((source.max_turns, source.budget_micro_usd, source.timeout_ms), (None, None, None));
         for missing in ["name", "description", "model", "tools"] {
@@ -354,12 +360,13 @@ mod tests {
         let source = with(
             "tools: [Agent, Read]\ndisallowed_tools: [Bash]\npermission_mode: plan\nmax_turns: 7\n\
              budget_usd: 1.5\ntimeout: 2m\nrequires:\n  gpu: yes\nsubagents: [a]\ntemplates: [t]\n\
-             on_loss: wait",
+             on_loss: wait\non_denial: fail",
         )
         .unwrap();
         assert_eq!(source.tools.len(), 2);
         assert_eq!(source.disallowed_tools, [ToolEntry::parse("Bash").unwrap()]);
         assert_eq!((source.permission_mode, source.on_loss), (PermissionMode::Plan, OnLoss::Wait));
+        assert_eq!(source.on_denial, OnDenial::Fail);
         assert_eq!(source.max_turns, Some(7));
         assert_eq!((source.budget_micro_usd, source.timeout_ms), (Some(1_500_000), Some(120_000)));
         assert_eq!(source.requires, BTreeMap::from([("gpu".into(), "yes".into())]));
@@ -396,6 +403,7 @@ mod tests {
         assert_eq!(error.hint().unwrap(), "did you mean `acceptEdits`?");
         assert!(with("permission_mode: bypassPermissions").is_err());
         assert!(with("on_loss: slow").is_err());
+        assert!(with("on_denial: ignore").is_err());
     }
 
     #[test]

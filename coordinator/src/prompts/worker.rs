@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The format of the stored definition. Raised when a field is added or changes its meaning.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// A named persona, ready to be run: its fields are arguments of the CLI or limits of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct Worker {
     pub requires: BTreeMap<String, String>,
     /// What happens to an attempt whose agent is lost.
     pub on_loss: OnLoss,
+    /// What a denied tool does to an attempt that is otherwise `ok`.
+    pub on_denial: OnDenial,
     /// Its sub-agents by name; see [`Self::agents_json`].
     pub agents: BTreeMap<String, SubAgent>,
     /// Names of its context files, in the order in which they stand in the system prompt.
@@ -119,6 +121,16 @@ pub enum OnLoss {
     Fast,
     /// Only once the old child is certainly dead: the task has effects of its own.
     Wait,
+}
+
+/// What becomes of an attempt whose model was denied a tool and answered without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDenial {
+    /// It counts, and the denial is shown.
+    Warn,
+    /// It ends as `permission_denied`: its answer rests on something that was not done.
+    Fail,
 }
 
 /// The SHA-256 of a worker's stored definition.
@@ -249,6 +261,7 @@ mod tests {
             timeout_ms: None,
             requires: BTreeMap::from([("gpu".into(), "yes".into())]),
             on_loss: OnLoss::Fast,
+            on_denial: OnDenial::Warn,
             agents: BTreeMap::from([("zoe".into(), helper.clone()), ("abe".into(), helper)]),
             context_files: vec!["terms.md".into()],
             pool: None,
@@ -292,6 +305,7 @@ mod tests {
             Worker { timeout_ms: Some(1), ..worker() },
             Worker { requires: BTreeMap::new(), ..worker() },
             Worker { on_loss: OnLoss::Wait, ..worker() },
+            Worker { on_denial: OnDenial::Fail, ..worker() },
             Worker { agents: BTreeMap::new(), ..worker() },
             Worker { context_files: vec![], ..worker() },
             Worker { pool: Some("studio".into()), ..worker() },
@@ -306,16 +320,16 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":2}", b"\xff"] {
+        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":3}", b"\xff"] {
             assert!(
                 matches!(Worker::from_definition_bytes(bytes), Err(DefinitionError::Malformed(_))),
                 "{bytes:?}"
             );
         }
-        let newer = br#"{"format":3,"name":"from the future"}"#;
+        let newer = br#"{"format":4,"name":"from the future"}"#;
         assert!(matches!(
             Worker::from_definition_bytes(newer),
-            Err(DefinitionError::UnknownFormat { found: 3, known: FORMAT })
+            Err(DefinitionError::UnknownFormat { found: 4, known: FORMAT })
         ));
         let text = String::from_utf8(worker().to_definition_bytes()).unwrap();
         let extended = text.replacen("\"name\"", "\"extra\":1,\"name\"", 1);

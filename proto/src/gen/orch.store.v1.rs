@@ -240,6 +240,9 @@ pub struct AttemptRecord {
     /// SHA-256 of the report, which tells a repetition from a contradiction. Empty when none was recorded.
     #[prost(bytes = "vec", tag = "8")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Somebody cancelled it: its cost is what its agent had said by then, until its report brings the exact one.
+    #[prost(bool, tag = "9")]
+    pub awaits_bill: bool,
 }
 /// The payload of a report.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -580,6 +580,10 @@ pub struct Task {
     /// Priority in force.
     #[prost(int32, tag = "23")]
     pub priority: i32,
+    /// What the CLI denied the recorded attempt, for people: a tool, or `Tool(what it was to do)`. At most 8. Like
+    /// `num_turns` from the recorded result, which lists of a live run read only when they are asked for answers.
+    #[prost(string, repeated, tag = "24")]
+    pub denied_tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One execution of a task.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1005,7 +1009,7 @@ pub struct Report {
     /// Earliest time another attempt makes sense, counted from this report; unset when unknown.
     #[prost(message, optional, tag = "12")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
-    /// Tools that were denied, for people.
+    /// Tools that were denied, for people: `Tool`, or `Tool(what it was to do)`.
     #[prost(string, repeated, tag = "13")]
     pub denied_tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -1206,6 +1210,9 @@ pub struct WorkerDefinition {
     /// Credential pool an agent must use for it, or empty: the agent's own mapping decides.
     #[prost(string, tag = "12")]
     pub pool: ::prost::alloc::string::String,
+    /// A denied tool ends an attempt that would be `ok` as `permission_denied`. Otherwise it is only reported.
+    #[prost(bool, tag = "13")]
+    pub denial_fails: bool,
 }
 /// Stop an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

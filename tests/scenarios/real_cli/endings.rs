@@ -30,8 +30,9 @@ async fn answers_tools_and_sub_agents_end_well_and_are_billed_to_the_token() {
     assert_eq!(bills, [("claude-haiku-4-5-20251001", 200), ("claude-sonnet-5", 1_200)]);
 
     let client = real.fleet.client().await;
-    let denied =
-        transcript(&client, &of(&played, "a tool is denied, and the work goes on").task.r#ref, 1).await;
+    let task = &of(&played, "a tool is denied, and the work goes on").task;
+    assert_eq!(task.denied_tools, ["Bash(git push origin main)"]);
+    let denied = transcript(&client, &task.r#ref, 1).await;
     let result = denied.lines().rfind(|line| line.contains("\"type\":\"result\"")).expect("a result");
     assert!(result.contains("\"permission_denials\":[{\"tool_name\":\"Bash\""), "{result}");
 }

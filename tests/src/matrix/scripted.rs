@@ -8,6 +8,13 @@ use orch_proto::v1::Outcome;
 /// Name of the agent whose CLI demands a credential and finds none.
 pub const WITHOUT_LOGIN: &str = "box-2";
 
+/// A worker of which a denied tool fails the task.
+pub const STRICT: &str = "strict";
+
+/// The file of [`STRICT`].
+pub const STRICT_FILE: &str = "---\nname: strict\ndescription: tests\nmodel: sonnet\npermission_mode: acceptEdits\n\
+    tools: [Bash]\non_denial: fail\n---\n\nYou test.\n";
+
 /// A schema that the answer `{"n":1}` fits.
 const SCHEMA: &str = r#"{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}"#;
 
@@ -186,6 +193,22 @@ pub const ROWS: &[Row] = &[
     // Tools, turns, money (F5, F12, F14, F39).
     Row::new("a tool is denied, the work is done without it (F5)", r#"[[deny]][[text {"text":"without it"}]]"#, Outcome::Ok, "")
         .costs(200, 40, 1_200),
+    Row::new(
+        "a tool is denied, and the worker's file says that this fails (F5)",
+        r#"[[deny]][[text {"text":"without it"}]]"#,
+        Outcome::PermissionDenied,
+        "denied: Bash(make)",
+    )
+    .by(STRICT)
+    .costs(200, 40, 1_200),
+    Row::new(
+        "the worker's file says that a denied tool fails, and none is denied",
+        r#"[[text {"text":"done"}]]"#,
+        Outcome::Ok,
+        "",
+    )
+    .by(STRICT)
+    .costs(100, 20, 600),
     Row::new(
         "a tool that nobody offered (F5)",
         r#"[[tool {"name":"Teleport","input":{}}]][[text {"text":"without it"}]]"#,

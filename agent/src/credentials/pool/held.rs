@@ -9,7 +9,7 @@ use std::sync::Arc;
 use orch_proto::v1::Outcome;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::super::login::{self, Lock, LoginPlace, Stored};
+use super::super::login::{self, LOGIN_FILE, Lock, LoginPlace, Stored};
 use super::{Pool, told};
 use crate::supervisor::spec::Secrets;
 
@@ -37,8 +37,9 @@ impl fmt::Debug for Held {
 }
 
 impl Held {
-    pub(in crate::credentials) fn secrets(&self) -> Secrets {
-        self.secrets.clone()
+    pub(in crate::credentials) fn secrets(&self, config: &Path) -> Secrets {
+        let login = self.lent.as_ref().map(|_| config.join(LOGIN_FILE));
+        Secrets { login, ..self.secrets.clone() }
     }
 
     pub(in crate::credentials) fn pool(&self) -> &str {

@@ -157,7 +157,7 @@ pub struct ResultLine {
     pub cost_micro_usd: Option<u64>,
     /// Tokens and money of this process so far, by model.
     pub models: BTreeMap<String, ModelUsage>,
-    /// Tools that were denied.
+    /// Calls that were denied: `Tool`, or `Tool(what it was to do)`.
     pub denied_tools: Vec<String>,
     /// The structured answer as JSON.
     pub structured: Option<String>,
@@ -321,9 +321,26 @@ fn result(mut value: Value, subtype: String) -> ResultLine {
         terminal_reason: opt_text(&value, "terminal_reason"),
         cost_micro_usd: value.get("total_cost_usd").and_then(Value::as_f64).map(micro_usd),
         models: models(&value),
-        denied_tools: list(&value, "permission_denials").map(|denial| text(denial, "tool_name")).collect(),
+        denied_tools: list(&value, "permission_denials").map(denied_call).collect(),
         structured: structured.map(|answer| answer.to_string()),
         session_id: opt_text(&value, "session_id"),
+    }
+}
+
+/// A denied call in the form of a permission rule: the tool and the beginning of what it was to act on.
+fn denied_call(denial: &Value) -> String {
+    const SUBJECTS: [&str; 8] =
+        ["command", "file_path", "notebook_path", "path", "url", "pattern", "subagent_type", "skill"];
+    const LONGEST: usize = 40;
+    let name = text(denial, "tool_name");
+    let input = denial.get("tool_input");
+    let subject = input.and_then(|input| SUBJECTS.iter().find_map(|key| opt_text(input, key)));
+    let Some(subject) = subject else { return name };
+    let words = subject.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(LONGEST) {
+        None if words.is_empty() => name,
+        None => format!("{name}({words})"),
+        Some((end, _)) => format!("{name}({}…)", words[..end].trim_end()),
     }
 }
 
@@ -380,6 +397,28 @@ fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_denied_call_is_named_with_what_it_was_to_do() {
+        let named = |denial: Value| denied_call(&denial);
+        let call =
+            |tool: &str, input: Value| json!({"tool_name": tool, "tool_use_id": "t", "tool_input": input});
+        assert_eq!(
+            named(call("Bash", json!({"command": "rm -rf\n  /", "description": "d"}))),
+            "Bash(rm -rf /)"
+        );
+        assert_eq!(
+            named(call("Write", json!({"file_path": "/etc/passwd", "content": "x"}))),
+            "Write(/etc/passwd)"
+        );
+        let long = named(call("Bash", json!({"command": "é".repeat(99)})));
+        assert_eq!(long, format!("Bash({}…)", "é".repeat(40)));
+        for nothing in [json!({}), json!({"command": " "}), json!({"command": 7}), Value::Null] {
+            assert_eq!(named(call("Bash", nothing)), "Bash");
+        }
+        assert_eq!(named(json!({"tool_name": "Bash"})), "Bash");
+    }
 
     #[test]
     fn a_result_gives_its_figures_in_millionths() {

@@ -1,7 +1,5 @@
 //! `agents show`: one host in one screen.
 
-use std::fmt::Write as _;
-
 use orch_proto::v1::{Agent, Pool, PoolHealth};
 
 use super::fetch;
@@ -12,6 +10,7 @@ use crate::exit;
 use crate::failure::Outcome;
 use crate::output::Out;
 use crate::output::figures::{bytes, moment};
+use crate::output::rows::Rows;
 use crate::output::safe::one_line;
 use crate::output::table::{Cell, Column, Table};
 use crate::output::view::fleet::AgentView;
@@ -44,23 +43,24 @@ fn text(out: &Out, agent: &Agent) -> String {
         Some(at) => format!("{}{}", out.times.cell(Some(at)), out.times.title(" ago", "")),
         None => "never".to_owned(),
     };
-    let mut text = format!(
-        "{}  {}  {}/{} slots  seen {}\n",
+    let mut rows = Rows::new(out.stdout(), 10);
+    rows.line(&format!(
+        "{}  {}  {}/{} slots  seen {}",
         out.paint(BOLD, &one_line(&agent.name, TOLD)),
         out.paint(style, &state),
         agent.slots_used,
         agent.slots,
         seen,
-    );
+    ));
     let state_says = agent.detail != state;
     let told = agent.drain_reason.is_empty() || (state_says && agent.detail.contains(&agent.drain_reason));
     if !told {
-        row(out, &mut text, "drained", &out.paint(WARN, &one_line(&agent.drain_reason, TOLD)));
+        rows.row("drained", &out.paint(WARN, &one_line(&agent.drain_reason, TOLD)));
     }
     if !agent.detail.is_empty() && state_says {
-        row(out, &mut text, "state", &one_line(&agent.detail, TOLD));
+        rows.row("state", &one_line(&agent.detail, TOLD));
     }
-    row(out, &mut text, "host", &host(agent));
+    rows.row("host", &host(agent));
     let versions = [("orch-agent", &agent.version), ("CLI", &agent.cli_version)];
     let versions: Vec<_> = versions
         .iter()
@@ -69,49 +69,38 @@ fn text(out: &Out, agent: &Agent) -> String {
             version => format!("{what} {}", one_line(version, 80)),
         })
         .collect();
-    row(out, &mut text, "versions", &versions.join(", "));
-    rows(out, &mut text, "runs", &running(agent));
-    row(out, &mut text, "offers", &offers(out, agent));
-    if !agent.hidden.is_empty() {
-        row(out, &mut text, "hidden", &one_line(&agent.hidden.join(" "), TOLD));
+    rows.row("versions", &versions.join(", "));
+    match running(agent).as_slice() {
+        [] => rows.row("runs", "nothing"),
+        [first, rest @ ..] => {
+            rows.row("runs", first);
+            rest.iter().for_each(|value| rows.row("", value));
+        }
     }
-    row(out, &mut text, "runners", &one_line(&agent.runners.join(" "), TOLD));
+    rows.row("offers", &or_none(offers(out, agent)));
+    if !agent.hidden.is_empty() {
+        rows.row("hidden", &one_line(&agent.hidden.join(" "), TOLD));
+    }
+    rows.row("runners", &or_none(one_line(&agent.runners.join(" "), TOLD)));
     let isolation = match agent.isolation.as_slice() {
         [] => out.paint(WARN, "none"),
         layers => one_line(&layers.join(" "), TOLD),
     };
-    row(out, &mut text, "isolation", &isolation);
+    rows.row("isolation", &isolation);
     if agent.pools.is_empty() {
-        row(out, &mut text, "pools", "none: no credential is known to the agent");
+        rows.row("pools", "none: no credential is known to the agent");
     } else {
-        row(out, &mut text, "pools", "");
-        for line in pools(&agent.pools).render(out.stdout()).lines() {
-            // Writing to a String cannot fail, here and below.
-            let _ = writeln!(text, "    {line}");
-        }
+        rows.row("pools", "");
+        rows.block("    ", &pools(&agent.pools).render(out.stdout()));
     }
     for warning in &agent.warnings {
-        let _ = writeln!(text, "{}", out.paint(WARN, &format!("! {}", one_line(warning, TOLD))));
+        rows.line(&out.paint(WARN, &format!("! {}", one_line(warning, TOLD))));
     }
-    text
+    rows.finish()
 }
 
-fn row(out: &Out, text: &mut String, title: &str, value: &str) {
-    let value = if value.is_empty() && title != "pools" { "-" } else { value };
-    let line = format!("  {} {value}", out.paint(DIM, &format!("{title:<10}")));
-    text.push_str(line.trim_end());
-    text.push('\n');
-}
-
-/// One row for each value, the title before the first.
-fn rows(out: &Out, text: &mut String, title: &str, values: &[String]) {
-    match values {
-        [] => row(out, text, title, "nothing"),
-        [first, rest @ ..] => {
-            row(out, text, title, first);
-            rest.iter().for_each(|value| row(out, text, "", value));
-        }
-    }
+fn or_none(value: String) -> String {
+    if value.is_empty() { "-".to_owned() } else { value }
 }
 
 fn host(agent: &Agent) -> String {

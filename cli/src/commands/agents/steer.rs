@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{Agent, AgentState, LabelAgentRequest};
 
 use super::{names, tell};
@@ -28,25 +29,42 @@ pub(super) async fn drain(session: &Session, args: &DrainArgs) -> Outcome {
     let client = session.client()?;
     let reason = args.reason.as_deref().unwrap_or_default();
     let (agents, code) = bulk::each(session, &args.names, async |name| {
+        // Who waits for a drain that somebody else began does not take its reason away.
+        if args.reason.is_none() {
+            match drained(&client, name).await {
+                Ok(Some(agent)) => return Ok(agent),
+                Ok(None) => {}
+                Err(failure) => return steered(&client, name, Err(failure)).await,
+            }
+        }
         steered(&client, name, client.drain(name, reason).await).await
     })
     .await?;
     for agent in agents.iter().filter(|agent| !args.wait && !agent.running.is_empty()) {
         let tasks = plural(agent.running.len() as u64, "task");
         session.out.hint(&format!(
-            "  {tasks} on {} go on; --wait waits for them, orchctl cancel REF stops one",
-            one_line(&agent.name, TOLD)
+            "  {tasks} on {} {}; --wait waits for the end, orchctl cancel REF stops one",
+            one_line(&agent.name, TOLD),
+            if agent.running.len() == 1 { "goes on" } else { "go on" },
         ));
     }
     let agents = if args.wait { idle(session, &client, agents).await? } else { agents };
     tell(&session.out, &agents, |agent| {
         let left = match agent.running.len() {
             0 => "runs nothing".to_owned(),
-            tasks => format!("{} still run", plural(tasks as u64, "task")),
+            1 => "still runs 1 task".to_owned(),
+            tasks => format!("still runs {tasks} tasks"),
         };
-        format!("{} takes no new work and {left}: {}", agent.name, one_line(&agent.drain_reason, TOLD))
+        let name = one_line(&agent.name, TOLD);
+        format!("{name} takes no new work and {left}: {}", one_line(&agent.drain_reason, TOLD))
     })?;
     Ok(code)
+}
+
+/// The agent, if an operator has drained it.
+async fn drained(client: &Client, name: &str) -> Outcome<Option<Agent>> {
+    let agents = client.agents().await?;
+    Ok(agents.into_iter().find(|agent| agent.name == name && !agent.drain_reason.is_empty()))
 }
 
 /// Waits until agents run nothing. One that is gone runs nothing that anybody could wait for.
@@ -90,13 +108,16 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Outcome {
         steered(&client, name, client.resume(name).await).await
     })
     .await?;
-    tell(&session.out, &agents, |agent| match agent.state() {
-        AgentState::Draining => {
-            format!("{} still takes no new work: {}", agent.name, one_line(&agent.detail, TOLD))
-        }
-        AgentState::Ready => format!("{} takes work", agent.name),
-        AgentState::Unspecified | AgentState::Unreachable | AgentState::Offline => {
-            format!("{} will take work when it is back", agent.name)
+    tell(&session.out, &agents, |agent| {
+        let name = one_line(&agent.name, TOLD);
+        match agent.state() {
+            AgentState::Draining => {
+                format!("{name} still takes no new work: {}", one_line(&agent.detail, TOLD))
+            }
+            AgentState::Ready => format!("{name} takes work"),
+            AgentState::Unspecified | AgentState::Unreachable | AgentState::Offline => {
+                format!("{name} will take work when it is back")
+            }
         }
     })?;
     Ok(code)
@@ -113,7 +134,22 @@ pub(super) async fn label(session: &Session, args: &LabelArgs) -> Outcome {
             LabelChange::Remove(key) => request.remove.push(key.clone()),
         }
     }
-    let labelled = client.label(request).await;
+    if let Some(key) = request.set.iter().find_map(|label| {
+        let key = label.split('=').next().unwrap_or_default();
+        request.remove.iter().find(|removed| *removed == key)
+    }) {
+        return Err(Failure::usage(format!("{key} is both added and taken away"))
+            .help("name each key once; what is taken away stays away until it is added again"));
+    }
+    let labelled = client.label(request).await.map_err(|failure| {
+        let wrong = failure.code() == Some(ErrorCode::InvalidField.code());
+        let name = one_line(&args.name, TOLD);
+        if wrong {
+            failure.without_place().help(format!("orchctl agents show {name} says what it offers"))
+        } else {
+            failure
+        }
+    });
     let agent = steered(&client, &args.name, labelled).await?;
     tell(&session.out, std::slice::from_ref(&agent), |agent| {
         let offers = one_line(&agent.capabilities.join(" "), TOLD);
@@ -121,7 +157,8 @@ pub(super) async fn label(session: &Session, args: &LabelArgs) -> Outcome {
             [] => String::new(),
             hidden => format!("; hidden: {}", one_line(&hidden.join(" "), TOLD)),
         };
-        format!("{} offers {}{hidden}", agent.name, if offers.is_empty() { "nothing" } else { &offers })
+        let name = one_line(&agent.name, TOLD);
+        format!("{name} offers {}{hidden}", if offers.is_empty() { "nothing" } else { &offers })
     })?;
     Ok(exit::DONE)
 }

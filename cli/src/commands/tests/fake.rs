@@ -15,7 +15,7 @@ use orch_proto::v1::*;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -58,13 +58,13 @@ impl Fake {
     pub(super) async fn serve(&self, tasks: &mut JoinSet<()>) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        // Without it every answer waits for an acknowledgement that the client delays.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
             .add_service(RunServiceServer::new(self.clone()))
             .add_service(AdminServiceServer::new(self.clone()))
             .add_service(TranscriptServiceServer::new(self.clone()));
-        tasks.spawn(
-            async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() },
-        );
+        tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
         Client::over(Endpoint::from_shared(endpoint.clone()).unwrap().connect_lazy(), &endpoint)
     }
 

@@ -21,7 +21,8 @@ impl Stage {
         let cli = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{error}"));
         let mut tasks = JoinSet::new();
         let client = self.fake.serve(&mut tasks).await;
-        let settings = Settings::of(&cli.global, &Defaults::default(), &|_| None).unwrap();
+        let settings =
+            Settings::of(&cli.global, cli.command.goes_on(), &Defaults::default(), &|_| None).unwrap();
         let (mut out, stdout, stderr) = testing::with(&settings, self.look);
         out.times = Times::fixed(settings.time, NOW.parse().unwrap());
         let session = Session::new(out.clone(), Connection::default()).with_client(client);
@@ -58,7 +59,7 @@ fn event(seq: u64, run: &str, change: Change) -> WatchEvent {
     WatchEvent { seq, time, run_ref: run.into(), change: Some(change) }
 }
 
-fn story() -> Vec<WatchEvent> {
+pub(super) fn story() -> Vec<WatchEvent> {
     let task = TaskChanged {
         task_id: "plan".into(),
         state: TaskState::Running.into(),
@@ -141,8 +142,8 @@ async fn draining_says_what_goes_on_and_several_names_stand_for_themselves() {
     let ran = stage.run("agents drain box-1 --reason 'new kernel'").await;
     assert_eq!(ran.code, exit::DONE);
     insta::assert_snapshot!(ran.stdout + &ran.stderr, @r#"
-    box-1 takes no new work and 2 tasks still run: new kernel
-      2 tasks on box-1 go on; --wait waits for them, orchctl cancel REF stops one
+    box-1 takes no new work and still runs 2 tasks: new kernel
+      2 tasks on box-1 go on; --wait waits for the end, orchctl cancel REF stops one
     "#);
     let ran = stage.run("agents resume box-1 box-9").await;
     assert_eq!((ran.code, ran.stdout.as_str()), (exit::SOME_FAILED, "box-1 takes work\n"));
@@ -164,6 +165,17 @@ async fn draining_waits_until_nothing_runs() {
     let ran = stage.run("agents drain box-1 --wait").await;
     assert_eq!(ran.code, exit::DONE, "{}", ran.stderr);
     assert!(ran.stdout.contains("takes no new work and runs nothing"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn waiting_for_a_drain_keeps_its_reason() {
+    let stage = Stage::new();
+    stage.run("agents drain box-1 --reason 'new kernel'").await;
+    stage.fake.held().agents.0[0].running.clear();
+    let ran = stage.run("agents drain box-1 --wait").await;
+    assert_eq!(ran.stdout, "box-1 takes no new work and runs nothing: new kernel\n");
+    let ran = stage.run("agents drain box-1 --reason 'new disk'").await;
+    assert_eq!(ran.stdout, "box-1 takes no new work and runs nothing: new disk\n");
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! A worker in one screen.
 
-use std::fmt::Write as _;
-
 use orch_proto::v1::{Worker, WorkerDefinition};
 use serde_json::Value;
 
 use crate::output::Out;
 use crate::output::figures::plural;
+use crate::output::rows::Rows;
 use crate::output::safe::one_line;
-use crate::output::words::{BOLD, DIM};
+use crate::output::table::cut;
+use crate::output::words::BOLD;
 
 /// Longest text told.
 const TOLD: usize = 500;
@@ -18,7 +18,8 @@ const PROMPT: usize = 6;
 /// The screen.
 pub(super) fn text(out: &Out, worker: &Worker, definition: &WorkerDefinition) -> String {
     let told = |text: &str| one_line(text, TOLD);
-    let mut text = format!("{}  {}\n", out.paint(BOLD, &told(&worker.name)), told(&worker.description));
+    let mut screen = Rows::new(out.stdout(), 11);
+    screen.line(&format!("{}  {}", out.paint(BOLD, &told(&worker.name)), told(&worker.description)));
     let requires: Vec<_> = worker.requires.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let rows = [
         ("model", worker.model.clone()),
@@ -29,6 +30,7 @@ pub(super) fn text(out: &Out, worker: &Worker, definition: &WorkerDefinition) ->
         ("allowed", definition.allowed_tools.join(" ")),
         ("denied", definition.disallowed_tools.join(" ")),
         ("permissions", definition.permission_mode.clone()),
+        ("on denial", if definition.denial_fails { "fail".to_owned() } else { String::new() }),
         ("sub-agents", worker.subagents.join(" ")),
         ("settings", settings(definition)),
         ("servers", servers(&definition.mcp_config_json)),
@@ -36,24 +38,18 @@ pub(super) fn text(out: &Out, worker: &Worker, definition: &WorkerDefinition) ->
         ("digest", worker.digest.clone()),
     ];
     for (title, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(text, "  {} {}", out.paint(DIM, &format!("{title:<11}")), told(&value));
+        screen.row(title, &told(&value));
     }
+    let width = out.stdout().width().map_or(usize::MAX, |width| width.saturating_sub(4));
     let lines: Vec<_> = definition.system_prompt.trim().lines().collect();
-    let _ = writeln!(
-        text,
-        "  {} {}, {} bytes",
-        out.paint(DIM, &format!("{:<11}", "prompt")),
-        plural(lines.len() as u64, "line"),
-        definition.system_prompt.len()
-    );
-    for line in lines.iter().take(PROMPT) {
-        let _ = writeln!(text, "{}", format!("    {}", told(line)).trim_end());
-    }
+    let size = definition.system_prompt.len();
+    screen.row("prompt", &format!("{}, {size} bytes", plural(lines.len() as u64, "line")));
+    let beginning: Vec<_> = lines.iter().take(PROMPT).map(|line| cut(&told(line), width)).collect();
+    screen.block("    ", &beginning.join("\n"));
     if lines.len() > PROMPT {
-        let _ = writeln!(text, "    …");
+        screen.block("    ", "…");
     }
-    text
+    screen.finish()
 }
 
 /// What of a working directory, or of its own, may change how the CLI behaves.

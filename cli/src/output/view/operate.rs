@@ -57,6 +57,8 @@ pub(crate) struct DefinedWorkerView {
     settings: Option<Value>,
     mcp_config: Option<Value>,
     pool: Option<String>,
+    /// Whether a denied tool fails a task.
+    denial_fails: bool,
 }
 
 impl DefinedWorkerView {
@@ -74,6 +76,7 @@ impl DefinedWorkerView {
             settings: json(&definition.settings_json),
             mcp_config: json(&definition.mcp_config_json),
             pool: some(&definition.pool),
+            denial_fails: definition.denial_fails,
         }
     }
 }

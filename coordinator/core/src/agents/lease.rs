@@ -17,7 +17,7 @@ pub(crate) struct Lease {
     pub(crate) begun: Tick,
     /// When its agent listed it last.
     pub(crate) heard: Tick,
-    /// Nothing is overdue before this: the grace after a start of the coordinator.
+    /// Nothing is overdue before this: the grace after a start or a stall of the coordinator.
     pub(crate) floor: Tick,
     /// When it must be accepted by, while the agent is connected.
     pub(crate) accept_by: Tick,
@@ -65,6 +65,21 @@ impl Lease {
     pub(crate) fn renew(&mut self, now: Tick) {
         self.heard = now;
         self.floor = Tick(0);
+    }
+
+    /// Nobody could be heard for `away` before now: whatever is due comes that much later, and a grace after that.
+    pub(crate) fn outlast(
+        &mut self,
+        away: Span,
+        now: Tick,
+        connected: bool,
+        agent_heard: Tick,
+        config: &Config,
+    ) {
+        self.heard = now.min(self.heard + away);
+        self.accept_by = self.accept_by + away;
+        let (due, _) = self.deadline(connected, agent_heard, config);
+        self.floor = now.max(due) + config.stall_grace;
     }
 
     /// When it is over unless it is heard of, and why then.
@@ -124,6 +139,26 @@ mod tests {
         assert_eq!(lease.deadline(false, START, &config()).0, START + Span::seconds(120));
         lease.renew(START + Span::seconds(10));
         assert_eq!(lease.deadline(true, START, &config()).0, START + Span::seconds(35));
+    }
+
+    #[test]
+    fn a_stall_puts_every_deadline_off_by_its_length_and_a_grace_until_it_is_listed() {
+        let (config, away) = (config(), Span::minutes(5));
+        let now = START + Span::seconds(5) + away;
+        let mut lease = accepted(OnLoss::Fast);
+        lease.outlast(away, now, true, now, &config);
+        let due = |lease: &Lease, connected| lease.deadline(connected, now, &config);
+        assert_eq!(due(&lease, true), (START + away + Span::seconds(40), Overdue::NotHeard));
+        lease.renew(now);
+        assert_eq!(due(&lease, true).0, now + Span::seconds(25));
+
+        let mut granted = Lease::granted(AttemptNo(1), START, OnLoss::Fast, Span::hours(1), &config);
+        granted.outlast(away, now, true, now, &config);
+        assert_eq!(due(&granted, true), (START + away + Span::seconds(45), Overdue::NotAccepted));
+
+        let mut overdue = accepted(OnLoss::Fast);
+        overdue.outlast(Span::minutes(2), now, false, START, &config);
+        assert_eq!(due(&overdue, false).0, now + Span::seconds(15), "nothing is over at once");
     }
 
     #[test]

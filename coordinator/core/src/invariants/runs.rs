@@ -101,6 +101,14 @@ pub(super) fn usage(state: &State) -> Result<(), Violation> {
             format!("run {id}: tasks spent {spent}, kept {}", run.usage.cost_micro_usd)
         })?;
     }
+    for (key, task) in tasks(state) {
+        // The oldest attempts may be forgotten, what they cost is not.
+        let known: u64 = task.attempts().iter().map(|ended| ended.cost_micro_usd).sum();
+        let sum = task.usage().cost_micro_usd;
+        rule("usage", known <= sum, || format!("{key}: its attempts spent {known}, kept {sum}"))?;
+        let odd = task.attempts().iter().find(|ended| ended.awaits_bill && ended.digest.is_some());
+        rule("usage", odd.is_none(), || format!("{key}: {odd:?} was recorded and waits for its bill"))?;
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::outcome::Outcome;
 use crate::schedule::{self, Round};
 use crate::state::record::EndedAttempt;
 use crate::state::{State, TaskState};
+use crate::time::Tick;
 use crate::timers::Timer;
 use crate::usage::Usage;
 use std::sync::Arc;
@@ -86,8 +87,13 @@ pub(super) fn accepted(state: &mut State, effects: &mut Effects, session: Sessio
 pub(super) fn taken_over(state: &mut State, effects: &mut Effects, agent: AgentKey, key: TaskKey) {
     let now = state.now.tick;
     let Some(lease) = state.agents.get_mut(agent).leases.get_mut(&key) else { return };
+    // The end of a grace may bring its deadline forward.
+    let had_grace = lease.floor > Tick(0);
     lease.renew(now);
     if lease.accepted {
+        if had_grace {
+            watch_leases(state, agent);
+        }
         return;
     }
     lease.accepted = true;
@@ -168,6 +174,7 @@ pub(super) fn lose(
         detail: Arc::clone(detail),
         cost_micro_usd: lease.cost_micro_usd,
         digest: None,
+        awaits_bill: false,
         duration: Some(state.now.tick - lease.granted),
     };
     end_attempt(state, key, ended, &spent, Ending { crash: counts, failure: false });

@@ -118,7 +118,8 @@ fn end(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc<str>
     moves::end_one(state, effects, key, TaskState::Cancelled, told);
 }
 
-/// Takes an attempt from its agent. What it spent is what the agent said last.
+/// Takes an attempt from its agent. What it spent is what the agent said last, until the report of its end, which is
+/// fenced, brings the exact figure ([`crate::machine::bills`]).
 fn end_held(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc<str>) {
     let Some(task) = state.task(key) else { return };
     let started = task.granted.wall;
@@ -133,6 +134,7 @@ fn end_held(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc
         detail: Arc::clone(reason),
         cost_micro_usd: lease.cost_micro_usd,
         digest: None,
+        awaits_bill: true,
         duration: Some(state.now.tick - lease.granted),
     };
     let spent = Usage::estimate(lease.cost_micro_usd);

@@ -6,6 +6,7 @@ use crate::event::Report;
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::agents::refresh;
 use crate::machine::attempts::{holds, requeue_lost};
+use crate::machine::bills;
 use crate::machine::moves::{self, Told};
 use crate::machine::retry::retry_at;
 use crate::outcome::Outcome;
@@ -23,9 +24,11 @@ pub(super) fn reported(state: &mut State, effects: &mut Effects, session: Sessio
     super::leases::heard(state, effects, agent);
     let attempt = report.attempt;
     let result = if holds(state, agent, attempt) {
+        effects.billed = true;
         record(state, effects, agent, report);
         ReportResult::Recorded
     } else {
+        bills::take(state, effects, agent, attempt, &report.usage);
         verdict(state, agent, attempt, &report.digest)
     };
     state.agents.get_mut(agent).stopping.remove(&attempt);
@@ -67,6 +70,7 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
         detail: Arc::clone(&report.detail),
         cost_micro_usd: report.usage.cost_micro_usd,
         digest: Some(report.digest),
+        awaits_bill: false,
         duration: Some(report.duration),
     };
     end_attempt(state, key, ended, &report.usage, ending);

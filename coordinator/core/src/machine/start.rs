@@ -5,6 +5,7 @@ use crate::ids::{AgentKey, ClassId, Epoch};
 use crate::machine::agents::show;
 use crate::machine::leases::watch_leases;
 use crate::state::{Phase, State};
+use crate::time::Span;
 
 /// Grants from now on. A coordinator that was itself away requeues nobody yet: every lease gets a fresh grace.
 pub(super) fn started(state: &mut State, effects: &mut Effects, epoch: Epoch) {
@@ -26,6 +27,23 @@ pub(super) fn started(state: &mut State, effects: &mut Effects, epoch: Epoch) {
     }
     let classes: Vec<ClassId> = state.schedule.classes.iter().map(|(id, _)| id).collect();
     state.schedule.fresh.extend(classes);
+}
+
+/// Nobody was listened to for `away`: every deadline of what agents hold is that much later, and a grace later still, in
+/// which those who took the coordinator for dead come back. What is waiting to be read ends it for what it lists.
+pub(super) fn stalled(state: &mut State, away: Span) {
+    let now = state.now.tick;
+    let keys: Vec<AgentKey> = state.agents.keys().collect();
+    for key in keys {
+        let agent = state.agents.get_mut(key);
+        let connected = agent.session().is_some();
+        agent.heard = now.min(agent.heard + away);
+        let heard = agent.heard;
+        for lease in agent.leases.values_mut() {
+            lease.outlast(away, now, connected, heard, &state.config);
+        }
+        watch_leases(state, key);
+    }
 }
 
 /// Grants nothing more and takes no submits. What runs goes on.

@@ -102,6 +102,8 @@ pub struct EndedAttempt {
     pub cost_micro_usd: u64,
     /// Digest of the recorded report; `None` when the attempt ended without one.
     pub digest: Option<[u8; 32]>,
+    /// A cancel ended it: its cost is what its agent had said by then, until its report brings the exact one.
+    pub awaits_bill: bool,
     /// Length on the agent's clock, or as far as known. Lost at a restart.
     pub duration: Option<Span>,
 }

@@ -18,6 +18,8 @@ pub struct History {
     told: BTreeMap<TaskKey, TaskState>,
     /// Digests of recorded reports.
     recorded: BTreeMap<AttemptKey, [u8; 32]>,
+    /// Attempts whose report is in the sums, recorded or as the late bill of a cancelled one.
+    billed: BTreeSet<AttemptKey>,
     /// The attempt that succeeded, since somebody had the task run again.
     succeeded: BTreeMap<TaskKey, AttemptKey>,
     /// Agents that operators drain.
@@ -36,6 +38,10 @@ impl History {
             if let Change::Task { task, state, .. } = &notice.change {
                 self.check_change(event, *task, *state);
             }
+        }
+        if effects.billed {
+            let Event::AttemptReported { report, .. } = event else { panic!("a bill by {event:?}") };
+            assert!(self.billed.insert(report.attempt), "{} is billed twice", report.attempt);
         }
         for action in &effects.actions {
             match action {

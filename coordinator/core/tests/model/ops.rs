@@ -64,6 +64,10 @@ pub enum Op {
     Pass {
         millis: u32,
     },
+    /// Time passes while the coordinator is stopped.
+    Stall {
+        millis: u32,
+    },
     Cancel {
         run: u8,
         task: Option<u8>,
@@ -210,6 +214,7 @@ fn clients() -> impl Strategy<Value = Op> {
         6 => (vec(any_shape(), 1..5), 0..12u8).prop_map(|(tasks, request)| Op::Submit { tasks, request }),
         6 => prop_oneof![3 => 0..6_000u32, 2 => 0..40_000u32, 1 => 0..1_500_000u32]
             .prop_map(|millis| Op::Pass { millis }),
+        1 => (0..1_500_000u32).prop_map(|millis| Op::Stall { millis }),
         2 => (pick(), task()).prop_map(|(run, task)| Op::Cancel { run, task }),
         5 => (pick(), task(), any::<bool>(), any::<bool>(), 0..8u8).prop_map(
             |(run, task, force, from, request)| Op::Retry { run, task, force, from, request }

@@ -166,6 +166,7 @@ impl World {
                 self.slander(usize::from(agent), self.anybodys(pick, invented), kind, digest);
             }
             Op::Pass { millis } => self.pass(Span(u64::from(millis))),
+            Op::Stall { millis } => self.stall(Span(u64::from(millis))),
             Op::Cancel { run, task } => {
                 let target = self.target(run, task);
                 let token = self.token();
@@ -358,6 +359,20 @@ impl World {
             self.apply(Event::TimePassed);
         }
         self.jump(until);
+    }
+
+    /// Whoever held something still holds it, whatever is due.
+    fn stall(&mut self, away: Span) {
+        let current = |world: &Self| -> Vec<AttemptKey> {
+            let granted = world.granted.iter().copied();
+            granted.filter(|attempt| world.state.grant_view(*attempt).is_some()).collect()
+        };
+        let before = current(self);
+        self.jump(self.now.tick + away);
+        self.apply(Event::Stalled { away });
+        self.apply(Event::TimePassed);
+        let after = current(self);
+        assert!(before.iter().all(|attempt| after.contains(attempt)), "{before:?} became {after:?}");
     }
 
     fn jump(&mut self, tick: Tick) {

@@ -79,6 +79,27 @@ async fn a_task_of_a_silent_agent_goes_to_another_one() {
 }
 
 #[tokio::test]
+async fn a_stall_of_the_engine_itself_costs_nobody_an_attempt() {
+    let bench = Bench::start().await;
+    let mut first = bench.agent("first", 1, 256).await;
+    first.welcome().await;
+    bench.submit(noops(1), "").await;
+    let held = first.grant().await;
+    bench.handle.apply(Event::AttemptAccepted { session: first.session, attempt: held }).await.unwrap();
+    let mut second = bench.agent("second", 1, 256).await;
+    second.welcome().await;
+    bench.clock.advance(Span::minutes(5));
+    bench.status().await;
+    assert_eq!(agent_state(&bench, "first").await, AgentStateView::Ready);
+    pass(&bench, Span::seconds(30), &mut second).await;
+    first.finish(held, Outcome::OK, "it was there all the time").await;
+    assert!(matches!(
+        first.word().await,
+        Outbound::ReportVerdict { result: orch_core::effect::ReportResult::Recorded, .. }
+    ));
+}
+
+#[tokio::test]
 async fn a_session_whose_reader_vanished_is_noticed() {
     let bench = Bench::start().await;
     let mut agent = bench.agent("gone", 1, 64).await;

@@ -39,6 +39,7 @@ fn huge_attempts() -> Vec<EndedAttempt> {
         detail: Arc::from("ß".repeat(2_000)),
         cost_micro_usd: HUGE,
         digest: Some([0xFF; 32]),
+        awaits_bill: true,
         duration: None,
     };
     (0..16).map(attempt).collect()

@@ -210,6 +210,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn denied_tools_are_kept_in_the_record_and_shown_with_the_task() {
+        let denied_tools = vec!["Bash(rm -rf /)".to_owned(), "Edit\u{1b}".to_owned()];
+        let record =
+            recorded(&bench(), v1::Report { denied_tools, ..report(inline("yes"), None) }).await.unwrap();
+        let stored = orch_proto::store::v1::TaskRecord { result: Some(record), ..Default::default() };
+        let mut task = v1::Task::default();
+        crate::persist::show::add_result(&mut task, &stored);
+        assert_eq!(task.denied_tools, ["Bash(rm -rf /)", "Edit "]);
+    }
+
+    #[tokio::test]
     async fn a_report_that_names_bytes_which_its_tenant_does_not_have_is_refused() {
         let bench = bench();
         let ours = reference(&bench.blobs.put(Tenant::new(1), b"a long answer").unwrap());

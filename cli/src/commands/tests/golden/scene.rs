@@ -4,6 +4,7 @@
 use prost_types::{Duration, Timestamp};
 
 use super::*;
+use crate::commands::tests::fleet::story;
 
 /// Seconds of 2026-11-20T21:26:53Z.
 const START: i64 = 1_795_210_013;
@@ -82,6 +83,7 @@ pub(super) fn stage() -> Stage {
         held.specs = vec![RunSpec::default(), RunSpec::default()];
         held.request_ids = vec!["a".into(), "b".into()];
         held.transcript = TRANSCRIPT.as_bytes().to_vec();
+        held.events = story();
         fleet(&mut held.agents.0);
         workers(&mut held.workers.0);
     }
@@ -133,6 +135,7 @@ fn release_notes() -> Vec<Task> {
             state: TaskState::Succeeded.into(),
             outcome: Outcome::Ok.into(),
             finished_at: at(22),
+            denied_tools: vec!["Bash(rm -rf build)".into()],
             answer: Some(Text { body: Some(text::Body::Inline("Drei Teile.".into())) }),
             structured: "{\n  \"parts\": 3\n}".into(),
             ..task(run, 0, "plan", "marie")

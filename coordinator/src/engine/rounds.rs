@@ -1,0 +1,59 @@
+//! Whether the engine went round as often as it means to.
+//! A process that was stopped, or a host that slept, finds every deadline passed and what agents sent meanwhile unread:
+//! the silence was its own. Knows when the engine looked last; refuses to know what follows.
+
+use orch_core::time::{Span, Tick};
+
+use super::pulse::LONGEST_SLEEP;
+
+/// The rounds of the engine.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    heartbeat: Span,
+    looked: Tick,
+}
+
+impl Rounds {
+    /// The first round is now. Agents are heard every `heartbeat`.
+    pub(super) const fn begin(now: Tick, heartbeat: Span) -> Self {
+        Self { heartbeat, looked: now }
+    }
+
+    /// When the next round is due, whatever else is. No deadline that an agent could have moved lies between this and a
+    /// stall that passes it: each is several heartbeats off.
+    pub(super) fn next(&self, now: Tick) -> Tick {
+        now + self.longest()
+    }
+
+    /// Goes round. The time since the last round, when this one is more than a heartbeat late.
+    pub(super) fn go(&mut self, now: Tick) -> Option<Span> {
+        let away = now - self.looked;
+        self.looked = now;
+        (away.0 > self.longest().0.saturating_add(self.heartbeat.0)).then_some(away)
+    }
+
+    fn longest(&self) -> Span {
+        LONGEST_SLEEP.min(self.heartbeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_is_more_than_a_heartbeat_late_was_a_stall() {
+        let mut rounds = Rounds::begin(Tick(1_000), Span(200));
+        assert_eq!(rounds.next(Tick(1_000)), Tick(1_200));
+        assert_eq!(rounds.go(Tick(1_200)), None);
+        assert_eq!(rounds.go(Tick(1_600)), None, "a busy host");
+        assert_eq!(rounds.go(Tick(2_001)), Some(Span(401)));
+        assert_eq!(rounds.go(Tick(2_002)), None, "once");
+    }
+
+    #[test]
+    fn a_long_heartbeat_does_not_make_rounds_longer_than_the_pulse() {
+        let rounds = Rounds::begin(Tick(0), Span::minutes(1));
+        assert_eq!(rounds.next(Tick(0)), Tick(0) + LONGEST_SLEEP);
+    }
+}
