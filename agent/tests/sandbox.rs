@@ -286,7 +286,9 @@ async fn the_supervisor_of_another_attempt_takes_no_orders_from_a_task() {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: there is no perl\n");
         return;
     }
+    // The other side may hang up before the words are out.
     let speak = r#"exec /usr/bin/perl -MIO::Socket::UNIX -e '
+        $SIG{PIPE} = "IGNORE";
         my $other = IO::Socket::UNIX->new(Peer => $ENV{SOCKET}) or exit 0;
         syswrite STDOUT, "reached";
         print $other qq({"cmd":"stop","cause":"cancelled","from":"tree_kill"}\n);

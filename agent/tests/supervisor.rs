@@ -109,16 +109,29 @@ async fn the_ladder_is_climbed_in_order() {
 
 #[tokio::test]
 async fn an_interrupted_conversation_ends_after_its_result_without_a_signal() {
-    let script = "read -r first; read -r interrupt; echo '{\"type\":\"result\",\"is_error\":true}'; \
-                  cat >/dev/null; exit 0";
+    let script = "read -r first; echo begun; read -r interrupt; \
+                  echo '{\"type\":\"result\",\"is_error\":true}'; cat >/dev/null; exit 0";
     let place = Place::new(script).conversation("hello\n");
     let mut supervised = place.start().await;
+    place.until_stdout_has("begun").await;
     supervised.stop(StopCause::Cancelled, Rung::Interrupt).await;
     let (events, record) = see_through(supervised).await;
     let stop = record.stop.unwrap();
-    assert_eq!((stop.cause, stop.rung, stop.stdout_len), (StopCause::Cancelled, Rung::Interrupt, 0));
+    assert_eq!((stop.cause, stop.rung, stop.stdout_len), (StopCause::Cancelled, Rung::Interrupt, 6));
     assert_eq!((record.code, record.results), (Some(0), 1));
     assert!(events.contains(&Event::StdinClosed));
+}
+
+#[tokio::test]
+async fn a_conversation_that_has_not_said_a_word_is_not_asked_but_told_to_end() {
+    let place =
+        Place::new("read -r first; touch ready; while :; do sleep 606 & wait; done").conversation("hello\n");
+    let mut supervised = place.start().await;
+    until("the child is there", || place.dir.path().join("ready").exists()).await;
+    supervised.stop(StopCause::Cancelled, Rung::Interrupt).await;
+    let (_, record) = see_through(supervised).await;
+    assert_eq!((record.stop.unwrap().rung, record.results), (Rung::Term, 0));
+    assert_eq!(place.processes(), []);
 }
 
 #[tokio::test]
