@@ -133,6 +133,18 @@ fn a_second_machine_joins_with_one_directory_of_certificates() {
     run.args(["--runner", "command", "--", "printf", "hello from the second machine"]).env("HOME", &first);
     let text = succeeded(run);
     assert!(text.contains("hello from the second machine"), "{text}");
+    // And with the context that `init` wrote.
+    let look = |words: &[&str]| {
+        let mut look = hosts.on(0, &binaries.orchctl);
+        look.args(words).env("HOME", &first).env("ORCHCTL_CONTEXT_FILE", first.join("context.json"));
+        look
+    };
+    let text = succeeded(look(&["agents", "show", "box-1"]));
+    assert!(text.contains("box-1") && text.contains("ready"), "{text}");
+    // It may find fault with this agent, which has no CLI; it must have reached the coordinator to do so.
+    let doctor = look(&["doctor", "-o", "json"]).output().expect("doctor runs");
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    assert!(text.contains("TLS 1.3") && text.contains("1 ready"), "{text}");
     assert!(agent.is_running(), "{}", agent.log());
     agent.signal(rustix::process::Signal::TERM);
     agent.wait();

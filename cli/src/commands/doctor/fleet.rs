@@ -137,7 +137,8 @@ fn versions(fleet: &Fleet) -> CheckView {
         .collect();
     let found = format!("orchctl {VERSION}, coordinator {coordinator}");
     if others.is_empty() && coordinator == VERSION {
-        return ok(NAME, format!("{found}, {} agents the same", fleet.connected().count()));
+        let same = plural(fleet.connected().count() as u64, "agent");
+        return ok(NAME, format!("{found}, {same} the same"));
     }
     others.truncate(NAMED);
     let others = if others.is_empty() { String::new() } else { format!(", agents {}", others.join(", ")) };
