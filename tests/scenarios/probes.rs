@@ -84,8 +84,12 @@ async fn ready_turns_to_no_while_draining() {
                 ..Default::default()
             };
             let status = client.runs.submit_run(request).await.err()?;
-            assert_eq!(status.code(), tonic::Code::Unavailable);
-            Some(())
+            // A connection that ends under a request is this side's word, and tonic's code for it varies.
+            let by_transport = std::error::Error::source(&status).is_some();
+            if !by_transport {
+                assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+            }
+            (status.code() == tonic::Code::Unavailable).then_some(())
         }
     })
     .await;
