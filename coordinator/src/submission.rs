@@ -7,7 +7,9 @@ mod rules;
 pub use self::context::CheckedContext;
 
 use crate::submission::rules::{check_name, check_requirement};
+use orch_core::event::FailurePolicy;
 use orch_proto::codes::ErrorCode;
+use orch_proto::store::v1::StoredPublish;
 use orch_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,6 +56,29 @@ pub struct CheckedRun {
     pub tasks: Vec<CheckedTask>,
     /// Context files of every worker of the run.
     pub context: Option<CheckedContext>,
+    /// What to do when a task does not succeed.
+    pub policy: FailurePolicy,
+    /// Most tasks at once; 0 means no limit.
+    pub max_parallel: u32,
+    /// Set when `tasks` are a planner and a synthesis, and the plan's are yet to come.
+    pub planning: Option<CheckedPlanning>,
+    /// Name of the workflow it was made from, or empty.
+    pub workflow: String,
+}
+
+/// How a request is planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedPlanning {
+    /// A person must approve the plan.
+    pub approve: bool,
+    /// The plan is all that is wanted.
+    pub plan_only: bool,
+    /// Most tasks of a plan.
+    pub max_tasks: u32,
+    /// Workers that a plan may name; empty means all but the planner.
+    pub workers: Vec<String>,
+    /// Workspace of the run, or empty.
+    pub workspace: String,
 }
 
 /// A task that may be queued.
@@ -77,6 +102,26 @@ pub struct CheckedTask {
     pub agent: Option<String>,
     /// What executes it.
     pub runner: CheckedRunner,
+    /// What its dependencies must have done.
+    pub after: v1::After,
+    /// What it is for.
+    pub role: v1::TaskRole,
+    /// Index of the task that a review or publication belongs to; one of its dependencies.
+    pub of: Option<u32>,
+    /// Gates that its agent checks: everything but the review, which is a task of its own.
+    pub gates: Option<v1::Gates>,
+    /// Times it may be sent back.
+    pub repairs: u32,
+    /// A review task judges it.
+    pub reviewed: bool,
+    /// Workspace it sees, or empty; `requires` has it too.
+    pub workspace: String,
+    /// What must hold of the results of its dependencies.
+    pub conditions: Vec<v1::Condition>,
+    /// An earlier recorded result of the same work may be used.
+    pub cache: bool,
+    /// What it is expected to cost, in millionths of a US dollar.
+    pub expected_cost_micro_usd: Option<u64>,
 }
 
 /// What executes a task.
@@ -88,6 +133,8 @@ pub enum CheckedRunner {
     Command(v1::CommandTask),
     /// Nothing.
     Noop,
+    /// Copying files of another task into a workspace.
+    Publish(StoredPublish),
 }
 
 /// A task for a worker.
@@ -105,6 +152,19 @@ pub struct CheckedWorkerTask {
     pub budget_micro_usd: Option<u64>,
     /// Turn limit; 0 means none.
     pub max_turns: u32,
+    /// The answer keeps to the result contract; `output_schema` is its schema then.
+    pub contract: bool,
+    /// The conversation it continues.
+    pub continues: Option<Continued>,
+}
+
+/// A conversation of another task that is to be continued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continued {
+    /// The task that has it.
+    pub task: v1::TaskId,
+    /// Its CLI session.
+    pub session_id: String,
 }
 
 /// A worker as it was when a run named it.
@@ -199,7 +259,16 @@ impl CheckedRun {
             .map(|(at, task)| check_task(&format!("tasks[{at}]"), task, &indexes, workers))
             .collect::<Result<Vec<_>, _>>()?;
         let context = CheckedContext::check(spec.context_files)?;
-        Ok(Self { name, labels: spec.labels, tasks, context })
+        Ok(Self {
+            name,
+            labels: spec.labels,
+            tasks,
+            context,
+            policy: FailurePolicy::default(),
+            max_parallel: 0,
+            planning: None,
+            workflow: String::new(),
+        })
     }
 }
 
@@ -273,7 +342,7 @@ fn check_task(
             requires.insert(format!("program={}", command.program));
             (DEFAULT_TIMEOUT_MS, v1::OnLoss::Unspecified)
         }
-        CheckedRunner::Noop => (DEFAULT_TIMEOUT_MS, v1::OnLoss::Unspecified),
+        CheckedRunner::Noop | CheckedRunner::Publish(_) => (DEFAULT_TIMEOUT_MS, v1::OnLoss::Unspecified),
     };
     requires.insert(format!("runner={}", runner.word()));
     Ok(CheckedTask {
@@ -289,6 +358,16 @@ fn check_task(
             .unwrap_or(v1::OnLoss::Fast),
         agent,
         runner,
+        after: v1::After::Success,
+        role: v1::TaskRole::Work,
+        of: None,
+        gates: None,
+        repairs: 0,
+        reviewed: false,
+        workspace: String::new(),
+        conditions: Vec::new(),
+        cache: false,
+        expected_cost_micro_usd: None,
     })
 }
 
@@ -411,6 +490,8 @@ fn check_worker_task(
         prompt,
         output_schema: task.output_schema,
         max_turns,
+        contract: false,
+        continues: None,
     })))
 }
 
@@ -441,13 +522,14 @@ fn check_command(field: &str, command: v1::CommandTask) -> Result<CheckedRunner,
 }
 
 impl CheckedRunner {
-    /// `claude`, `command` or `noop`.
+    /// `claude`, `command`, `noop` or `publish`.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Worker(_) => "claude",
             Self::Command(_) => "command",
             Self::Noop => "noop",
+            Self::Publish(_) => "publish",
         }
     }
 
@@ -456,7 +538,7 @@ impl CheckedRunner {
     pub fn label(&self) -> &str {
         match self {
             Self::Worker(task) => &task.worker.name,
-            Self::Command(_) | Self::Noop => self.word(),
+            Self::Command(_) | Self::Noop | Self::Publish(_) => self.word(),
         }
     }
 }

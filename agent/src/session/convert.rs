@@ -66,6 +66,7 @@ pub fn assigned(wire: v1::Assignment) -> Result<Assigned, AssignmentError> {
             AssignedWork::Command(CommandWork { program, args })
         }
         Runner::Noop(v1::NoopTask {}) => AssignedWork::Noop,
+        Runner::Publish(_) => return Err(AssignmentError::Missing("a runner that this agent knows")),
     };
     Ok(Assigned {
         key,
@@ -153,6 +154,7 @@ pub fn report(key: AttemptKey, report: AttemptReport) -> v1::Report {
         transcript_bytes: report.transcript_bytes,
         retry_after: report.retry_after.and_then(|wait| prost_types::Duration::try_from(wait).ok()),
         denied_tools: report.denied_tools,
+        ..v1::Report::default()
     };
     wire.digest = Sha256::digest(wire.encode_to_vec()).to_vec();
     wire

@@ -32,6 +32,8 @@ pub struct Effects {
 pub enum Write {
     /// A run was added: its record and spec pages.
     NewRun(RunId),
+    /// Tasks joined a run: all its spec pages anew, and its record.
+    Expanded(RunId),
     /// A run changed.
     Run(RunId),
     /// A task changed; a payload is that of the report recorded now.
@@ -186,6 +188,8 @@ pub enum Action {
         /// How.
         result: ReportResult,
     },
+    /// There is something that only payloads tell: ask [`crate::query::Query::Questions`].
+    Consult,
     /// End a session.
     Close {
         /// Which.

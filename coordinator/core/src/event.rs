@@ -129,6 +129,26 @@ pub enum Event {
         /// Which.
         session: SessionId,
     },
+    /// The driver looked at payloads. Without effect when the question is no longer asked.
+    Consulted {
+        /// Which task.
+        task: TaskKey,
+        /// Its attempt when it was asked.
+        attempt: AttemptNo,
+        /// What it says.
+        answer: Consultation,
+    },
+    /// A person answered a plan.
+    PlanDecided {
+        /// Whom to answer.
+        token: Token,
+        /// Which run.
+        target: Target,
+        /// How.
+        decision: PlanDecision,
+        /// Shown to people; may be empty.
+        reason: Arc<str>,
+    },
     /// A finished run that had left the state was read back from the store, because somebody wants to try it again.
     /// Its tasks must be complete. Harmless when it is live.
     RunRecalled(Box<crate::state::RestoredRun>),
@@ -165,6 +185,120 @@ pub struct Submit {
     pub tasks: Vec<NewTask>,
     /// Only check and report.
     pub validate_only: bool,
+    /// How its tasks go together.
+    pub shape: Shape,
+}
+
+/// How the tasks of a run go together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape {
+    /// What to do when a task does not succeed.
+    pub policy: FailurePolicy,
+    /// Most of its tasks held by agents at once; 0 means no limit.
+    pub max_parallel: u32,
+    /// Set when its first task is a planner.
+    pub planning: Option<Planning>,
+    /// Name of the workflow it was made from, if any; for people.
+    pub workflow: Option<Arc<str>>,
+}
+
+/// What to do when a task does not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FailurePolicy {
+    /// Cancel what has not ended, and fail the run.
+    FailFast,
+    /// Finish what does not depend on the failure, then fail the run.
+    #[default]
+    Continue,
+    /// The same, but the run succeeds unless nothing did.
+    BestEffort,
+}
+
+/// How a request is planned. The run's tasks are then the planner, index 0, and the synthesis, index 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Planning {
+    /// A person must approve the plan.
+    pub approve: bool,
+    /// The plan is all that is wanted.
+    pub plan_only: bool,
+    /// The plan's tasks are part of the run.
+    pub expanded: bool,
+}
+
+/// What a task is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Role {
+    /// What the run is about.
+    #[default]
+    Work,
+    /// Turns the request into a plan. An `ok` report makes it `verifying` until the driver looked at the plan.
+    Plan,
+    /// Makes one answer of all results.
+    Synthesis,
+    /// Judges the task in [`Flow::of`]: becomes ready whenever that one is `verifying`.
+    Review,
+    /// Copies files of the task in [`Flow::of`] into its workspace.
+    Publish,
+}
+
+/// What the dependencies of a task must have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum After {
+    /// Each succeeded.
+    #[default]
+    Success,
+    /// Each ended, in whatever way.
+    End,
+}
+
+/// Tasks that join a run. Indexes go on after those it has.
+#[derive(Debug, Clone)]
+pub struct Expansion {
+    /// The tasks.
+    pub tasks: Vec<NewTask>,
+    /// New dependencies of tasks that the run has, in place of those before; such a task must be blocked.
+    pub rewired: Vec<(TaskIndex, Vec<TaskIndex>)>,
+}
+
+/// What the driver says to a [`crate::query::Question`].
+#[derive(Debug, Clone)]
+pub enum Consultation {
+    /// The conditions hold: queue it.
+    Run,
+    /// They do not: skip it.
+    Skip {
+        /// In plain English.
+        detail: Arc<str>,
+    },
+    /// The result holds: the task succeeded.
+    Accept,
+    /// The plan holds, and a person must approve it.
+    Hold,
+    /// The plan holds: its tasks join the run.
+    Expand(Box<Expansion>),
+    /// The result does not hold: try again with what is wrong. Where no repair is left this is a refusal with `gate_failed`.
+    SendBack {
+        /// In place of the recorded payload: the same with what the next attempt is told.
+        payload: Payload,
+        /// In plain English.
+        detail: Arc<str>,
+    },
+    /// The result does not hold, for good.
+    Refuse {
+        /// How the task ends.
+        outcome: Outcome,
+        /// In plain English.
+        detail: Arc<str>,
+    },
+}
+
+/// A person's answer to a plan.
+#[derive(Debug, Clone)]
+pub enum PlanDecision {
+    /// Run it.
+    Approve(Box<Expansion>),
+    /// Cancel the run.
+    Reject,
 }
 
 /// A task to be queued. Ids are unique and dependencies exist; cycles are for the core to refuse.
@@ -190,6 +324,25 @@ pub struct NewTask {
     pub on_loss: OnLoss,
     /// How many of its kind an agent may hold beyond its slots; 0 for everything that costs.
     pub prefetch: u32,
+    /// Its part in the run.
+    pub flow: Flow,
+}
+
+/// A task's part in its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flow {
+    /// What it is for.
+    pub role: Role,
+    /// What its dependencies must have done.
+    pub after: After,
+    /// It has conditions: once its dependencies have done that, the driver is asked whether it runs.
+    pub conditional: bool,
+    /// A review task judges it: an `ok` report makes it `verifying`.
+    pub reviewed: bool,
+    /// Times it may be sent back with what is wrong, by its gates, its review or the plan's rules.
+    pub repairs: u32,
+    /// The task that a review or publication belongs to; one of its dependencies.
+    pub of: Option<TaskIndex>,
 }
 
 /// What to do about an attempt whose agent is lost.

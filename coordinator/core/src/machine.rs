@@ -73,6 +73,10 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::AttemptReported { session, report } => reports::reported(state, effects, session, *report),
         Event::AgentDraining { session } => agents::draining(state, effects, session),
         Event::SessionEnded { session } => agents::session_ended(state, effects, session),
+        Event::Consulted { .. } => {}
+        Event::PlanDecided { token, .. } => {
+            submit::reply(effects, token, crate::query::Answer::Refused(crate::query::Refusal::RunNotLive));
+        }
         Event::RunRecalled(run) => retention::recalled(state, *run),
         Event::Stalled { away } => start::stalled(state, away),
         Event::TimePassed => timers::passed(state, effects),

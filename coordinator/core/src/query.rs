@@ -1,7 +1,7 @@
 //! Questions about live state and their answers, as plain data. An answer is a copy: it leaves the core.
 //! Knows what is in the state; payloads (prompts, answers) are the driver's to read from the store.
 
-use crate::event::Target;
+use crate::event::{Role, Shape, Target};
 use crate::ids::{RunId, TaskIndex, TenantId};
 use crate::outcome::Outcome;
 use crate::state::{RunState, TaskState};
@@ -51,6 +51,40 @@ pub enum Query {
     Agent(Arc<str>),
     /// The coordinator in figures.
     Status,
+    /// What only payloads tell, oldest run first.
+    Questions {
+        /// At most this many.
+        limit: usize,
+    },
+}
+
+/// Something that only payloads tell. Asked again after every start until it is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// About which task.
+    pub task: crate::ids::TaskKey,
+    /// Its latest attempt; 0 before the first.
+    pub attempt: crate::ids::AttemptNo,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub kind: QuestionKind,
+    /// Times it may still be sent back.
+    pub repairs_left: u32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuestionKind {
+    /// Whether its conditions hold. Answers: `Run`, `Skip`.
+    Conditions,
+    /// Whether its result is a plan that can be run. Answers: `Expand`, `Hold`, `Accept` (only planned), `SendBack`, `Refuse`.
+    Plan,
+    /// What the review says of it. Answers: `Accept`, `SendBack`, `Refuse`.
+    Review {
+        /// The review task, which succeeded.
+        by: TaskIndex,
+    },
 }
 
 /// An answer, to a question or to a request.
@@ -119,6 +153,13 @@ pub enum Answer {
     Agent(AgentView),
     /// The coordinator in figures.
     Status(StatusView),
+    /// What only payloads tell.
+    Questions(Vec<Question>),
+    /// A plan was answered.
+    Decided {
+        /// The run afterwards.
+        run: RunView,
+    },
     /// Refused.
     Refused(Refusal),
 }
@@ -244,6 +285,10 @@ pub struct RunView {
     pub outcome: Option<Outcome>,
     /// Tasks that no known agent could run, at most 10.
     pub impossible: Vec<Impossible>,
+    /// How its tasks go together.
+    pub shape: Shape,
+    /// Why it is in its state where its tasks do not say it, or empty.
+    pub detail: Arc<str>,
 }
 
 /// A task, seen.
@@ -281,6 +326,12 @@ pub struct TaskView {
     pub priority: i32,
     /// How long it has been in its state.
     pub since: Span,
+    /// What it is for.
+    pub role: Role,
+    /// Name of the task that a review or publication belongs to.
+    pub of: Option<Arc<str>>,
+    /// Times it was sent back.
+    pub repairs: u32,
 }
 
 /// One line of an explanation.

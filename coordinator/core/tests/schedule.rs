@@ -348,6 +348,7 @@ fn an_agent_of_the_whole_cluster_serves_tenants_in_turns() {
                 Write::Task { task, .. } => Some(*task),
                 Write::NewRun(_)
                 | Write::Run(_)
+                | Write::Expanded(_)
                 | Write::ForgetRun { .. }
                 | Write::Agent(_)
                 | Write::Request { .. }

@@ -245,6 +245,7 @@ fn new_run(effects: &Effects) -> Option<RunId> {
     effects.writes.iter().find_map(|write| match write {
         Write::NewRun(run) => Some(*run),
         Write::Run(_)
+        | Write::Expanded(_)
         | Write::Task { .. }
         | Write::ForgetRun { .. }
         | Write::Agent(_)

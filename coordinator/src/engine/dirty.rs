@@ -61,7 +61,7 @@ impl Dirty {
                     SpecRecords::Pages(pages) => self.pages.push((run, pages)),
                 }
             }
-            Write::Run(run) => {
+            Write::Run(run) | Write::Expanded(run) => {
                 self.runs.insert(run);
             }
             Write::Task { task, payload } => {

@@ -73,6 +73,7 @@ impl Release {
     pub(super) fn of(action: Action, state: &State, epoch: Epoch) -> Option<Self> {
         let (session, word) = match action {
             Action::Reply { token, answer } => return Some(Self::Answer { token, answer }),
+            Action::Consult => return None,
             Action::Welcome { session, verdicts } => (session, Outbound::Welcome { epoch, verdicts }),
             Action::Grant { session, attempt } => {
                 (session, Outbound::Grant { attempt, view: state.grant_view(attempt)? })

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use orch_core::event::{NewTask, Submit};
+use orch_core::event::{NewTask, Planning, Shape, Submit};
 use orch_core::ids::{TenantId, Token};
 use orch_core::time::Span;
 use orch_proto::store::v1::{self as record, StoredSpec};
@@ -158,7 +158,17 @@ impl Preparer {
         run: CheckedRun,
         files: Files,
     ) -> Result<(Submit, SubmitPayload), Halt> {
-        let CheckedRun { name, labels, tasks, context } = run;
+        let CheckedRun { name, labels, tasks, context, policy, max_parallel, planning, workflow } = run;
+        let shape = Shape {
+            policy,
+            max_parallel,
+            planning: planning.map(|planning| Planning {
+                approve: planning.approve,
+                plan_only: planning.plan_only,
+                expanded: false,
+            }),
+            workflow: (!workflow.is_empty()).then(|| workflow.into()),
+        };
         let labels: Vec<(Arc<str>, Arc<str>)> =
             labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         let texts = RunTexts {
@@ -193,6 +203,7 @@ impl Preparer {
             labels,
             tasks: new_tasks,
             validate_only: request.validate_only,
+            shape,
         };
         Ok((submit, payload))
     }
@@ -219,7 +230,13 @@ impl Preparer {
                     let worker = &worker.worker;
                     Some(self.kept(tenant, worker.digest, &worker.definition, files)?)
                 }
-                (CheckedRunner::Worker(_) | CheckedRunner::Command(_) | CheckedRunner::Noop, _) => None,
+                (
+                    CheckedRunner::Worker(_)
+                    | CheckedRunner::Command(_)
+                    | CheckedRunner::Noop
+                    | CheckedRunner::Publish(_),
+                    _,
+                ) => None,
             };
             specs.push(stored_spec(task, definition, context.clone()));
         }

@@ -140,7 +140,7 @@ impl References {
                     self.add_text(tenant, task.context_files.as_ref())?;
                 }
                 Some(Runner::PackedCommand(blob)) => self.add(tenant, blob)?,
-                Some(Runner::Command(_) | Runner::Noop(_)) | None => {}
+                Some(Runner::Command(_) | Runner::Noop(_) | Runner::Publish(_)) | None => {}
             }
         }
         Ok(())

@@ -36,9 +36,13 @@ pub(super) fn stored_spec(
             max_turns: task.max_turns,
             row: 0,
             context_files: context.and_then(bulk::by_reference),
+            contract: task.contract,
+            conversation: task.continues.as_ref().map(|continued| continued.task),
+            session_id: task.continues.map(|continued| continued.session_id).unwrap_or_default(),
         }),
         CheckedRunner::Command(command) => Runner::Command(command),
         CheckedRunner::Noop => Runner::Noop(v1::NoopTask {}),
+        CheckedRunner::Publish(publish) => Runner::Publish(publish),
     };
     StoredSpec {
         task_id: task.id,
@@ -50,6 +54,16 @@ pub(super) fn stored_spec(
         on_loss: task.on_loss.into(),
         agent: task.agent.unwrap_or_default(),
         runner: Some(runner),
+        after: task.after.into(),
+        role: task.role.into(),
+        of: task.of.unwrap_or_default(),
+        gates: task.gates,
+        repairs: task.repairs,
+        reviewed: task.reviewed,
+        workspace: task.workspace,
+        conditions: task.conditions,
+        cache_key: Vec::new(),
+        expected_cost_micro_usd: task.expected_cost_micro_usd,
     }
 }
 
@@ -59,6 +73,7 @@ pub(super) fn text_bytes(task: &CheckedTask) -> usize {
         CheckedRunner::Worker(task) => task.prompt.len() + task.output_schema.len(),
         CheckedRunner::Command(command) => command.encoded_len(),
         CheckedRunner::Noop => 0,
+        CheckedRunner::Publish(publish) => publish.encoded_len(),
     }
 }
 
@@ -80,7 +95,9 @@ pub(super) fn long_texts(spec: &StoredSpec) -> Vec<Cow<'_, [u8]>> {
         Some(Runner::Command(command)) if command.encoded_len() > PAGE_TEXT_BYTES => {
             vec![Cow::Owned(command.encode_to_vec())]
         }
-        Some(Runner::Command(_) | Runner::PackedCommand(_) | Runner::Noop(_)) | None => Vec::new(),
+        Some(Runner::Command(_) | Runner::PackedCommand(_) | Runner::Noop(_) | Runner::Publish(_)) | None => {
+            Vec::new()
+        }
     }
 }
 
@@ -104,7 +121,7 @@ pub(super) fn refer(spec: &mut StoredSpec, references: &[v1::BlobRef], above: u6
                 *runner = Runner::PackedCommand(blob.clone());
             }
         }
-        Some(Runner::PackedCommand(_) | Runner::Noop(_)) | None => {}
+        Some(Runner::PackedCommand(_) | Runner::Noop(_) | Runner::Publish(_)) | None => {}
     }
 }
 
@@ -117,7 +134,7 @@ pub(super) fn needs_reading(spec: &StoredSpec) -> bool {
     match &spec.runner {
         Some(Runner::Worker(task)) => small(&task.prompt) || small(&task.output_schema),
         Some(Runner::PackedCommand(_)) => true,
-        Some(Runner::Command(_) | Runner::Noop(_)) | None => false,
+        Some(Runner::Command(_) | Runner::Noop(_) | Runner::Publish(_)) | None => false,
     }
 }
 
@@ -138,7 +155,7 @@ pub(super) fn for_dispatch(
                 *runner = Runner::Command(v1::CommandTask::decode(bytes.as_slice())?);
             }
         }
-        Some(Runner::Command(_) | Runner::Noop(_)) | None => {}
+        Some(Runner::Command(_) | Runner::Noop(_) | Runner::Publish(_)) | None => {}
     }
     Ok(spec)
 }

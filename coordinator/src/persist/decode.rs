@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use orch_core::event::NewTask;
+use orch_core::event::{After, Flow, NewTask, Role};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
 use orch_core::outcome::Outcome;
 use orch_core::state::{
@@ -122,6 +122,7 @@ pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewT
             ("command", PREFETCH)
         }
         Some(stored_spec::Runner::Noop(_)) => ("noop", PREFETCH),
+        Some(stored_spec::Runner::Publish(_)) => ("publish", 0),
         None => return Err(FieldError { field: "the task's runner", value: 0 }),
     };
     let on_loss = v1::OnLoss::try_from(spec.on_loss)
@@ -137,7 +138,27 @@ pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewT
         pinned: (!spec.agent.is_empty()).then(|| shared.intern(&spec.agent)),
         on_loss: convert::on_loss_from_wire(on_loss),
         prefetch,
+        flow: flow(spec),
     })
+}
+
+/// A task's part in its run. Numbers of a later version count as the ordinary ones.
+fn flow(spec: &record::StoredSpec) -> Flow {
+    let role = match v1::TaskRole::try_from(spec.role) {
+        Ok(v1::TaskRole::Plan) => Role::Plan,
+        Ok(v1::TaskRole::Synthesis) => Role::Synthesis,
+        Ok(v1::TaskRole::Review) => Role::Review,
+        Ok(v1::TaskRole::Publish) => Role::Publish,
+        Ok(v1::TaskRole::Unspecified | v1::TaskRole::Work) | Err(_) => Role::Work,
+    };
+    Flow {
+        role,
+        after: if spec.after == i32::from(v1::After::End) { After::End } else { After::Success },
+        conditional: !spec.conditions.is_empty(),
+        reviewed: spec.reviewed,
+        repairs: spec.repairs,
+        of: matches!(role, Role::Review | Role::Publish).then_some(TaskIndex(spec.of)),
+    }
 }
 
 /// The changing part of a task.

@@ -186,6 +186,7 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         result: None,
         since_tick: view.since.0,
         crashed_on: view.crashed_on.iter().map(ToString::to_string).collect(),
+        repairs: 0,
     }
 }
 

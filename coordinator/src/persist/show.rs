@@ -24,6 +24,11 @@ pub fn run(id: u64, stored: &record::RunRecord, task: Option<&record::TaskRecord
         labels: stored.labels.clone(),
         submitted_by: stored.submitted_by.clone(),
         outcome: stored.outcome,
+        on_failure: stored.on_failure,
+        planned: stored.planning.is_some(),
+        workflow: stored.workflow.clone(),
+        detail: stored.detail.clone(),
+        max_parallel: stored.max_parallel,
     }
 }
 
@@ -47,6 +52,7 @@ pub fn task(
         Some(Runner::Worker(task)) => (task.worker.clone(), "claude"),
         Some(Runner::Command(_) | Runner::PackedCommand(_)) => (String::new(), "command"),
         Some(Runner::Noop(_)) => (String::new(), "noop"),
+        Some(Runner::Publish(_)) => (String::new(), "publish"),
         None => (String::new(), ""),
     };
     let mut task = v1::Task {

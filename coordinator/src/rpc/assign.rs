@@ -46,6 +46,7 @@ pub fn assignment(
         stored_spec::Runner::Command(command) => Runner::Command(command.clone()),
         stored_spec::Runner::PackedCommand(_) => return Err(AssignError::Packed),
         stored_spec::Runner::Noop(noop) => Runner::Noop(*noop),
+        stored_spec::Runner::Publish(_) => return Err(AssignError::NoRunner),
     };
     Ok(v1::Assignment {
         attempt: Some(attempt_id(attempt)),
@@ -55,6 +56,7 @@ pub fn assignment(
         silence_limit: Some(wire_duration(cluster.silence_limit)),
         on_loss: spec.on_loss,
         epoch: cluster.epoch,
+        ..v1::Assignment::default()
     })
 }
 
@@ -69,6 +71,7 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
         session_id: session_uuid(cluster, task).to_string(),
         worker_name: stored.worker.clone(),
         context_files: stored.context_files.clone(),
+        ..v1::ClaudeAssignment::default()
     }
 }
 

@@ -2,7 +2,7 @@
 //! The only file that names both; no rule is decided here.
 
 use orch_core::effect::{Change, Notice, ReportResult, StopReason, Verdict};
-use orch_core::event::{HeldState, OnLoss};
+use orch_core::event::{FailurePolicy, HeldState, OnLoss};
 use orch_core::ids::{AttemptKey, AttemptNo, RunId, TaskIndex, TaskKey};
 use orch_core::outcome::Outcome;
 use orch_core::query::{AgentStateView, AgentView, Impossible, Reason, RunView, TaskView};
@@ -243,6 +243,21 @@ pub fn run(view: &RunView) -> v1::Run {
         labels: view.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         submitted_by: view.submitted_by.to_string(),
         outcome: outcome_field(view.outcome),
+        on_failure: failure_policy(view.shape.policy).into(),
+        planned: view.shape.planning.is_some(),
+        workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
+        detail: view.detail.to_string(),
+        max_parallel: view.shape.max_parallel,
+    }
+}
+
+/// What a run does when a task does not succeed.
+#[must_use]
+pub const fn failure_policy(policy: FailurePolicy) -> v1::FailurePolicy {
+    match policy {
+        FailurePolicy::FailFast => v1::FailurePolicy::FailFast,
+        FailurePolicy::Continue => v1::FailurePolicy::Continue,
+        FailurePolicy::BestEffort => v1::FailurePolicy::BestEffort,
     }
 }
 

@@ -275,6 +275,27 @@ impl RunService for Runs {
         let target = parse_ref(&request.get_ref().r#ref, &Caller::of(&request)?)?;
         Ok(Response::new(explain(&self.parts.engine, &self.parts.lookup, &target).await?))
     }
+
+    async fn get_plan(
+        &self,
+        _request: Request<v1::GetPlanRequest>,
+    ) -> Result<Response<v1::GetPlanResponse>, Status> {
+        Err(Status::unimplemented("GetPlan"))
+    }
+
+    async fn decide_plan(
+        &self,
+        _request: Request<v1::DecidePlanRequest>,
+    ) -> Result<Response<v1::DecidePlanResponse>, Status> {
+        Err(Status::unimplemented("DecidePlan"))
+    }
+
+    async fn list_artifacts(
+        &self,
+        _request: Request<v1::ListArtifactsRequest>,
+    ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
+        Err(Status::unimplemented("ListArtifacts"))
+    }
 }
 
 /// What tells a repetition of a retry from another request under the same id. Over the request as it came: `@last` means

@@ -56,6 +56,43 @@ pub struct RunRecord {
     /// The only task record of a run of one task.
     #[prost(message, optional, tag = "17")]
     pub task: ::core::option::Option<TaskRecord>,
+    /// What to do when a task does not succeed.
+    #[prost(enumeration = "super::super::v1::FailurePolicy", tag = "18")]
+    pub on_failure: i32,
+    /// Most tasks at once; 0 means no limit.
+    #[prost(uint32, tag = "19")]
+    pub max_parallel: u32,
+    /// A planned run; unset for others.
+    #[prost(message, optional, tag = "20")]
+    pub planning: ::core::option::Option<PlanningRecord>,
+    /// Name of the workflow it was made from, or empty.
+    #[prost(string, tag = "21")]
+    pub workflow: ::prost::alloc::string::String,
+    /// Why it is in its state, at most 400 bytes, or empty.
+    #[prost(string, tag = "22")]
+    pub detail: ::prost::alloc::string::String,
+}
+/// How a request is planned.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanningRecord {
+    /// A person must approve the plan.
+    #[prost(bool, tag = "1")]
+    pub approve: bool,
+    /// The plan is all that is wanted.
+    #[prost(bool, tag = "2")]
+    pub plan_only: bool,
+    /// Most tasks of a plan.
+    #[prost(uint32, tag = "3")]
+    pub max_tasks: u32,
+    /// Workers that a plan may name; empty means all but the planner.
+    #[prost(string, repeated, tag = "4")]
+    pub workers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The plan's tasks are part of the run.
+    #[prost(bool, tag = "5")]
+    pub expanded: bool,
+    /// Workspace of the run, or empty.
+    #[prost(string, tag = "6")]
+    pub workspace: ::prost::alloc::string::String,
 }
 /// Up to 30 task specs, written once. Where they do not fit a value, the page rests in the submit's pack file.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -84,7 +121,7 @@ pub struct StoredWorker {
     pub context_files: ::core::option::Option<super::super::v1::Text>,
 }
 /// A task spec as it rests: bulk is elsewhere.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StoredSpec {
     /// Name within the run.
     #[prost(string, tag = "1")]
@@ -110,14 +147,44 @@ pub struct StoredSpec {
     /// Pinned agent or empty.
     #[prost(string, tag = "8")]
     pub agent: ::prost::alloc::string::String,
+    /// What its dependencies must have done.
+    #[prost(enumeration = "super::super::v1::After", tag = "14")]
+    pub after: i32,
+    /// What it is for.
+    #[prost(enumeration = "super::super::v1::TaskRole", tag = "15")]
+    pub role: i32,
+    /// Index of the task that a review or publication belongs to.
+    #[prost(uint32, tag = "16")]
+    pub of: u32,
+    /// Gates that the agent checks.
+    #[prost(message, optional, tag = "17")]
+    pub gates: ::core::option::Option<super::super::v1::Gates>,
+    /// Times it may be sent back.
+    #[prost(uint32, tag = "18")]
+    pub repairs: u32,
+    /// A review task judges it.
+    #[prost(bool, tag = "19")]
+    pub reviewed: bool,
+    /// Workspace it sees.
+    #[prost(string, tag = "20")]
+    pub workspace: ::prost::alloc::string::String,
+    /// What must hold of the results of its dependencies.
+    #[prost(message, repeated, tag = "21")]
+    pub conditions: ::prost::alloc::vec::Vec<super::super::v1::Condition>,
+    /// Digest of everything but its inputs that decides its result; empty when no recorded result may be used.
+    #[prost(bytes = "vec", tag = "22")]
+    pub cache_key: ::prost::alloc::vec::Vec<u8>,
+    /// What it is expected to cost.
+    #[prost(uint64, optional, tag = "23")]
+    pub expected_cost_micro_usd: ::core::option::Option<u64>,
     /// What executes it.
-    #[prost(oneof = "stored_spec::Runner", tags = "9, 10, 12, 11")]
+    #[prost(oneof = "stored_spec::Runner", tags = "9, 10, 12, 11, 13")]
     pub runner: ::core::option::Option<stored_spec::Runner>,
 }
 /// Nested message and enum types in `StoredSpec`.
 pub mod stored_spec {
     /// What executes it.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Runner {
         /// A worker.
         #[prost(message, tag = "9")]
@@ -131,7 +198,20 @@ pub mod stored_spec {
         /// Nothing.
         #[prost(message, tag = "11")]
         Noop(super::super::super::v1::NoopTask),
+        /// Copy files of the task in `of` into its workspace.
+        #[prost(message, tag = "13")]
+        Publish(super::StoredPublish),
     }
+}
+/// Files to be copied into a workspace. Their bytes are those that the task in `of` handed over.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StoredPublish {
+    /// The workspace.
+    #[prost(string, tag = "1")]
+    pub workspace: ::prost::alloc::string::String,
+    /// The files; paths of `to` are final.
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<super::super::v1::Publication>,
 }
 /// A worker task as it rests.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -163,6 +243,15 @@ pub struct StoredWorkerTask {
     /// Context files of the run, rendered; by reference, however short. In a page: unset, see `row`.
     #[prost(message, optional, tag = "9")]
     pub context_files: ::core::option::Option<super::super::v1::Text>,
+    /// The answer keeps to the result contract.
+    #[prost(bool, tag = "10")]
+    pub contract: bool,
+    /// The task whose conversation it continues.
+    #[prost(message, optional, tag = "11")]
+    pub conversation: ::core::option::Option<super::super::v1::TaskId>,
+    /// CLI session of that conversation.
+    #[prost(string, tag = "12")]
+    pub session_id: ::prost::alloc::string::String,
 }
 /// A task's changing part.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -212,6 +301,9 @@ pub struct TaskRecord {
     /// Agents on which an attempt crashed.
     #[prost(string, repeated, tag = "15")]
     pub crashed_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Times it was sent back.
+    #[prost(uint32, tag = "16")]
+    pub repairs: u32,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -268,6 +360,57 @@ pub struct ResultRecord {
     /// Tools that were denied.
     #[prost(string, repeated, tag = "7")]
     pub denied_tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Files it handed over.
+    #[prost(message, optional, tag = "8")]
+    pub artifacts: ::core::option::Option<super::super::v1::Artifacts>,
+    /// An encoded GateLog, or unset.
+    #[prost(message, optional, tag = "9")]
+    pub gates: ::core::option::Option<super::super::v1::BlobRef>,
+    /// What the next attempt is told.
+    #[prost(message, optional, tag = "10")]
+    pub feedback: ::core::option::Option<super::super::v1::Text>,
+    /// Ref of the task whose result this is, when it was used again.
+    #[prost(string, tag = "11")]
+    pub reused_from: ::prost::alloc::string::String,
+    /// By the result contract: `complete`, `partial` or `failed`.
+    #[prost(string, tag = "12")]
+    pub result_status: ::prost::alloc::string::String,
+    /// By the result contract, or the beginning of the answer: at most 256 bytes, for lists.
+    #[prost(string, tag = "13")]
+    pub summary: ::prost::alloc::string::String,
+    /// State of the workspace it saw.
+    #[prost(bytes = "vec", tag = "14")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
+}
+/// What was found when gates were checked.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GateLog {
+    /// In the order in which they were checked.
+    #[prost(message, repeated, tag = "1")]
+    pub gates: ::prost::alloc::vec::Vec<super::super::v1::GateResult>,
+}
+/// A recorded result that may be used again, under the digest of the work.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CacheRecord {
+    /// Whose results, newest first, at most 8.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<CacheEntry>,
+}
+/// One such result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CacheEntry {
+    /// The task.
+    #[prost(message, optional, tag = "1")]
+    pub task: ::core::option::Option<super::super::v1::TaskId>,
+    /// Its attempt.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// State of the workspace it saw; empty without one.
+    #[prost(bytes = "vec", tag = "3")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
+    /// Wall clock when it was recorded, unix ms.
+    #[prost(int64, tag = "4")]
+    pub recorded_ms: i64,
 }
 /// The events of one batch.
 #[derive(Clone, PartialEq, ::prost::Message)]

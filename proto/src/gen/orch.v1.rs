@@ -67,6 +67,16 @@ pub mod text {
         Blob(super::BlobRef),
     }
 }
+/// A task, by numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskId {
+    /// Coordinator's number of the run.
+    #[prost(uint64, tag = "1")]
+    pub run_id: u64,
+    /// Index of the task within the run.
+    #[prost(uint32, tag = "2")]
+    pub task_index: u32,
+}
 /// One execution of a task: the fence token of everything an agent says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttemptId {
@@ -341,13 +351,127 @@ impl OnLoss {
         }
     }
 }
+/// A file that a task handed over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Artifact {
+    /// Path beneath `out/`, with `/`, without `.` and `..`.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Where its bytes are; size and digest.
+    #[prost(message, optional, tag = "2")]
+    pub blob: ::core::option::Option<BlobRef>,
+    /// Whether its owner may execute it.
+    #[prost(bool, tag = "3")]
+    pub executable: bool,
+}
+/// The files of one attempt, by path; rests as a blob of its own.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Manifest {
+    /// At most 10,000.
+    #[prost(message, repeated, tag = "1")]
+    pub artifacts: ::prost::alloc::vec::Vec<Artifact>,
+}
+/// What a report says of the files of its attempt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Artifacts {
+    /// An encoded Manifest.
+    #[prost(message, optional, tag = "1")]
+    pub manifest: ::core::option::Option<BlobRef>,
+    /// Number of files.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+    /// Their bytes together.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+}
+/// A file of a task.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskArtifact {
+    /// `task_id`.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// The file.
+    #[prost(message, optional, tag = "2")]
+    pub artifact: ::core::option::Option<Artifact>,
+    /// Where it was published, beneath the task's workspace; empty when it was not.
+    #[prost(string, tag = "3")]
+    pub published: ::prost::alloc::string::String,
+}
+/// What must hold before a task counts as done, in this order: activity, artifacts, commands, review.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gates {
+    /// Least number of tool calls of the attempt, sub-agents' included; 0 means none.
+    #[prost(uint32, tag = "1")]
+    pub min_tool_calls: u32,
+    /// Paths or globs beneath `out/`; each must match a file that is not empty. At most 64.
+    #[prost(string, repeated, tag = "2")]
+    pub required_artifacts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Programs, run in the task's working directory and sandbox; each must exit with 0. At most 16.
+    #[prost(message, repeated, tag = "3")]
+    pub commands: ::prost::alloc::vec::Vec<GateCommand>,
+    /// Another worker's judgement, or unset.
+    #[prost(message, optional, tag = "4")]
+    pub review: ::core::option::Option<Review>,
+    /// Times a worker is sent back with what is wrong before the task fails with `gate_failed`. Unset means 1; at most 10.
+    /// A program's task is not sent back.
+    #[prost(uint32, optional, tag = "5")]
+    pub repairs: ::core::option::Option<u32>,
+}
+/// A program that must exit with 0.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GateCommand {
+    /// Program as in CommandTask: in a sandbox any that it can see, without one only those that the agent allows.
+    #[prost(string, tag = "1")]
+    pub program: ::prost::alloc::string::String,
+    /// Arguments, passed as they are.
+    #[prost(string, repeated, tag = "2")]
+    pub args: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Time limit. Unset means 5 minutes; at most 1 hour.
+    #[prost(message, optional, tag = "3")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Runs in `work/` by default; this directory beneath it otherwise.
+    #[prost(string, tag = "4")]
+    pub dir: ::prost::alloc::string::String,
+}
+/// Another worker's judgement of a result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Review {
+    /// Worker that reviews.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// What to look at, in plain language. Empty means: whether the result does what was asked.
+    #[prost(string, tag = "2")]
+    pub instructions: ::prost::alloc::string::String,
+    /// Model instead of the worker's.
+    #[prost(string, tag = "3")]
+    pub model: ::prost::alloc::string::String,
+}
+/// What was found when one gate was checked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GateResult {
+    /// `activity`, `artifact`, `command` or `review`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// What was checked, for people: the program with its arguments, the path, the reviewer.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Whether it held.
+    #[prost(bool, tag = "3")]
+    pub passed: bool,
+    /// What was seen, at most 4 KiB: the end of the output, the review's reasons.
+    #[prost(string, tag = "4")]
+    pub log: ::prost::alloc::string::String,
+    /// How long it took.
+    #[prost(message, optional, tag = "5")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+}
 /// What a client submits.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunSpec {
     /// Name of the run: `[a-z0-9][a-z0-9._-]{0,62}`. Empty means `adhoc`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The tasks, at most 100,000, in any order.
+    /// The tasks, at most 100,000, in any order. Empty when `request` or `workflow` is set.
     #[prost(message, repeated, tag = "2")]
     pub tasks: ::prost::alloc::vec::Vec<TaskSpec>,
     /// Free labels for lists and costs, at most 32.
@@ -359,6 +483,62 @@ pub struct RunSpec {
     /// Files that every worker of the run is given after its system prompt, in this order; together at most 256 KiB.
     #[prost(message, repeated, tag = "4")]
     pub context_files: ::prost::alloc::vec::Vec<ContextFile>,
+    /// What to do when a task does not succeed.
+    #[prost(enumeration = "FailurePolicy", tag = "5")]
+    pub on_failure: i32,
+    /// At most this many of the run's tasks are given to agents at once; 0 means no limit. Planning and synthesis count.
+    #[prost(uint32, tag = "6")]
+    pub max_parallel: u32,
+    /// A request in plain language, in place of tasks: the worker `orchestrator` plans it.
+    #[prost(message, optional, tag = "7")]
+    pub request: ::core::option::Option<PlannedRequest>,
+    /// A workflow, in place of tasks: the coordinator compiles it.
+    #[prost(message, optional, tag = "8")]
+    pub workflow: ::core::option::Option<WorkflowCall>,
+    /// Workspace of every worker and command task that names none, `[a-z0-9][a-z0-9-]{0,62}`. Empty means none.
+    #[prost(string, tag = "9")]
+    pub workspace: ::prost::alloc::string::String,
+    /// Runs every task, whatever results are recorded.
+    #[prost(bool, tag = "10")]
+    pub no_cache: bool,
+}
+/// A request in plain language. Becomes the tasks `plan`, whatever it plans, and `synthesis`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlannedRequest {
+    /// What is wanted. Not empty; at most 8 MiB with `context`.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// Further material: text, or JSON as text.
+    #[prost(string, tag = "2")]
+    pub context: ::prost::alloc::string::String,
+    /// Most tasks a plan may have, 1 to 1,000; 0 means 20.
+    #[prost(uint32, tag = "3")]
+    pub max_tasks: u32,
+    /// Nothing of the plan runs before a person approves it.
+    #[prost(bool, tag = "4")]
+    pub approve: bool,
+    /// Only plan: the run ends with the plan as its answer.
+    #[prost(bool, tag = "5")]
+    pub plan_only: bool,
+    /// Workers that a plan may name; empty means all but `orchestrator`.
+    #[prost(string, repeated, tag = "6")]
+    pub workers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A workflow with its parameters. Its tasks, policy and the rest replace what RunSpec says; labels are joined.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkflowCall {
+    /// Name of a workflow of the coordinator, unless `definition` is set.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The workflow itself as JSON, at most 4 MiB.
+    #[prost(string, tag = "2")]
+    pub definition: ::prost::alloc::string::String,
+    /// Where `definition` came from, for messages, for example `students.json`.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    /// Parameters: a JSON object, or empty.
+    #[prost(string, tag = "4")]
+    pub parameters: ::prost::alloc::string::String,
 }
 /// A file that workers are given with their system prompt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -400,6 +580,28 @@ pub struct TaskSpec {
     /// Name of the only agent that may run it. Empty means any.
     #[prost(string, tag = "11")]
     pub agent: ::prost::alloc::string::String,
+    /// What its dependencies must have done.
+    #[prost(enumeration = "After", tag = "12")]
+    pub after: i32,
+    /// What must hold before it counts as done.
+    #[prost(message, optional, tag = "13")]
+    pub gates: ::core::option::Option<Gates>,
+    /// Files of it that are copied into its workspace once it succeeded, at most 32. Each submits one further task
+    /// `TASK.publish` that does so.
+    #[prost(message, repeated, tag = "14")]
+    pub publish: ::prost::alloc::vec::Vec<Publication>,
+    /// Workspace it sees, read-only. Empty means that of the run.
+    #[prost(string, tag = "15")]
+    pub workspace: ::prost::alloc::string::String,
+    /// What must hold of the results of its dependencies; otherwise it is skipped. At most 16.
+    #[prost(message, repeated, tag = "16")]
+    pub conditions: ::prost::alloc::vec::Vec<Condition>,
+    /// An earlier recorded result of the same work is used in place of an attempt.
+    #[prost(bool, tag = "17")]
+    pub cache: bool,
+    /// What its author expects it to cost, in millionths of a US dollar.
+    #[prost(uint64, optional, tag = "18")]
+    pub expected_cost_micro_usd: ::core::option::Option<u64>,
     /// What executes the task. Exactly one must be set.
     #[prost(oneof = "task_spec::Runner", tags = "2, 3, 4")]
     pub runner: ::core::option::Option<task_spec::Runner>,
@@ -419,6 +621,36 @@ pub mod task_spec {
         #[prost(message, tag = "4")]
         Noop(super::NoopTask),
     }
+}
+/// What must hold of the result of a dependency. Without a structured answer only `state` can be asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Condition {
+    /// `task_id` of a dependency.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// JSON pointer (RFC 6901) into its structured answer. Empty means the whole of it; `state` and `outcome` mean the
+    /// words of its ending.
+    #[prost(string, tag = "2")]
+    pub pointer: ::prost::alloc::string::String,
+    /// How to compare.
+    #[prost(enumeration = "ConditionTest", tag = "3")]
+    pub test: i32,
+    /// What to compare with, as JSON. Empty for `exists` and `absent`.
+    #[prost(string, tag = "4")]
+    pub value: ::prost::alloc::string::String,
+}
+/// A file of a task that goes into its workspace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Publication {
+    /// Path of the artifact beneath `out/`, for example `evaluation.md`.
+    #[prost(string, tag = "1")]
+    pub artifact: ::prost::alloc::string::String,
+    /// Path beneath the workspace. `{date}` is the day of the submit in UTC, `{run}` its number, `{task}` the task's name.
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    /// Replaces what is there. Otherwise a file that is there, with other content, fails the task.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
 }
 /// A task for a named worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -444,6 +676,14 @@ pub struct WorkerTask {
     /// Turn limit over all lines of the conversation. Unset means the worker's.
     #[prost(uint32, optional, tag = "7")]
     pub max_turns: ::core::option::Option<u32>,
+    /// The answer keeps to the result contract (docs/results.md): status, summary, findings, artifacts, recommendations,
+    /// scores. Not together with `output_schema`.
+    #[prost(bool, tag = "8")]
+    pub contract: bool,
+    /// Ref of a task that ended and whose conversation this one continues, on the agent that keeps it. Only the
+    /// description is said; worker, model and tools are those of the conversation.
+    #[prost(string, tag = "9")]
+    pub after_ref: ::prost::alloc::string::String,
 }
 /// A task that runs a program.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -497,6 +737,21 @@ pub struct Run {
     /// Outcome that decided a run that did not succeed.
     #[prost(enumeration = "Outcome", tag = "11")]
     pub outcome: i32,
+    /// What it does when a task does not succeed.
+    #[prost(enumeration = "FailurePolicy", tag = "12")]
+    pub on_failure: i32,
+    /// Whether it was submitted as a request to be planned.
+    #[prost(bool, tag = "13")]
+    pub planned: bool,
+    /// Name of the workflow it was made from, or empty.
+    #[prost(string, tag = "14")]
+    pub workflow: ::prost::alloc::string::String,
+    /// Why it is in its state, in plain English, where its tasks do not say it: an answered approval, gaps.
+    #[prost(string, tag = "15")]
+    pub detail: ::prost::alloc::string::String,
+    /// Most of its tasks at once; 0 means no limit.
+    #[prost(uint32, tag = "16")]
+    pub max_parallel: u32,
 }
 /// How many tasks of a run are in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -584,6 +839,33 @@ pub struct Task {
     /// `num_turns` from the recorded result, which lists of a live run read only when they are asked for answers.
     #[prost(string, repeated, tag = "24")]
     pub denied_tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What it is for.
+    #[prost(enumeration = "TaskRole", tag = "25")]
+    pub role: i32,
+    /// `task_id` of the task that a review or publication belongs to.
+    #[prost(string, tag = "26")]
+    pub of: ::prost::alloc::string::String,
+    /// Files it handed over, once recorded.
+    #[prost(uint32, tag = "27")]
+    pub artifact_count: u32,
+    /// Its result was recorded earlier for the same work and used again: it cost nothing. Ref of the task it is from.
+    #[prost(string, tag = "28")]
+    pub reused_from: ::prost::alloc::string::String,
+    /// Times it was sent back with what was wrong: by a gate, a review, or the plan's rules.
+    #[prost(uint32, tag = "29")]
+    pub repairs: u32,
+    /// By the result contract: `complete`, `partial` or `failed`, the worker's own word, or empty. Like `num_turns`.
+    #[prost(string, tag = "30")]
+    pub result_status: ::prost::alloc::string::String,
+    /// By the result contract: summary. Like `num_turns`.
+    #[prost(string, tag = "31")]
+    pub summary: ::prost::alloc::string::String,
+    /// Workspace it sees, or empty.
+    #[prost(string, tag = "32")]
+    pub workspace: ::prost::alloc::string::String,
+    /// What was found when its gates were checked last. Lists leave it out.
+    #[prost(message, repeated, tag = "33")]
+    pub gates: ::prost::alloc::vec::Vec<GateResult>,
 }
 /// One execution of a task.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -724,7 +1006,8 @@ pub struct Activity {
 /// One line of an explanation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reason {
-    /// Stable word: `dependencies`, `capability`, `slot`, `retry`, `drain`, `agent`, `running`, `terminal`.
+    /// Stable word: `dependencies`, `capability`, `slot`, `retry`, `drain`, `agent`, `running`, `terminal`, `approval`,
+    /// `condition`, `parallel`, `review`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// True when this does not hold the task back.
@@ -743,6 +1026,174 @@ pub struct Impossible {
     /// The requirement, for example `needs gpu=yes, which no known agent offers`.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+/// What to do when a task does not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailurePolicy {
+    /// The default: continue.
+    Unspecified = 0,
+    /// Cancel what has not ended, and fail the run.
+    FailFast = 1,
+    /// Finish what does not depend on the failure, then fail the run.
+    Continue = 2,
+    /// Finish what does not depend on the failure; the run succeeds with the gaps named, unless nothing succeeded.
+    BestEffort = 3,
+}
+impl FailurePolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_POLICY_UNSPECIFIED",
+            Self::FailFast => "FAILURE_POLICY_FAIL_FAST",
+            Self::Continue => "FAILURE_POLICY_CONTINUE",
+            Self::BestEffort => "FAILURE_POLICY_BEST_EFFORT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_POLICY_FAIL_FAST" => Some(Self::FailFast),
+            "FAILURE_POLICY_CONTINUE" => Some(Self::Continue),
+            "FAILURE_POLICY_BEST_EFFORT" => Some(Self::BestEffort),
+            _ => None,
+        }
+    }
+}
+/// What the dependencies of a task must have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum After {
+    /// The default: success.
+    Unspecified = 0,
+    /// Each succeeded.
+    Success = 1,
+    /// Each ended, in whatever way: for tasks that combine what there is.
+    End = 2,
+}
+impl After {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AFTER_UNSPECIFIED",
+            Self::Success => "AFTER_SUCCESS",
+            Self::End => "AFTER_END",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AFTER_UNSPECIFIED" => Some(Self::Unspecified),
+            "AFTER_SUCCESS" => Some(Self::Success),
+            "AFTER_END" => Some(Self::End),
+            _ => None,
+        }
+    }
+}
+/// How a condition compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConditionTest {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Something is there, and it is not null.
+    Exists = 1,
+    /// Nothing is there, or null.
+    Absent = 2,
+    /// Equal as JSON; numbers by value.
+    Equals = 3,
+    /// Not equal.
+    NotEquals = 4,
+    /// A number below.
+    Below = 5,
+    /// A number that is at least that.
+    AtLeast = 6,
+    /// A text that contains the text, or a list that contains an equal value.
+    Contains = 7,
+}
+impl ConditionTest {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONDITION_TEST_UNSPECIFIED",
+            Self::Exists => "CONDITION_TEST_EXISTS",
+            Self::Absent => "CONDITION_TEST_ABSENT",
+            Self::Equals => "CONDITION_TEST_EQUALS",
+            Self::NotEquals => "CONDITION_TEST_NOT_EQUALS",
+            Self::Below => "CONDITION_TEST_BELOW",
+            Self::AtLeast => "CONDITION_TEST_AT_LEAST",
+            Self::Contains => "CONDITION_TEST_CONTAINS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONDITION_TEST_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONDITION_TEST_EXISTS" => Some(Self::Exists),
+            "CONDITION_TEST_ABSENT" => Some(Self::Absent),
+            "CONDITION_TEST_EQUALS" => Some(Self::Equals),
+            "CONDITION_TEST_NOT_EQUALS" => Some(Self::NotEquals),
+            "CONDITION_TEST_BELOW" => Some(Self::Below),
+            "CONDITION_TEST_AT_LEAST" => Some(Self::AtLeast),
+            "CONDITION_TEST_CONTAINS" => Some(Self::Contains),
+            _ => None,
+        }
+    }
+}
+/// What a task is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskRole {
+    /// Not set; shown as work.
+    Unspecified = 0,
+    /// What the run is about.
+    Work = 1,
+    /// Turns the request into a plan.
+    Plan = 2,
+    /// Makes one answer of all results.
+    Synthesis = 3,
+    /// Judges another task's result.
+    Review = 4,
+    /// Copies files of another task into its workspace.
+    Publish = 5,
+}
+impl TaskRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_ROLE_UNSPECIFIED",
+            Self::Work => "TASK_ROLE_WORK",
+            Self::Plan => "TASK_ROLE_PLAN",
+            Self::Synthesis => "TASK_ROLE_SYNTHESIS",
+            Self::Review => "TASK_ROLE_REVIEW",
+            Self::Publish => "TASK_ROLE_PUBLISH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TASK_ROLE_WORK" => Some(Self::Work),
+            "TASK_ROLE_PLAN" => Some(Self::Plan),
+            "TASK_ROLE_SYNTHESIS" => Some(Self::Synthesis),
+            "TASK_ROLE_REVIEW" => Some(Self::Review),
+            "TASK_ROLE_PUBLISH" => Some(Self::Publish),
+            _ => None,
+        }
+    }
 }
 /// A frame from an agent: what gathered since the last flush, in order. The first item of a session is Hello.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1012,6 +1463,24 @@ pub struct Report {
     /// Tools that were denied, for people: `Tool`, or `Tool(what it was to do)`.
     #[prost(string, repeated, tag = "13")]
     pub denied_tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Files it handed over; unset when there are none. Their bytes and the manifest are stored already.
+    #[prost(message, optional, tag = "14")]
+    pub artifacts: ::core::option::Option<Artifacts>,
+    /// What was found when gates were checked; each log at most 4 KiB.
+    #[prost(message, repeated, tag = "15")]
+    pub gates: ::prost::alloc::vec::Vec<GateResult>,
+    /// What the worker is to be told if the task is sent back: set with `gate_failed` of a gate, at most 64 KiB.
+    #[prost(message, optional, tag = "16")]
+    pub feedback: ::core::option::Option<Text>,
+    /// Tool calls, sub-agents' included.
+    #[prost(uint32, tag = "17")]
+    pub tool_calls: u32,
+    /// The result in Assignment.reuse fits: nothing was run, and answer, structured answer and files are left out.
+    #[prost(bool, tag = "18")]
+    pub reused: bool,
+    /// State of the workspace that the attempt saw, 32 bytes; empty without one.
+    #[prost(bytes = "vec", tag = "19")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
 }
 /// The agent takes no new work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1099,7 +1568,7 @@ pub struct HeartbeatAck {
     pub unknown: ::prost::alloc::vec::Vec<AttemptId>,
 }
 /// An attempt to run.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignment {
     /// Which.
     #[prost(message, optional, tag = "1")]
@@ -1119,14 +1588,30 @@ pub struct Assignment {
     /// Epoch of the grant.
     #[prost(uint64, tag = "9")]
     pub epoch: u64,
+    /// Results of its dependencies, in the order of their index. Empty when `inputs_blob` is set.
+    #[prost(message, repeated, tag = "11")]
+    pub inputs: ::prost::alloc::vec::Vec<Input>,
+    /// An encoded InputSet, where they are more than 64 KiB.
+    #[prost(message, optional, tag = "12")]
+    pub inputs_blob: ::core::option::Option<BlobRef>,
+    /// Workspace to be shown read-only as `workspace` in the working directory; empty means none.
+    #[prost(string, tag = "13")]
+    pub workspace: ::prost::alloc::string::String,
+    /// Gates that the agent checks; `review` is left out.
+    #[prost(message, optional, tag = "14")]
+    pub gates: ::core::option::Option<Gates>,
+    /// Earlier results of the same work, newest first, at most 8: the agent reports `reused` when the workspace is as one
+    /// of them saw it.
+    #[prost(message, repeated, tag = "15")]
+    pub reuse: ::prost::alloc::vec::Vec<Reuse>,
     /// What executes it.
-    #[prost(oneof = "assignment::Runner", tags = "3, 4, 5")]
+    #[prost(oneof = "assignment::Runner", tags = "3, 4, 5, 10")]
     pub runner: ::core::option::Option<assignment::Runner>,
 }
 /// Nested message and enum types in `Assignment`.
 pub mod assignment {
     /// What executes it.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Runner {
         /// The Claude CLI.
         #[prost(message, tag = "3")]
@@ -1137,7 +1622,90 @@ pub mod assignment {
         /// Nothing.
         #[prost(message, tag = "5")]
         Noop(super::NoopTask),
+        /// Copy files into a workspace.
+        #[prost(message, tag = "10")]
+        Publish(super::PublishAssignment),
     }
+}
+/// The result of a task that another depends on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Input {
+    /// `task_id`.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// `name/number/task`.
+    #[prost(string, tag = "2")]
+    pub r#ref: ::prost::alloc::string::String,
+    /// How it ended.
+    #[prost(enumeration = "TaskState", tag = "3")]
+    pub state: i32,
+    /// How it ended, typed.
+    #[prost(enumeration = "Outcome", tag = "4")]
+    pub outcome: i32,
+    /// Why it did not succeed, in plain English; empty when it did.
+    #[prost(string, tag = "5")]
+    pub detail: ::prost::alloc::string::String,
+    /// Worker name; empty for other runners.
+    #[prost(string, tag = "6")]
+    pub worker: ::prost::alloc::string::String,
+    /// What it is for.
+    #[prost(enumeration = "TaskRole", tag = "7")]
+    pub role: i32,
+    /// Its summary, at most 4 KiB: that of the result contract, else the beginning of a short answer.
+    #[prost(string, tag = "8")]
+    pub summary: ::prost::alloc::string::String,
+    /// The whole answer.
+    #[prost(message, optional, tag = "9")]
+    pub answer: ::core::option::Option<Text>,
+    /// The whole structured answer as JSON.
+    #[prost(message, optional, tag = "10")]
+    pub structured: ::core::option::Option<Text>,
+    /// Its files; unset when there are none.
+    #[prost(message, optional, tag = "11")]
+    pub artifacts: ::core::option::Option<Artifacts>,
+    /// What it published, beneath its workspace.
+    #[prost(string, repeated, tag = "12")]
+    pub published: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Inputs that do not fit a message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InputSet {
+    /// As in Assignment.
+    #[prost(message, repeated, tag = "1")]
+    pub inputs: ::prost::alloc::vec::Vec<Input>,
+}
+/// An earlier result of the same work.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reuse {
+    /// Ref of the task it is from.
+    #[prost(string, tag = "1")]
+    pub r#ref: ::prost::alloc::string::String,
+    /// State of the workspace it saw; empty without one.
+    #[prost(bytes = "vec", tag = "2")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
+}
+/// Files to be copied into a workspace, exactly once: beneath its directory, each atomically.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PublishAssignment {
+    /// The workspace.
+    #[prost(string, tag = "1")]
+    pub workspace: ::prost::alloc::string::String,
+    /// The files.
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<PublishFile>,
+}
+/// A file to be copied into a workspace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishFile {
+    /// Path beneath the workspace, without `.` and `..`.
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    /// The bytes.
+    #[prost(message, optional, tag = "2")]
+    pub blob: ::core::option::Option<BlobRef>,
+    /// Replaces what is there; otherwise a file with other content is a `gate_failed`.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
 }
 /// What the Claude CLI is to do.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1169,6 +1737,14 @@ pub struct ClaudeAssignment {
     /// Context files of the run, rendered; follows the worker's system prompt. The same bytes for every task of the run.
     #[prost(message, optional, tag = "9")]
     pub context_files: ::core::option::Option<Text>,
+    /// The conversation to be continued: this is said in it in place of the prompt where the agent still keeps it, and after
+    /// the prompt where it does not. Empty on a first attempt and after a plain retry.
+    #[prost(message, optional, tag = "10")]
+    pub feedback: ::core::option::Option<Text>,
+    /// The task whose conversation this one continues, when not its own: its home, working directory and session. An agent
+    /// that does not keep it refuses with `spawn_failed`.
+    #[prost(message, optional, tag = "11")]
+    pub conversation: ::core::option::Option<TaskId>,
 }
 /// A worker as agents need it. Stored by digest and pinned at submit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3873,6 +4449,111 @@ pub struct ExplainTaskResponse {
     #[prost(message, optional, tag = "6")]
     pub since: ::core::option::Option<::prost_types::Duration>,
 }
+/// Asks for a plan.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPlanRequest {
+    /// `name/number` of a planned run.
+    #[prost(string, tag = "1")]
+    pub r#ref: ::prost::alloc::string::String,
+}
+/// A plan.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetPlanResponse {
+    /// The plan as JSON, by the schema `orchctl schema plan`; empty before the planner answered.
+    #[prost(string, tag = "1")]
+    pub plan: ::prost::alloc::string::String,
+    /// What its compilation found wrong; empty when all is well.
+    #[prost(string, repeated, tag = "2")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The tasks it stands for, reviews and publications included; empty when there are problems.
+    #[prost(message, repeated, tag = "3")]
+    pub tasks: ::prost::alloc::vec::Vec<TaskSpec>,
+    /// The run.
+    #[prost(message, optional, tag = "4")]
+    pub run: ::core::option::Option<Run>,
+}
+/// Answers a plan.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecidePlanRequest {
+    /// `name/number` of a run that waits for approval.
+    #[prost(string, tag = "1")]
+    pub r#ref: ::prost::alloc::string::String,
+    /// The answer.
+    #[prost(enumeration = "PlanDecision", tag = "2")]
+    pub decision: i32,
+    /// Another plan in place of the proposed one, as JSON; only with `approve`. Empty means as proposed.
+    #[prost(string, tag = "3")]
+    pub plan: ::prost::alloc::string::String,
+    /// Shown to people, at most 1 KiB.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What became of the run.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DecidePlanResponse {
+    /// The run afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<Run>,
+    /// What speaks against the edited plan; then nothing was changed.
+    #[prost(string, repeated, tag = "2")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Asks for files.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListArtifactsRequest {
+    /// A run, or one task of it.
+    #[prost(string, tag = "1")]
+    pub r#ref: ::prost::alloc::string::String,
+    /// As in ListRunsRequest; pages count tasks.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// From the previous page; empty for the first.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of files.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListArtifactsResponse {
+    /// By task index, then path.
+    #[prost(message, repeated, tag = "1")]
+    pub artifacts: ::prost::alloc::vec::Vec<TaskArtifact>,
+    /// Empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// An answer to a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PlanDecision {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Run it.
+    Approve = 1,
+    /// Do not run it; the run is cancelled.
+    Reject = 2,
+}
+impl PlanDecision {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PLAN_DECISION_UNSPECIFIED",
+            Self::Approve => "PLAN_DECISION_APPROVE",
+            Self::Reject => "PLAN_DECISION_REJECT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PLAN_DECISION_UNSPECIFIED" => Some(Self::Unspecified),
+            "PLAN_DECISION_APPROVE" => Some(Self::Approve),
+            "PLAN_DECISION_REJECT" => Some(Self::Reject),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod run_service_client {
@@ -4251,6 +4932,81 @@ pub mod run_service_client {
                 .insert(GrpcMethod::new("orch.v1.RunService", "ExplainTask"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows the plan of a planned run, as it is or was proposed, with what speaks against it.
+        pub async fn get_plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPlanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPlanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.RunService/GetPlan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.RunService", "GetPlan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Answers a plan that waits for a person.
+        pub async fn decide_plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DecidePlanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DecidePlanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.RunService/DecidePlan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.RunService", "DecidePlan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the files that the tasks of a run handed over. Their bytes come from BlobService.
+        pub async fn list_artifacts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListArtifactsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListArtifactsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.RunService/ListArtifacts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.RunService", "ListArtifacts"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4358,6 +5114,27 @@ pub mod run_service_server {
             request: tonic::Request<super::ExplainTaskRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ExplainTaskResponse>,
+            tonic::Status,
+        >;
+        /// Shows the plan of a planned run, as it is or was proposed, with what speaks against it.
+        async fn get_plan(
+            &self,
+            request: tonic::Request<super::GetPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetPlanResponse>, tonic::Status>;
+        /// Answers a plan that waits for a person.
+        async fn decide_plan(
+            &self,
+            request: tonic::Request<super::DecidePlanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DecidePlanResponse>,
+            tonic::Status,
+        >;
+        /// Lists the files that the tasks of a run handed over. Their bytes come from BlobService.
+        async fn list_artifacts(
+            &self,
+            request: tonic::Request<super::ListArtifactsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListArtifactsResponse>,
             tonic::Status,
         >;
     }
@@ -4977,6 +5754,141 @@ pub mod run_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/orch.v1.RunService/GetPlan" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetPlanSvc<T: RunService>(pub Arc<T>);
+                    impl<
+                        T: RunService,
+                    > tonic::server::UnaryService<super::GetPlanRequest>
+                    for GetPlanSvc<T> {
+                        type Response = super::GetPlanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetPlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunService>::get_plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetPlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.RunService/DecidePlan" => {
+                    #[allow(non_camel_case_types)]
+                    struct DecidePlanSvc<T: RunService>(pub Arc<T>);
+                    impl<
+                        T: RunService,
+                    > tonic::server::UnaryService<super::DecidePlanRequest>
+                    for DecidePlanSvc<T> {
+                        type Response = super::DecidePlanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DecidePlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunService>::decide_plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DecidePlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.RunService/ListArtifacts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListArtifactsSvc<T: RunService>(pub Arc<T>);
+                    impl<
+                        T: RunService,
+                    > tonic::server::UnaryService<super::ListArtifactsRequest>
+                    for ListArtifactsSvc<T> {
+                        type Response = super::ListArtifactsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListArtifactsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunService>::list_artifacts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListArtifactsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -5469,6 +6381,546 @@ pub mod transcript_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "orch.v1.TranscriptService";
     impl<T> tonic::server::NamedService for TranscriptServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A workflow.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Workflow {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it is for.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// Its parameters.
+    #[prost(message, repeated, tag = "3")]
+    pub parameters: ::prost::alloc::vec::Vec<WorkflowParameter>,
+    /// Where it is from, for people: `shipped`, or a file.
+    #[prost(string, tag = "4")]
+    pub source: ::prost::alloc::string::String,
+    /// The definition as JSON. Lists leave it out.
+    #[prost(string, tag = "5")]
+    pub definition: ::prost::alloc::string::String,
+    /// SHA-256 of the definition.
+    #[prost(bytes = "vec", tag = "6")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// A parameter of a workflow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkflowParameter {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `string`, `integer`, `number`, `boolean`, `list` or `roster`.
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    /// What it is, in plain English.
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// Default as JSON; empty: it must be given.
+    #[prost(string, tag = "4")]
+    pub default: ::prost::alloc::string::String,
+}
+/// Asks for workflows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkflowsRequest {}
+/// The workflows.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWorkflowsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub workflows: ::prost::alloc::vec::Vec<Workflow>,
+    /// Files that cannot be used; their workflows are not in force.
+    #[prost(message, repeated, tag = "2")]
+    pub problems: ::prost::alloc::vec::Vec<PromptProblem>,
+}
+/// Asks for one workflow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWorkflowRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// One workflow.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkflowResponse {
+    /// The workflow, with its definition.
+    #[prost(message, optional, tag = "1")]
+    pub workflow: ::core::option::Option<Workflow>,
+}
+/// Asks what a workflow would run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompileWorkflowRequest {
+    /// The workflow and its parameters.
+    #[prost(message, optional, tag = "1")]
+    pub call: ::core::option::Option<WorkflowCall>,
+    /// Check the definition only: parameters that must be given may be missing, and then no spec is made.
+    #[prost(bool, tag = "2")]
+    pub definition_only: bool,
+}
+/// What a workflow would run.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CompileWorkflowResponse {
+    /// What is wrong, with file, line and column.
+    #[prost(message, repeated, tag = "1")]
+    pub problems: ::prost::alloc::vec::Vec<PromptProblem>,
+    /// The run; unset when there are problems, or when parameters were missing with `definition_only`.
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<RunSpec>,
+    /// The workflow, without its definition.
+    #[prost(message, optional, tag = "3")]
+    pub workflow: ::core::option::Option<Workflow>,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod workflow_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Workflows of the coordinator: graphs of tasks with parameters, as files. They are run by RunService.SubmitRun.
+    #[derive(Debug, Clone)]
+    pub struct WorkflowServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> WorkflowServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkflowServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkflowServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists the workflows in force, by name.
+        pub async fn list_workflows(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWorkflowsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkflowsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.WorkflowService/ListWorkflows",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.WorkflowService", "ListWorkflows"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows one workflow.
+        pub async fn get_workflow(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWorkflowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkflowResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.WorkflowService/GetWorkflow",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.WorkflowService", "GetWorkflow"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Checks a workflow, and says what it would run. Nothing is stored.
+        pub async fn compile_workflow(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompileWorkflowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompileWorkflowResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.WorkflowService/CompileWorkflow",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.WorkflowService", "CompileWorkflow"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod workflow_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WorkflowServiceServer.
+    #[async_trait]
+    pub trait WorkflowService: std::marker::Send + std::marker::Sync + 'static {
+        /// Lists the workflows in force, by name.
+        async fn list_workflows(
+            &self,
+            request: tonic::Request<super::ListWorkflowsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkflowsResponse>,
+            tonic::Status,
+        >;
+        /// Shows one workflow.
+        async fn get_workflow(
+            &self,
+            request: tonic::Request<super::GetWorkflowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkflowResponse>,
+            tonic::Status,
+        >;
+        /// Checks a workflow, and says what it would run. Nothing is stored.
+        async fn compile_workflow(
+            &self,
+            request: tonic::Request<super::CompileWorkflowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompileWorkflowResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Workflows of the coordinator: graphs of tasks with parameters, as files. They are run by RunService.SubmitRun.
+    #[derive(Debug)]
+    pub struct WorkflowServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WorkflowServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkflowServiceServer<T>
+    where
+        T: WorkflowService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/orch.v1.WorkflowService/ListWorkflows" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWorkflowsSvc<T: WorkflowService>(pub Arc<T>);
+                    impl<
+                        T: WorkflowService,
+                    > tonic::server::UnaryService<super::ListWorkflowsRequest>
+                    for ListWorkflowsSvc<T> {
+                        type Response = super::ListWorkflowsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWorkflowsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkflowService>::list_workflows(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWorkflowsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.WorkflowService/GetWorkflow" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWorkflowSvc<T: WorkflowService>(pub Arc<T>);
+                    impl<
+                        T: WorkflowService,
+                    > tonic::server::UnaryService<super::GetWorkflowRequest>
+                    for GetWorkflowSvc<T> {
+                        type Response = super::GetWorkflowResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWorkflowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkflowService>::get_workflow(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWorkflowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.WorkflowService/CompileWorkflow" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompileWorkflowSvc<T: WorkflowService>(pub Arc<T>);
+                    impl<
+                        T: WorkflowService,
+                    > tonic::server::UnaryService<super::CompileWorkflowRequest>
+                    for CompileWorkflowSvc<T> {
+                        type Response = super::CompileWorkflowResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CompileWorkflowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkflowService>::compile_workflow(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompileWorkflowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WorkflowServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "orch.v1.WorkflowService";
+    impl<T> tonic::server::NamedService for WorkflowServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
         )),
         Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
+        Query::Questions { .. } => Ok(Answer::Questions(Vec::new())),
     };
     reply(effects, token, answer.unwrap_or_else(Answer::Refused));
 }

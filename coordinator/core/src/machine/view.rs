@@ -36,6 +36,8 @@ pub(super) fn run_view(state: &State, id: RunId) -> Option<RunView> {
         submitted_by: Arc::clone(state.names.word(run.submitted_by)),
         outcome: run.outcome,
         impossible: impossible_of(state, id),
+        shape: crate::event::Shape::default(),
+        detail: Arc::clone(&state.empty),
     })
 }
 
@@ -56,6 +58,8 @@ pub(super) fn finished_run_view(state: &State, id: RunId) -> Option<RunView> {
         submitted_by: Arc::clone(state.names.word(run.submitted_by)),
         outcome: None,
         impossible: Vec::new(),
+        shape: crate::event::Shape::default(),
+        detail: Arc::clone(&state.empty),
     })
 }
 
@@ -102,6 +106,9 @@ pub(super) fn task_view(state: &State, key: TaskKey) -> Option<TaskView> {
         retry_in: (task.state == TaskState::WaitingRetry).then(|| task.retry - state.now.tick),
         priority: task.priority,
         since: state.now.tick - task.since,
+        role: crate::event::Role::Work,
+        of: None,
+        repairs: 0,
     })
 }
 

@@ -210,6 +210,7 @@ mod tests {
             pinned: None,
             on_loss: OnLoss::Fast,
             prefetch: 0,
+            flow: crate::event::Flow::default(),
         };
         Event::Submitted(Box::new(Submit {
             token: Token(1),
@@ -221,6 +222,7 @@ mod tests {
             labels: Vec::new(),
             tasks: (0..count).map(task).collect(),
             validate_only: false,
+            shape: crate::event::Shape::default(),
         }))
     }
 

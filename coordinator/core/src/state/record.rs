@@ -284,6 +284,8 @@ pub struct GrantView {
     pub on_loss: OnLoss,
     /// Epoch of the coordinator.
     pub epoch: Epoch,
+    /// The attempt before was sent back: the record of the task says with what.
+    pub sent_back: bool,
 }
 
 /// Why a state could not be restored.

@@ -107,6 +107,7 @@ impl State {
             timeout: task.timeout,
             on_loss: task.on_loss,
             epoch: self.epoch,
+            sent_back: false,
         })
     }
 }

@@ -155,6 +155,7 @@ impl Shape {
             pinned: pinned.map(Into::into),
             on_loss: if self.wait { OnLoss::Wait } else { OnLoss::Fast },
             prefetch,
+            flow: orch_core::event::Flow::default(),
         }
     }
 }

@@ -244,6 +244,7 @@ impl World {
             labels: Vec::new(),
             tasks,
             validate_only: request == 11,
+            shape: orch_core::event::Shape::default(),
         })));
         assert!(self.state.last_run().0 <= before.0 + 1);
     }

@@ -199,6 +199,7 @@ impl Env {
             labels: Vec::new(),
             tasks: tasks(lines),
             validate_only: false,
+            shape: orch_core::event::Shape::default(),
         };
         change(&mut submit);
         self.apply(Event::Submitted(Box::new(submit)));
@@ -445,6 +446,7 @@ impl Env {
             |session: &SessionId| self.names.get(session).cloned().unwrap_or_else(|| session.to_string());
         match action {
             Action::Reply { .. } => "reply".to_owned(),
+            Action::Consult => "consult".to_owned(),
             Action::Welcome { session, verdicts } => {
                 let verdicts: Vec<String> = verdicts
                     .iter()

@@ -30,6 +30,7 @@ fn task(words: &[&str], ids: &[&str]) -> NewTask {
         pinned: None,
         on_loss: OnLoss::Fast,
         prefetch: 0,
+        flow: orch_core::event::Flow::default(),
     };
     let mut rest = words[1..].iter();
     while let Some(word) = rest.next() {

@@ -71,6 +71,7 @@ impl ReportIntake {
                 .take(MAX_DENIED)
                 .map(|name| cut(name, MAX_NAME))
                 .collect(),
+            ..ResultRecord::default()
         };
         Ok(Report {
             attempt,
