@@ -52,6 +52,7 @@ pub(crate) fn single(what: &What, material: Material) -> Result<RunSpec, Failure
         requires: terms.requires.iter().cloned().collect(),
         on_loss: terms.on_loss.unwrap_or(OnLoss::Unspecified).into(),
         agent: terms.agent.clone().unwrap_or_default(),
+        ..TaskSpec::default()
     };
     Ok(named(RunSpec { tasks: vec![task], ..RunSpec::default() }, what))
 }
@@ -95,6 +96,7 @@ fn worker_task(worker: &str, what: &What, material: Material) -> Result<WorkerTa
         output_schema: material.output_schema,
         budget_micro_usd: what.terms.budget,
         max_turns: what.terms.max_turns,
+        ..WorkerTask::default()
     })
 }
 

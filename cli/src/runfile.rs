@@ -57,6 +57,7 @@ fn check(text: &str) -> Result<RunSpec, Vec<Diagnostic>> {
             labels,
             tasks: tasks.into_iter().map(|task| task.spec).collect(),
             context_files,
+            ..RunSpec::default()
         });
     }
     problems.sort_by_key(|problem| problem.span.start);

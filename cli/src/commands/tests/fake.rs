@@ -399,6 +399,27 @@ impl RunService for Fake {
             ..Default::default()
         }))
     }
+
+    async fn get_plan(
+        &self,
+        _: Request<orch_proto::v1::GetPlanRequest>,
+    ) -> Result<Response<orch_proto::v1::GetPlanResponse>, Status> {
+        Err(Status::unimplemented("no plans here"))
+    }
+
+    async fn decide_plan(
+        &self,
+        _: Request<orch_proto::v1::DecidePlanRequest>,
+    ) -> Result<Response<orch_proto::v1::DecidePlanResponse>, Status> {
+        Err(Status::unimplemented("no plans here"))
+    }
+
+    async fn list_artifacts(
+        &self,
+        _: Request<orch_proto::v1::ListArtifactsRequest>,
+    ) -> Result<Response<orch_proto::v1::ListArtifactsResponse>, Status> {
+        Err(Status::unimplemented("no artifacts here"))
+    }
 }
 
 #[tonic::async_trait]

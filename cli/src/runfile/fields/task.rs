@@ -72,6 +72,7 @@ pub(super) fn read(
             .unwrap_or(OnLoss::Unspecified)
             .into(),
         agent: object.text("agent").map(|(agent, _)| agent.to_owned()).unwrap_or_default(),
+        ..TaskSpec::default()
     };
     let id_span = object.place("task_id");
     Some(DraftTask {
@@ -173,6 +174,7 @@ fn worker_task(object: &mut Object<'_, '_>, worker: &str) -> WorkerTask {
         output_schema,
         budget_micro_usd: object.number_or_text("budget_usd", "a sum in dollars such as 0.50", parse::budget),
         max_turns: object.whole("max_turns", 1),
+        ..WorkerTask::default()
     }
 }
 
