@@ -4,6 +4,8 @@
 
 use crate::script::steps::head;
 
+pub mod scene;
+
 /// The workers whose voice is rehearsed, as their prompts name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persona {

@@ -112,6 +112,14 @@ fn directive_at(prompt: &str, open: usize) -> Result<Option<(Directive, usize)>,
     Ok(Some((Directive { name, arg }, end)))
 }
 
+/// Takes the directive `plan` out: what a rehearsed planner is to answer, and nobody else takes note of.
+pub fn take_plan(directives: &mut Vec<Directive>) -> Option<Value> {
+    let at = directives.iter().position(|directive| directive.name == "plan")?;
+    let plan = directives.remove(at);
+    directives.retain(|directive| directive.name != "plan");
+    Some(Value::Object(plan.arg))
+}
+
 /// `prompt` without its directives, for a rehearsal answer that quotes it.
 pub fn strip(prompt: &str) -> String {
     let mut plain = String::new();

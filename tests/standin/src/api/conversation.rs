@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::models::Usage;
+use crate::rehearsal::scene::{self, Part, Scene};
 use crate::rehearsal::{self, Persona};
 use crate::schema;
 use crate::script::steps::{Answer, Call, Failure, Gate, Repeat, Step, compile};
@@ -28,6 +29,8 @@ pub(super) struct Conversation {
     pub(super) answered: u64,
     /// What the last tool gave, when the last message is a tool result.
     pub(super) last_tool_result: Option<String>,
+    /// What tools gave since the prompt, oldest first.
+    pub(super) seen: Vec<String>,
     /// The whole system prompt.
     pub(super) system: String,
     /// The schema of the tool StructuredOutput, when offered.
@@ -60,6 +63,7 @@ impl Conversation {
             prompt: prompt(&said.map(own_text).filter(|text| !text.is_empty()).collect::<Vec<_>>()),
             answered: since.iter().filter(|message| is(message, "assistant")).count() as u64,
             last_tool_result: last_user.and_then(tool_result),
+            seen: since.iter().filter_map(tool_result).collect(),
             system: blocks_text(body.get("system").unwrap_or(&Value::Null)),
             schema: structured_schema(body),
             bytes: messages.iter().map(|message| blocks_text(&message["content"]).len()).sum(),
@@ -74,9 +78,10 @@ impl Conversation {
         unix_now: u64,
         mut strikes: impl FnMut(usize, Option<u64>) -> bool,
     ) -> Result<Reply, ScriptError> {
-        let directives = script::parse(&self.prompt)?;
+        let mut directives = script::parse(&self.prompt)?;
+        let foreseen = script::take_plan(&mut directives);
         if directives.is_empty() {
-            return Ok(Reply::Answer(self.rehearse()));
+            return Ok(Reply::Answer(self.rehearse(foreseen.as_ref())));
         }
         let mut left = self.answered;
         let mut headers = Vec::new();
@@ -122,9 +127,13 @@ impl Conversation {
     }
 
     /// The answer when nothing is scripted.
-    fn rehearse(&self) -> Answer {
+    fn rehearse(&self, foreseen: Option<&Value>) -> Answer {
         let mut answer = Answer::empty(Usage::default());
+        let scene = Scene { system_prompt: &self.system, prompt: &self.prompt, seen: &self.seen, foreseen };
         match &self.schema {
+            Some(schema) if Part::of(schema).is_some() => {
+                answer.calls.extend(Part::of(schema).into_iter().flat_map(|part| scene::next(part, &scene)));
+            }
             Some(schema) if self.answered == 0 => {
                 let input = schema::instance(schema, rehearsal::LABEL);
                 answer.calls.push(Call { name: "StructuredOutput".to_owned(), input });

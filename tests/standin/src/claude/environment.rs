@@ -20,6 +20,8 @@ const LOGIN_FILE: &str = ".credentials.json";
 pub(super) struct Environment {
     /// Pause between events.
     pub(super) delay: Duration,
+    /// Pause for each output token, as a model would need it (`ORCH_STANDIN_TOKEN_US`, microseconds); none by default.
+    pub(super) token: Duration,
     /// Where the process was started.
     pub(super) cwd: PathBuf,
     /// `CLAUDE_CONFIG_DIR`, or `.claude` in the home directory.
@@ -83,6 +85,7 @@ impl Environment {
         names.sort_unstable();
         Self {
             delay: number("ORCH_STANDIN_DELAY_MS").map_or(DEFAULT_DELAY, Duration::from_millis),
+            token: number("ORCH_STANDIN_TOKEN_US").map_or(Duration::ZERO, Duration::from_micros),
             cwd: std::env::current_dir().unwrap_or_default(),
             credential,
             config_dir,
@@ -125,6 +128,7 @@ impl Environment {
     pub(super) fn for_tests() -> Self {
         Self {
             delay: Duration::ZERO,
+            token: Duration::ZERO,
             cwd: PathBuf::from("/home/agent/proj"),
             config_dir: None,
             credential: None,

@@ -120,7 +120,7 @@ impl Session {
         let text = directive.text("message").unwrap_or("This command requires approval");
         for (id, call) in calls {
             let outcome = turn.denied(&id, &call, text);
-            thread.mind.last_tool_result = Some(outcome.text());
+            thread.mind.saw(outcome.text());
             turn.user_events += u64::from(thread.parent.is_none());
             self.emit(events::of_thread(events::tool_result(&id, &outcome), thread.parent.as_ref())).await?;
         }

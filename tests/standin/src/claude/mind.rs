@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::settings::Settings;
 use crate::models::Usage;
+use crate::rehearsal::scene::{self, Part, Scene};
 use crate::rehearsal::{self, Persona};
 use crate::schema;
 use crate::script::steps::{Answer, Call, Repeat, Step, compile};
@@ -18,8 +19,18 @@ pub(super) struct Mind {
     steps: VecDeque<Step>,
     /// The prompt as the model sees it.
     pub(super) prompt: String,
-    /// What the last tool gave.
-    pub(super) last_tool_result: Option<String>,
+    /// What tools gave, oldest first.
+    seen: Vec<String>,
+    /// The part it plays when its steps are over, if an answer schema gives it one.
+    play: Option<Play>,
+}
+
+/// A part that is played by what was seen, rather than by a script.
+#[derive(Debug)]
+struct Play {
+    part: Part,
+    system_prompt: String,
+    foreseen: Option<Value>,
 }
 
 impl Mind {
@@ -28,9 +39,43 @@ impl Mind {
     /// # Errors
     /// The prompt's directives cannot be read.
     pub(super) fn new(prompt: String, rehearse: impl FnOnce(&str) -> Vec<Step>) -> Result<Self, ScriptError> {
-        let directives = script::parse(&prompt)?;
+        let mut directives = script::parse(&prompt)?;
+        script::take_plan(&mut directives);
         let steps = if directives.is_empty() { rehearse(&prompt) } else { compile(directives) };
-        Ok(Self { steps: steps.into(), prompt, last_tool_result: None })
+        Ok(Self { steps: steps.into(), prompt, seen: Vec::new(), play: None })
+    }
+
+    /// The main thread of a session with `settings`: it follows its directives, plays the part that its answer schema
+    /// gives it, or rehearses.
+    ///
+    /// # Errors
+    /// The prompt's directives cannot be read.
+    pub(super) fn main(
+        prompt: String,
+        settings: &Settings,
+        agent_offered: bool,
+    ) -> Result<Self, ScriptError> {
+        let mut directives = script::parse(&prompt)?;
+        let foreseen = script::take_plan(&mut directives);
+        let part = settings.schema.as_ref().and_then(Part::of);
+        match part.filter(|_| directives.is_empty()) {
+            Some(part) => {
+                let system_prompt = settings.system_prompt.clone();
+                let play = Some(Play { part, system_prompt, foreseen });
+                Ok(Self { steps: VecDeque::new(), prompt, seen: Vec::new(), play })
+            }
+            None => Self::new(prompt, |prompt| rehearse_main(settings, agent_offered, prompt)),
+        }
+    }
+
+    /// Takes note of what a tool gave.
+    pub(super) fn saw(&mut self, result: String) {
+        self.seen.push(result);
+    }
+
+    /// What the last tool gave.
+    pub(super) fn last_tool_result(&self) -> Option<&str> {
+        self.seen.last().map(String::as_str)
     }
 
     /// The next step, if the script has one.
@@ -45,18 +90,32 @@ impl Mind {
                 Repeat::Times(_) | Repeat::Once => {}
             }
         }
-        self.steps.pop_front()
+        self.steps.pop_front().or_else(|| self.play.as_ref().map(|play| Step::Answer(self.played(play))))
+    }
+
+    fn played(&self, play: &Play) -> Answer {
+        let scene = Scene {
+            system_prompt: &play.system_prompt,
+            prompt: &self.prompt,
+            seen: &self.seen,
+            foreseen: play.foreseen.as_ref(),
+        };
+        let calls = scene::next(play.part, &scene);
+        let read =
+            play.system_prompt.len() + self.prompt.len() + self.seen.iter().map(String::len).sum::<usize>();
+        let said = calls.iter().map(|call| call.input.to_string().len()).sum();
+        Answer { calls, ..Answer::empty(Usage::estimated(read, said)) }
     }
 
     /// What is said when the script is over without a last word.
     pub(super) fn last_word(&self, usage: Usage) -> Answer {
-        Answer::after_script(usage, self.last_tool_result.as_deref())
+        Answer::after_script(usage, self.last_tool_result())
     }
 }
 
 /// What the main thread does without directives: the schema's minimal instance, or a sub-agent (when
 /// there is one to rehearse) and an answer in the persona's voice.
-pub(super) fn rehearse_main(settings: &Settings, agent_offered: bool, prompt: &str) -> Vec<Step> {
+fn rehearse_main(settings: &Settings, agent_offered: bool, prompt: &str) -> Vec<Step> {
     if let Some(schema) = &settings.schema {
         let input = schema::instance(schema, rehearsal::LABEL);
         let usage = Usage::estimated(settings.system_prompt.len() + prompt.len(), input.to_string().len());

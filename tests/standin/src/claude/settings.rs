@@ -90,6 +90,11 @@ impl Settings {
         self.env.delay
     }
 
+    /// Pause for each output token.
+    pub(super) const fn token_pause(&self) -> Duration {
+        self.env.token
+    }
+
     /// This run's session.
     pub(super) const fn session_id(&self) -> Uuid {
         match self.conversation {

@@ -156,7 +156,7 @@ impl Session {
         thread.text = None;
         for (id, call) in calls {
             let outcome = self.call(turn, thread, &id, &call).await?;
-            thread.mind.last_tool_result = Some(outcome.text());
+            thread.mind.saw(outcome.text());
             self.emit(thread.of(events::tool_result(&id, &outcome))).await?;
             if thread.parent.is_none() {
                 turn.user_events += 1;
@@ -197,8 +197,9 @@ impl Session {
         if partial {
             self.emit(json!({"type": "system", "subtype": "status", "status": "requesting"})).await?;
         }
-        self.pause(answer.delay).await?;
         let usage = turn.grown(answer.usage);
+        let spoken = u32::try_from(usage.output).unwrap_or(u32::MAX);
+        self.pause(answer.delay + self.settings.token_pause().saturating_mul(spoken)).await?;
         let (message_id, request_id) = (self.ids.tagged("msg_", 24), self.ids.tagged("req_", 20));
         turn.answered();
         self.during = During::Streaming(None);

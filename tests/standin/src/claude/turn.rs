@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::events;
 use super::failures::ApiFailure;
 use super::input::UserLine;
-use super::mind::{Mind, rehearse_main};
+use super::mind::Mind;
 use super::session::{By, During, Session, Stop};
 use super::thread::{Finish, Thread};
 use super::tools::Outcome;
@@ -130,11 +130,10 @@ impl Session {
         let agent_offered = events::tool_names(&self.settings).iter().any(|name| name == "Agent");
         let settings = &self.settings;
         // The prompt was parsed before; an attachment may have broken it.
-        let mind =
-            Mind::new(prompt, |prompt| rehearse_main(settings, agent_offered, prompt)).map_err(|error| {
-                super::complain(&format!("orch stand-in: {error}"));
-                Stop::Exit(1)
-            })?;
+        let mind = Mind::main(prompt, settings, agent_offered).map_err(|error| {
+            super::complain(&format!("orch stand-in: {error}"));
+            Stop::Exit(1)
+        })?;
         let mut thread = Thread::new(None, mind, self.model.clone(), self.settings.max_turns);
         let finish = if !self.settings.env.logged_in() {
             Finish::Api(ApiFailure::not_logged_in())

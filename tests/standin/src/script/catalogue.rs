@@ -83,6 +83,11 @@ pub const CATALOGUE: &[Entry] = &[
         "status, resets_at, resets_in, type, utilization",
         "a subscription's window: status `rejected` (default) ends the run with 429, any other is told with the next answer",
     ),
+    model(
+        "plan",
+        "the plan itself",
+        "what the rehearsed planner answers; whoever plays another part takes no note of it",
+    ),
     api(
         "then",
         "prompt",
