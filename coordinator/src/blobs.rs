@@ -46,6 +46,20 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// [`BlobError::Io`].
     fn put(&self, tenant: Tenant, bytes: &[u8]) -> Result<Stored, BlobError>;
 
+    /// Where bytes of this digest and length are, if they are stored: durable then, and kept from a sweep as if they had
+    /// been stored just now.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn find(&self, tenant: Tenant, digest: &Digest, len: u64) -> Result<Option<Stored>, BlobError>;
+
+    /// Length of a blob that a record is about to name: it counts as stored just now, so that no sweep which has not seen that
+    /// record takes it. `None` when there is no such blob, or the location points outside of its pack.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn keep(&self, tenant: Tenant, location: &BlobLocation) -> Result<Option<u64>, BlobError>;
+
     /// Begins an upload of at most `limit` bytes that arrive in pieces. Dropping it discards what arrived.
     ///
     /// # Errors

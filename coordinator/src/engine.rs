@@ -17,6 +17,7 @@
 
 mod batcher;
 pub mod commit;
+mod consult;
 mod dirty;
 mod handle;
 pub mod housekeeping;
@@ -193,8 +194,13 @@ impl Engine {
             }
             Command::Submit { mut submit, payload, reply } => {
                 submit.token = self.desk.expect_answer(reply);
-                self.batcher.apply_submit(now, *submit, *payload);
+                self.batcher.apply_with_specs(now, Event::Submitted(submit), *payload);
                 self.shared.newest_run.store(self.batcher.state().last_run().0, Ordering::Relaxed);
+            }
+            Command::Consulted { event, payload } => self.batcher.apply_with_specs(now, *event, *payload),
+            Command::DecidePlan { event, payload, reply } => {
+                let event = event(self.desk.expect_answer(reply));
+                self.batcher.apply_with_specs(now, event, *payload);
             }
             Command::OpenSession { outbound, reply } => {
                 let session = self.desk.open_session(outbound);

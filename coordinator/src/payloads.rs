@@ -10,6 +10,8 @@
 pub mod archive;
 pub mod bulk;
 mod cache;
+mod cache_key;
+pub mod inputs;
 mod pages;
 pub mod prepare;
 pub mod references;
@@ -20,9 +22,10 @@ use std::sync::Arc;
 
 pub use self::archive::{Archive, ArchiveError, RunFilter, RunsPage, TasksPage};
 pub use self::cache::{CachedPage, SpecCache};
+pub use self::inputs::{DispatchError, ResultReader};
 pub use self::pages::PageError;
 pub(crate) use self::pages::open_page;
-pub use self::prepare::{PrepareError, Preparer, Request};
+pub use self::prepare::{Joining, PrepareError, Preparer, Request};
 pub use self::specs::{SpecError, SpecReader};
 
 /// What a submit brings for the store: its bulk is durable already, these pages become so with the run.

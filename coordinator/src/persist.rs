@@ -10,6 +10,7 @@
 //! A run of one task is one record: head, spec page and task lie in it together. Should they once not fit, the task
 //! moves to a key of its own; a run's record without a task means: look there.
 
+pub(crate) mod cached;
 pub mod decode;
 pub(crate) mod draft;
 pub mod encode;
@@ -28,6 +29,9 @@ pub const MAX_RESULT_BYTES: usize = 2_700;
 
 /// Longest spec page inside the record of a run of one task: beside it, the longest result usually fits too.
 pub(crate) const LONE_PAGE_BYTES: usize = 1_024;
+
+/// Longest encoded `PlanningRecord`, in bytes: beside the longest labels, which a planned run has too.
+pub const MAX_PLANNING_BYTES: usize = 480;
 
 /// Tags and lengths around the parts of a record that is put together from parts.
 pub(crate) const PART_OVERHEAD_BYTES: usize = 12;

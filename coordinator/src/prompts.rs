@@ -25,6 +25,7 @@ mod resolve;
 mod source;
 mod tools;
 mod worker;
+mod workflow_files;
 
 #[cfg(test)]
 mod catalogue_tests;
@@ -41,6 +42,7 @@ pub use resolve::{MAX_AGENTS_JSON_BYTES, MAX_SYSTEM_PROMPT_BYTES};
 pub use source::{SubAgentSource, WorkerSource, parse_subagent, parse_worker};
 pub use tools::ToolProblem;
 pub use worker::{DefinitionError, OnDenial, OnLoss, PermissionMode, SubAgent, Worker, WorkerDigest};
+pub use workflow_files::WorkflowFile;
 
 use fields::normalised;
 use layer::{Kind, PromptFile};
@@ -130,6 +132,11 @@ impl Catalogue {
     /// All workers, by name.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values().map(|(worker, _)| worker)
+    }
+
+    /// The workflow files of each layer, the last going before all others.
+    pub fn workflow_files(&self) -> impl Iterator<Item = &[WorkflowFile]> {
+        self.layers.iter().map(|layer| layer.workflows.as_slice())
     }
 
     /// All names, sorted.

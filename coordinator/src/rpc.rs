@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod admin_service;
+pub mod artifacts;
 pub mod assign;
 pub mod auth;
 pub mod blob_service;
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod lookup;
 pub mod operators;
 pub mod paging;
+pub mod plan_service;
 pub mod refs;
 pub mod run_service;
 pub mod server;
@@ -24,6 +26,7 @@ pub mod transcript_service;
 pub mod uploads;
 pub mod watch;
 pub mod worker_admin;
+pub mod workflow_service;
 
 use crate::engine::{EngineGone, Handle};
 use crate::rpc::status::{from_refusal, internal, refuse};

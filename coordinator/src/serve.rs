@@ -75,7 +75,12 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     };
     let mut running = Running::start(durable, &reloads.config, parts);
     let wiring = running.wiring(&reloads.config, prompts, Arc::clone(&tls), started);
+    let director = wiring.director();
     let services = wiring.services(health_service);
+    running.parts.spawn(async move {
+        director.run().await;
+        ("the director", Ok(()))
+    });
     running.serve_rpc(listener, tls, services);
     health.set_ready().await;
     announce(&reloads.config, addresses)?;

@@ -1,10 +1,12 @@
-//! The workers in force, pinned as runs name them: the catalogue of prompts, in the form agents take; and how it is read
-//! again. Knows both forms; refuses to know files, which the catalogue reads, and the queue.
+//! The workers in force, pinned as runs name them: the catalogue of prompts, in the form agents take; the workflows beside
+//! them; and how both are read again. Knows both forms; refuses to know files, which the catalogue reads, and the queue.
 
 use crate::config::Config;
 use crate::material::load_prompts;
 use crate::prompts::{Catalogue, CatalogueError, EMBEDDED, OnDenial, OnLoss, Worker};
 use crate::submission::{PinnedWorker, Workers};
+use crate::workflows::Workflows;
+use orch_core::time::Wall;
 use orch_proto::v1;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -21,6 +23,7 @@ pub struct WorkersInForce {
 struct Pinned {
     catalogue: Catalogue,
     by_name: ByName,
+    workflows: Workflows,
 }
 
 type ByName = BTreeMap<String, Arc<PinnedWorker>>;
@@ -29,12 +32,12 @@ impl WorkersInForce {
     /// Puts `catalogue` in force.
     #[must_use]
     pub fn new(catalogue: Catalogue) -> Self {
-        Self { pinned: RwLock::new(Arc::new(Pinned::of(catalogue))) }
+        Self { pinned: RwLock::new(Arc::new(Pinned::of(catalogue).told())) }
     }
 
     /// Puts another catalogue in force. Runs that named a worker before keep what they pinned. Says what changed.
     pub fn replace(&self, catalogue: Catalogue) -> WorkerChanges {
-        let fresh = Arc::new(Pinned::of(catalogue));
+        let fresh = Arc::new(Pinned::of(catalogue).told());
         let mut pinned = self.pinned.write().unwrap_or_else(PoisonError::into_inner);
         let changes = WorkerChanges::between(&pinned.by_name, &fresh.by_name);
         *pinned = fresh;
@@ -69,6 +72,13 @@ impl WorkersInForce {
         self.current().list(after, limit)
     }
 
+    /// The workflows in force, with `wall` as their day.
+    #[must_use]
+    pub fn workflows(&self, wall: Wall) -> Workflows {
+        let moment = jiff::Timestamp::from_millisecond(wall.0).unwrap_or_default();
+        self.current().workflows.on(&moment.strftime("%Y-%m-%d").to_string())
+    }
+
     fn current(&self) -> Arc<Pinned> {
         Arc::clone(&self.pinned.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -88,7 +98,17 @@ impl Pinned {
     fn of(catalogue: Catalogue) -> Self {
         let by_name =
             catalogue.workers().map(|worker| (worker.name.clone(), Arc::new(pin(worker)))).collect();
-        Self { catalogue, by_name }
+        let workflows = Workflows::load(catalogue.workflow_files(), catalogue.names());
+        Self { catalogue, by_name, workflows }
+    }
+
+    /// Workflows with mistakes are left out, which keeps nobody from serving; the log has why.
+    fn told(self) -> Self {
+        for problem in self.workflows.problems() {
+            let v1::PromptProblem { path, line, column, message, .. } = problem;
+            tracing::warn!("{path}:{line}:{column}: {message}; this workflow is not in force");
+        }
+        self
     }
 
     fn list(&self, after: &str, limit: usize) -> Vec<v1::Worker> {
@@ -252,5 +272,39 @@ mod tests {
         };
         assert_eq!(names("", 2), ["anga", "fabien"]);
         assert_eq!(names("fabien", 10), ["marie", "orchestrator"]);
+    }
+
+    #[test]
+    fn workflows_come_in_layers_and_a_broken_one_keeps_nobody_from_serving() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("workflows")).unwrap();
+        let write = |file: &str, text: &str| {
+            std::fs::write(dir.path().join("workflows").join(file), text).unwrap();
+        };
+        let of = |name: &str, worker: &str| {
+            format!(
+                r#"{{"name": "{name}", "tasks": [{{"id": "t", "worker": "{worker}", "description": "{{{{date}}}}"}}]}}"#
+            )
+        };
+        let load = || Catalogue::load(&[crate::prompts::PromptDir::required(dir.path())]).unwrap();
+        write("mine.json", &of("mine", "marie"));
+        write("demo.json", &of("parallel-demo", "nobody"));
+        let workers = WorkersInForce::new(load());
+        let day = Wall(1_763_700_000_000);
+        let workflows = workers.workflows(day);
+        assert!(
+            workflows.has("mine") && workflows.has("batch-evaluation") && !workflows.has("parallel-demo")
+        );
+        assert!(workflows.problems()[0].message.contains("nobody"), "{:?}", workflows.problems());
+        let call = v1::WorkflowCall { name: "mine".to_owned(), ..v1::WorkflowCall::default() };
+        let spec = crate::workflows::compile(&call, &workflows).unwrap();
+        let Some(v1::task_spec::Runner::Worker(worker)) = &spec.tasks[0].runner else { panic!("no worker") };
+        assert_eq!(worker.description, "2025-11-21");
+        write("demo.json", &of("parallel-demo", "anga"));
+        write("mine.json", "{");
+        workers.replace(load());
+        let again = workers.workflows(day);
+        assert!(again.has("parallel-demo") && !again.has("mine") && again.is_broken("mine"));
+        assert!(workflows.has("mine"), "whoever has the old ones keeps them");
     }
 }

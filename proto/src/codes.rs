@@ -102,6 +102,16 @@ error_codes! {
         "an idempotency key has characters or a length that are not allowed", "use 1 to 128 printable ASCII characters";
     InvalidRef = "E0117", "INVALID_REF", InvalidArgument, 2,
         "a reference is not of the form name/number or name/number/task", "orchctl ls shows references; @last is the newest run";
+    InvalidGate = "E0118", "INVALID_GATE", InvalidArgument, 2,
+        "a task has a gate that could never be checked", "mend the gate that the message names, or leave it out";
+    InvalidPublication = "E0119", "INVALID_PUBLICATION", InvalidArgument, 2,
+        "a file cannot be published as asked", "give a relative path without `..`, once in a run; {date}, {run} and {task} are replaced";
+    InvalidCondition = "E0120", "INVALID_CONDITION", InvalidArgument, 2,
+        "a condition of a task cannot be evaluated", "name a dependency, a JSON pointer such as /status, a test and a JSON value";
+    InvalidWorkflow = "E0121", "INVALID_WORKFLOW", InvalidArgument, 2,
+        "a workflow, or what it was called with, is not usable", "orchctl workflows validate shows every mistake with its place";
+    WorkspaceMissing = "E0122", "WORKSPACE_MISSING", InvalidArgument, 2,
+        "something needs a workspace and none is named", "name one for the task or the run, with --workspace NAME";
     NoCertificate = "E0201", "NO_CERTIFICATE", Unauthenticated, 4,
         "the connection has no client certificate", "name --tls-ca, --tls-cert and --tls-key, or a context";
     InvalidIdentity = "E0202", "INVALID_IDENTITY", Unauthenticated, 4,
@@ -139,6 +149,8 @@ error_codes! {
         "a message came that the protocol does not allow here", "upgrade the sender";
     DigestMismatch = "E0312", "DIGEST_MISMATCH", InvalidArgument, 6,
         "the bytes do not have the digest that was announced", "send them again";
+    NotContinuable = "E0313", "NOT_CONTINUABLE", FailedPrecondition, 6,
+        "a conversation cannot be continued", "submit the work as a new task, with what it needs in its description";
     QueueFull = "E0401", "QUEUE_FULL", ResourceExhausted, 7,
         "the queue is full", "wait, or raise the coordinator's limits";
     TooManyClasses = "E0402", "TOO_MANY_CLASSES", ResourceExhausted, 7,

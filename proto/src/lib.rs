@@ -6,6 +6,7 @@
 
 pub mod codes;
 pub mod outcome;
+pub mod slug;
 
 /// Messages and services of package `orch.v1`.
 #[allow(

@@ -200,6 +200,8 @@ pub struct Shape {
     pub planning: Option<Planning>,
     /// Name of the workflow it was made from, if any; for people.
     pub workflow: Option<Arc<str>>,
+    /// What the driver keeps of how it is planned, encoded; carried, never read here. Empty when there is nothing.
+    pub settings: Payload,
 }
 
 /// What to do when a task does not succeed.
@@ -214,7 +216,8 @@ pub enum FailurePolicy {
     BestEffort,
 }
 
-/// How a request is planned. The run's tasks are then the planner, index 0, and the synthesis, index 1.
+/// How a request is planned. The run's tasks are then the planner, index 0, and the synthesis, index 1, until those of
+/// the plan join it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Planning {
     /// A person must approve the plan.

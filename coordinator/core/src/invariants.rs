@@ -4,7 +4,10 @@
 //! | Rule | |
 //! |---|---|
 //! | `counts` | sums by state are what the tasks say |
-//! | `dependencies` | open dependencies are counted right, and nothing ran before they succeeded |
+//! | `dependencies` | open dependencies are counted right, and nothing ran before they did what they had to |
+//! | `places` | a run has no more tasks under way than it may, and none waits for a place that is free |
+//! | `questions` | exactly what only payloads tell is asked, and what is judged has somebody who judges it |
+//! | `shapes` | the state of a run is that of its plan and its synthesis |
 //! | `terminal` | exactly ended tasks have an outcome, exactly runs of ended tasks are ended |
 //! | `recorded_once` | a success is that of the latest attempt, and no ended attempt is held |
 //! | `usage` | a run spent what its tasks spent, a task at least what its attempts did; no recorded attempt waits for its bill |
@@ -42,6 +45,9 @@ pub struct Violation {
 pub fn check_invariants(state: &State) -> Result<(), Violation> {
     runs::counts(state)?;
     runs::dependencies(state)?;
+    runs::places(state)?;
+    runs::questions(state)?;
+    runs::shapes(state)?;
     runs::terminal(state)?;
     runs::recorded_once(state)?;
     runs::usage(state)?;

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod invariants;
 pub mod machine;
 pub mod outcome;
+pub mod plan;
 pub mod query;
 pub mod run;
 pub mod state;

@@ -7,15 +7,19 @@ mod answers;
 mod attempts;
 mod bills;
 mod cancel;
+pub(crate) mod consult;
+mod expand;
 pub(crate) mod explain;
 mod fitting;
+pub(crate) mod flow;
 mod leases;
 pub(crate) mod moves;
-mod nearest;
+pub(crate) mod nearest;
 mod orders;
 mod reports;
 mod retention;
 mod retry;
+mod settle;
 mod start;
 mod submit;
 mod targets;
@@ -73,9 +77,11 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::AttemptReported { session, report } => reports::reported(state, effects, session, *report),
         Event::AgentDraining { session } => agents::draining(state, effects, session),
         Event::SessionEnded { session } => agents::session_ended(state, effects, session),
-        Event::Consulted { .. } => {}
-        Event::PlanDecided { token, .. } => {
-            submit::reply(effects, token, crate::query::Answer::Refused(crate::query::Refusal::RunNotLive));
+        Event::Consulted { task, attempt, answer } => {
+            consult::answered(state, effects, task, attempt, answer);
+        }
+        Event::PlanDecided { token, target, decision, reason } => {
+            expand::decided(state, effects, token, &target, decision, &reason);
         }
         Event::RunRecalled(run) => retention::recalled(state, *run),
         Event::Stalled { away } => start::stalled(state, away),

@@ -8,6 +8,10 @@ pub struct Outcome(pub u8);
 impl Outcome {
     /// The work was done.
     pub const OK: Self = Self(1);
+    /// The work was done, but does not hold: a check, a gate or a review says so.
+    pub const GATE_FAILED: Self = Self(2);
+    /// The answer is not of the form that was asked for; of a plan: it cannot be carried out.
+    pub const SCHEMA_INVALID: Self = Self(3);
     /// The agent was lost.
     pub const LOST_AGENT: Self = Self(16);
     /// Somebody asked for the end.

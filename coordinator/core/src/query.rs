@@ -74,7 +74,7 @@ pub struct Question {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuestionKind {
     /// Whether its conditions hold. Answers: `Run`, `Skip`.
     Conditions,
@@ -235,6 +235,20 @@ pub enum Refusal {
     /// The coordinator is shutting down.
     #[error("the coordinator is shutting down")]
     Draining,
+    /// The run does not wait for a person's word on its plan.
+    #[error("run {run_ref} is {state}: it does not wait for a plan to be approved")]
+    NotWaiting {
+        /// The run.
+        run_ref: String,
+        /// In what state it is.
+        state: String,
+    },
+    /// Tasks that cannot join a run: whoever compiled the plan made a mistake, or it is too large.
+    #[error("the plan cannot be carried out: {detail}")]
+    BadPlan {
+        /// What is wrong.
+        detail: String,
+    },
     /// Nothing to do in this state.
     #[error("{what} is {state}: {hint}")]
     WrongState {

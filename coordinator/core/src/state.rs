@@ -18,6 +18,7 @@ use crate::effect::{Change, Effects, Notice};
 use crate::event::{RunTarget, Target};
 use crate::ids::{Epoch, EventSeq, RunId, TaskKey, TenantId};
 use crate::names::Names;
+use crate::query::QuestionKind;
 use crate::register::Register;
 use crate::run::Run;
 use crate::schedule::Schedule;
@@ -43,6 +44,8 @@ pub struct State {
     pub(crate) agents: Agents,
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
+    /// What only payloads tell, by the task it is about: oldest run first.
+    pub(crate) questions: BTreeMap<TaskKey, QuestionKind>,
     pub(crate) totals: Totals,
     /// Before this nothing more is deleted from the store.
     pub(crate) forget_after: Tick,
@@ -96,6 +99,7 @@ impl State {
             agents: Agents::default(),
             schedule: Schedule::default(),
             timers: Timers::default(),
+            questions: BTreeMap::new(),
             totals: Totals::default(),
             forget_after: Tick(0),
             restoring: Vec::new(),

@@ -3,14 +3,20 @@
 //!
 //! | From | To | When |
 //! |---|---|---|
-//! | blocked | queued | every dependency succeeded |
+//! | blocked | queued | every dependency did what it had to, conditions hold, and the run has room |
 //! | blocked | cancelled | somebody cancelled the run or the task |
-//! | blocked | skipped | a dependency, or what it waits for, did not succeed |
+//! | blocked | skipped | a dependency, or what it waits for, did not succeed; its conditions do not hold; there is nothing to do |
 //! | queued | leased | granted to an agent |
 //! | queued | cancelled | somebody cancelled the run or the task |
 //! | leased | running | the agent accepted |
 //! | leased | queued | the agent rejected, did not accept in time, or was lost |
 //! | leased, running | succeeded | a report said `ok` |
+//! | leased, running | verifying | a report of a plan, or of what a review judges, said `ok` |
+//! | leased, running | queued | a report said that gates failed, and repairs are left |
+//! | verifying | succeeded | the result holds |
+//! | verifying | queued | the result does not hold, and repairs are left |
+//! | verifying | failed | the result does not hold, or could not be judged |
+//! | verifying | cancelled | somebody cancelled the run or the task |
 //! | leased, running | waiting_retry | a report gave a retryable outcome and retries are left |
 //! | leased, running | failed | a report gave another outcome, or the task is poison |
 //! | leased, running | cancelled | somebody cancelled the run or the task |
@@ -18,13 +24,14 @@
 //! | waiting_retry | queued | the delay is over, or somebody did not want to wait |
 //! | waiting_retry | cancelled | somebody cancelled the run or the task |
 //! | failed, cancelled, skipped | queued, blocked | somebody asked for another try |
-//! | succeeded | queued, blocked | somebody had the run go back to it, or to what it waits for |
+//! | succeeded | queued, blocked | somebody had the run go back to it, or to what it waits for; a review: its task is judged again |
 //!
-//! `verifying` and `parked` are not entered yet. [`TaskState::may_become`] is this table;
+//! `parked` is not entered yet. [`TaskState::may_become`] is this table;
 //! `docs/states.md` is compared with it by a test.
 
-use crate::event::OnLoss;
-use crate::ids::{AgentKey, AttemptNo, ClassId};
+use crate::event::{After, Flow, OnLoss, Role};
+use crate::graph::Graph;
+use crate::ids::{AgentKey, AttemptNo, ClassId, TaskIndex};
 use crate::names::NameId;
 use crate::outcome::Outcome;
 use crate::state::record::EndedAttempt;
@@ -45,7 +52,7 @@ pub enum TaskState {
     Leased,
     /// Accepted and running on an agent.
     Running,
-    /// The work ended; gates are being checked.
+    /// The work ended; its result is being judged, by a review or by what a plan must keep to.
     Verifying,
     /// An attempt ended in a retryable outcome; the next starts after a delay.
     WaitingRetry,
@@ -102,6 +109,7 @@ impl TaskState {
                 next,
                 Self::Running
                     | Self::Queued
+                    | Self::Verifying
                     | Self::WaitingRetry
                     | Self::Succeeded
                     | Self::Failed
@@ -109,13 +117,35 @@ impl TaskState {
             ),
             Self::Running => matches!(
                 next,
-                Self::Queued | Self::WaitingRetry | Self::Succeeded | Self::Failed | Self::Cancelled
+                Self::Queued
+                    | Self::Verifying
+                    | Self::WaitingRetry
+                    | Self::Succeeded
+                    | Self::Failed
+                    | Self::Cancelled
             ),
+            Self::Verifying => {
+                matches!(next, Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled)
+            }
             Self::WaitingRetry => matches!(next, Self::Queued | Self::Cancelled),
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => {
                 matches!(next, Self::Queued | Self::Blocked)
             }
-            Self::Verifying | Self::Parked => false,
+            Self::Parked => false,
+        }
+    }
+
+    /// Whether it takes one of the places that a run has at once: from when it is queued until it ended. A task that is
+    /// judged keeps its place, and its review uses it.
+    pub(crate) const fn takes_place(self) -> bool {
+        match self {
+            Self::Queued
+            | Self::Leased
+            | Self::Running
+            | Self::Verifying
+            | Self::WaitingRetry
+            | Self::Parked => true,
+            Self::Blocked | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => false,
         }
     }
 
@@ -214,7 +244,7 @@ pub(crate) struct Task {
     pub(crate) class: ClassId,
     pub(crate) priority: i32,
     pub(crate) retries: u32,
-    /// Dependencies that did not succeed yet.
+    /// Dependencies that did not do yet what they have to ([`is_met`]).
     pub(crate) unmet: u32,
     /// Latest attempt; rises with every grant and never falls.
     pub(crate) attempt: AttemptNo,
@@ -222,6 +252,8 @@ pub(crate) struct Task {
     pub(crate) agent: Option<AgentKey>,
     pub(crate) crashes: u32,
     pub(crate) failures: u32,
+    /// Times it was sent back since it was submitted or somebody asked for another try.
+    pub(crate) repairs: u32,
     /// Levels it was raised by waiting.
     pub(crate) level: u32,
     /// Where it waits.
@@ -229,6 +261,22 @@ pub(crate) struct Task {
     pub(crate) state: TaskState,
     pub(crate) on_loss: OnLoss,
     pub(crate) outcome: Option<Outcome>,
+    pub(crate) flow: Flow,
+}
+
+/// Whether a dependency did what a task of that flow waits for.
+pub(crate) const fn is_met(flow: Flow, dependency: TaskIndex, state: TaskState) -> bool {
+    match (flow.after, state) {
+        (_, TaskState::Succeeded) => true,
+        (After::Success, TaskState::Verifying) => judges(flow, dependency),
+        (After::End, _) => state.is_terminal(),
+        (After::Success, _) => false,
+    }
+}
+
+/// Whether a task of that flow is the review of `task`.
+pub(crate) const fn judges(flow: Flow, task: TaskIndex) -> bool {
+    matches!((flow.role, flow.of), (Role::Review, Some(of)) if of.0 == task.0)
 }
 
 /// The queue a task waits in.
@@ -272,6 +320,34 @@ impl Task {
 
     pub(crate) fn history_mut(&mut self) -> &mut History {
         self.history.get_or_insert_default()
+    }
+
+    /// Gives an ended task its retries and repairs back. Attempt numbers, what was spent and the recorded result stay.
+    pub(crate) fn start_over(&mut self) {
+        self.outcome = None;
+        self.finished = None;
+        self.crashes = 0;
+        self.failures = 0;
+        self.repairs = 0;
+        if let Some(history) = &mut self.history {
+            history.crashed_on.clear();
+            history.note = None;
+        }
+    }
+
+    /// Counts what every task still waits for.
+    pub(crate) fn count_unmet(graph: &Graph, tasks: &mut [Self]) {
+        for index in (0u32..).map(TaskIndex).take(tasks.len()) {
+            let flow = tasks[index.0 as usize].flow;
+            let open = |at: &&TaskIndex| !is_met(flow, **at, tasks[at.0 as usize].state);
+            let unmet = graph.dependencies(index).iter().filter(open).count();
+            tasks[index.0 as usize].unmet = u32::try_from(unmet).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Why it is where it is, when no ended attempt says so.
+    pub(crate) fn note(&self) -> Option<&Arc<str>> {
+        self.history.as_ref()?.note.as_ref()
     }
 
     /// The digest of the report recorded for `attempt`.

@@ -209,6 +209,7 @@ fn finished_runs_are_deleted_after_30_days_a_little_at_a_time() {
             Write::ForgetRun { run, newest_of, .. } => Some((run.0, newest_of.map(|(_, number)| number))),
             Write::NewRun(_)
             | Write::Run(_)
+            | Write::Expanded(_)
             | Write::Task { .. }
             | Write::Agent(_)
             | Write::Request { .. }
@@ -263,6 +264,8 @@ fn recorded(env: &Env, lines: &str) -> RestoredRun {
         request_id: run.request_id.clone(),
         spec_digest: *run.spec_digest,
         outcome: run.outcome,
+        shape: run.shape.clone(),
+        detail: run.detail.clone(),
         task_count: run.task_count,
         tasks: tasks.collect(),
     }

@@ -2,9 +2,11 @@
 
 mod support;
 
+use orch_core::event::Consultation;
 use orch_core::outcome::Outcome;
 use orch_core::state::{RunState, TaskState};
 use std::fmt::Write;
+use std::sync::Arc;
 use support::*;
 
 const DOCUMENT: &str = include_str!("../../../docs/states.md");
@@ -13,7 +15,7 @@ const DOCUMENT: &str = include_str!("../../../docs/states.md");
 type Step = (&'static str, fn(&mut Env));
 
 /// States that can be reached now, each with how to bring task `t` of run 1 into it. `d` is its dependency.
-const STATES: [Step; 9] = [
+const STATES: [Step; 10] = [
     ("blocked", |env| {
         env.submit("d\nt after d");
     }),
@@ -29,6 +31,10 @@ const STATES: [Step; 9] = [
     ("running", |env| {
         env.submit("t");
         env.accept("box-1", "1/t#1");
+    }),
+    ("verifying", |env| {
+        env.submit("t reviewed repairs 1\nr reviews t");
+        env.report("box-1", "1/t#1", Outcome::OK);
     }),
     ("waiting_retry", |env| {
         env.submit("t");
@@ -54,7 +60,7 @@ const STATES: [Step; 9] = [
 ];
 
 /// Events, each as it happens to task `t` at its first attempt.
-const EVENTS: [Step; 12] = [
+const EVENTS: [Step; 15] = [
     ("dependency succeeds", |env| dependency(env, Outcome::OK)),
     ("dependency fails", |env| dependency(env, TIMEOUT)),
     ("accepted", |env| env.accept("box-1", "1/t#1")),
@@ -62,6 +68,13 @@ const EVENTS: [Step; 12] = [
     ("report `ok`", |env| env.report("box-1", "1/t#1", Outcome::OK)),
     ("report, retryable", |env| env.report("box-1", "1/t#1", API_ERROR)),
     ("report, not retryable", |env| env.report("box-1", "1/t#1", TIMEOUT)),
+    ("judged: it holds", |env| judge(env, Consultation::Accept)),
+    ("judged: sent back", |env| {
+        judge(env, Consultation::SendBack { payload: Arc::from([2u8].as_slice()), detail: "no".into() });
+    }),
+    ("judged: refused", |env| {
+        judge(env, Consultation::Refuse { outcome: Outcome::GATE_FAILED, detail: "no".into() });
+    }),
     ("report of another attempt", |env| env.report("box-1", "1/t#7", Outcome::OK)),
     ("agent lost", |env| {
         env.leave("box-1");
@@ -73,9 +86,16 @@ const EVENTS: [Step; 12] = [
 ];
 
 fn dependency(env: &mut Env, outcome: Outcome) {
-    let depends = env.state.task_record(env.key("1/t")).is_some() && env.run(1).task_count == 2;
-    if depends && env.state_of("1/d") == "leased" {
+    if env.has("1/d") && env.state_of("1/d") == "leased" {
         env.report("box-1", "1/d#1", outcome);
+    }
+}
+
+/// The review of `t` ends, and the driver reads it.
+fn judge(env: &mut Env, answer: Consultation) {
+    if env.has("1/r") {
+        env.report("box-1", "1/r#1", Outcome::OK);
+        env.consult("1/t", answer);
     }
 }
 

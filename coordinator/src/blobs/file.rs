@@ -81,6 +81,23 @@ impl Blobs for FileBlobs {
         Ok(stored)
     }
 
+    fn find(&self, tenant: Tenant, digest: &Digest, len: u64) -> Result<Option<Stored>, BlobError> {
+        let path = self.files.path(tenant, &Kept::Blob(*digest));
+        Ok(self.files.keep_existing(&path, len)?.then(|| Stored::alone(*digest, len)))
+    }
+
+    fn keep(&self, tenant: Tenant, location: &BlobLocation) -> Result<Option<u64>, BlobError> {
+        let path = self.files.path(tenant, &location.kept());
+        let _names = self.files.lock_names();
+        let file_len = match fs::metadata(&path) {
+            Ok(meta) => meta.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_at("look up", &path)(error)),
+        };
+        touch(&path).map_err(io_at("touch", &path))?;
+        Ok(location.stretch(file_len).map(|(_, len)| len))
+    }
+
     fn begin(&self, tenant: Tenant, limit: u64) -> Result<Box<dyn Upload>, BlobError> {
         let temp = self.files.temp()?;
         let files = self.files.clone();
@@ -92,11 +109,7 @@ impl Blobs for FileBlobs {
     }
 
     fn open(&self, tenant: Tenant, location: &BlobLocation) -> Result<Box<dyn Blob>, BlobError> {
-        let kept = match location {
-            BlobLocation::Blob(digest) => Kept::Blob(*digest),
-            BlobLocation::Pack { pack, .. } => Kept::Pack(*pack),
-        };
-        let path = self.files.path(tenant, &kept);
+        let path = self.files.path(tenant, &location.kept());
         let file = File::open(&path).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 BlobError::NotFound { location: location.clone() }
@@ -105,13 +118,8 @@ impl Blobs for FileBlobs {
             }
         })?;
         let file_len = file.metadata().map_err(io_at("measure", &path))?.len();
-        let (start, len) = match location {
-            BlobLocation::Blob(_) => (0, file_len),
-            BlobLocation::Pack { offset, len, .. } => (*offset, *len),
-        };
-        if start.checked_add(len).is_none_or(|end| end > file_len) {
-            return Err(BlobError::Damaged { location: location.clone() });
-        }
+        let stretch = location.stretch(file_len);
+        let (start, len) = stretch.ok_or_else(|| BlobError::Damaged { location: location.clone() })?;
         Ok(Box::new(FileBlob { file, path, start, len }))
     }
 
@@ -122,6 +130,25 @@ impl Blobs for FileBlobs {
         is_referenced: &mut dyn FnMut(Tenant, &Kept) -> bool,
     ) -> Result<Swept, BlobError> {
         sweep::sweep(&self.files, min_age, now, is_referenced)
+    }
+}
+
+impl BlobLocation {
+    /// The file that it is in.
+    const fn kept(&self) -> Kept {
+        match self {
+            Self::Blob(digest) => Kept::Blob(*digest),
+            Self::Pack { pack, .. } => Kept::Pack(*pack),
+        }
+    }
+
+    /// First byte and length in a file of `file_len` bytes; `None` when it points outside.
+    fn stretch(&self, file_len: u64) -> Option<(u64, u64)> {
+        let (start, len) = match self {
+            Self::Blob(_) => (0, file_len),
+            Self::Pack { offset, len, .. } => (*offset, *len),
+        };
+        start.checked_add(len).filter(|end| *end <= file_len).map(|_| (start, len))
     }
 }
 

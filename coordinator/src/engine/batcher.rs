@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use orch_core::effect::{Change, Effects, Notice, Write};
-use orch_core::event::{Event, Submit};
+use orch_core::event::Event;
 use orch_core::ids::{Epoch, RunId};
 use orch_core::machine;
 use orch_core::state::State;
@@ -161,12 +161,12 @@ impl Batcher {
         self.gather(effects, &mut SpecRecords::default());
     }
 
-    /// Applies a submit.
-    pub(super) fn apply_submit(&mut self, now: Now, submit: Submit, payload: SubmitPayload) {
-        let effects = machine::apply(&mut self.state, now, Event::Submitted(Box::new(submit)));
+    /// Applies a submit, or what has tasks join a run; `payload` is what is written of them if they do.
+    pub(super) fn apply_with_specs(&mut self, now: Now, event: Event, payload: SubmitPayload) {
+        let effects = machine::apply(&mut self.state, now, event);
         self.open.awaited = true;
         let SubmitPayload { mut records, pages } = payload;
-        if let Some(run) = new_run(&effects) {
+        if let Some(run) = grown_run(&effects) {
             for (number, page) in (0_u32..).zip(pages) {
                 self.specs.insert((run, number), page);
             }
@@ -241,11 +241,11 @@ impl Batcher {
     }
 }
 
-fn new_run(effects: &Effects) -> Option<RunId> {
+/// The run whose specs are new.
+fn grown_run(effects: &Effects) -> Option<RunId> {
     effects.writes.iter().find_map(|write| match write {
-        Write::NewRun(run) => Some(*run),
+        Write::NewRun(run) | Write::Expanded(run) => Some(*run),
         Write::Run(_)
-        | Write::Expanded(_)
         | Write::Task { .. }
         | Write::ForgetRun { .. }
         | Write::Agent(_)

@@ -11,7 +11,7 @@ use orch_core::state::{RunRecordView, State};
 use crate::events::retention::{MAX_DELETES, Trim};
 use crate::payloads::SpecRecords;
 use crate::persist::page::pages_of;
-use crate::persist::{Draft, Part, encode};
+use crate::persist::{Draft, Part, cached, encode};
 use crate::store::{Key, KeyError, Tenant};
 
 /// Bytes of pages of lone runs kept in memory until their runs end. Beyond it the committer reads them back from the
@@ -28,7 +28,7 @@ pub(super) struct Dirty {
     tasks: BTreeMap<TaskKey, Option<Payload>>,
     agents: BTreeSet<AgentKey>,
     requests: BTreeSet<RequestKey>,
-    /// Spec pages of runs that are new in this batch and have several tasks.
+    /// Spec pages of runs with several tasks that are new in this batch, or that tasks joined.
     pages: Vec<(RunId, Vec<Arc<[u8]>>)>,
     lone_pages: LonePages,
     deletions: Deletions,
@@ -51,7 +51,7 @@ impl Dirty {
             && self.deletions.is_empty()
     }
 
-    /// Takes note of a write. `records` are those of the submit that caused it, if one did.
+    /// Takes note of a write. `records` are those of the submit or plan that caused it, if one did.
     pub(super) fn note(&mut self, write: Write, records: &mut SpecRecords) {
         match write {
             Write::NewRun(run) => {
@@ -61,7 +61,14 @@ impl Dirty {
                     SpecRecords::Pages(pages) => self.pages.push((run, pages)),
                 }
             }
-            Write::Run(run) | Write::Expanded(run) => {
+            // A run that tasks can join has two at least: its pages lie under keys of their own.
+            Write::Expanded(run) => {
+                self.runs.insert(run);
+                if let SpecRecords::Pages(pages) = std::mem::take(records) {
+                    self.pages.push((run, pages));
+                }
+            }
+            Write::Run(run) => {
                 self.runs.insert(run);
             }
             Write::Task { task, payload } => {
@@ -103,9 +110,9 @@ impl Dirty {
         self.close_pages(state, &mut drafts);
         self.close_runs(state, &mut drafts);
         for (task, payload) in std::mem::take(&mut self.tasks) {
-            let view = state.task_record(task).filter(|view| view.task_count > 1);
-            drafts
-                .extend(view.map(|view| encode::task(&view, result_of(payload, !view.attempts.is_empty()))));
+            let Some(view) = state.task_record(task).filter(|view| view.task_count > 1) else { continue };
+            drafts.extend(cached::note(&view, payload.as_deref()));
+            drafts.push(encode::task(&view, result_of(payload, !view.attempts.is_empty())));
         }
         for agent in std::mem::take(&mut self.agents) {
             if let Some(view) = state.agent_record(agent) {
@@ -137,21 +144,25 @@ impl Dirty {
         runs.extend(lone.collect::<Vec<_>>());
         for run in runs {
             let Some(view) = state.run_record(run) else { continue };
-            let draft = if view.task_count == 1 { self.lone(state, &view) } else { Some(encode::run(&view)) };
-            drafts.extend(draft);
+            if view.task_count == 1 {
+                self.lone(state, &view, drafts);
+            } else {
+                drafts.push(encode::run(&view));
+            }
         }
     }
 
-    fn lone(&mut self, state: &State, run: &RunRecordView<'_>) -> Option<Draft> {
+    fn lone(&mut self, state: &State, run: &RunRecordView<'_>, drafts: &mut Vec<Draft>) {
         let key = TaskKey { run: run.id, index: TaskIndex(0) };
-        let task = state.task_record(key)?;
+        let Some(task) = state.task_record(key) else { return };
         let payload = self.tasks.remove(&key).flatten();
         let page = self.lone_pages.get(run.id).map_or(Part::Stored, Part::Given);
         if run.state.is_terminal() {
             self.lone_pages.remove(run.id);
         }
+        drafts.extend(cached::note(&task, payload.as_deref()));
         let result = result_of(payload, !task.attempts.is_empty());
-        Some(encode::lone_run(run, page, &task, result))
+        drafts.push(encode::lone_run(run, page, &task, result));
     }
 }
 
@@ -282,7 +293,7 @@ mod tests {
             .iter()
             .map(|draft| match draft {
                 Draft::Whole { key, .. } | Draft::Gone { key } => key.clone(),
-                Draft::Task { .. } | Draft::Lone { .. } => panic!("{draft:?}"),
+                Draft::Task { .. } | Draft::Lone { .. } | Draft::Cached { .. } => panic!("{draft:?}"),
             })
             .collect()
     }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use orch_core::event::{Event, Submit, Target};
+use orch_core::event::{Consultation, Event, Submit, Target};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, Token};
 use orch_core::query::Answer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::pool::BlockingPool;
 use super::pulse::Pulse;
@@ -17,8 +17,8 @@ use crate::clock::Ticker;
 use crate::events::retention::Trim;
 use crate::events::{Activities, EventLog, WatchSource};
 use crate::metrics::Metrics;
-use crate::payloads::{Archive, Preparer, SpecReader, SubmitPayload};
-use crate::persist::MAX_RESULT_BYTES;
+use crate::payloads::{Archive, Preparer, ResultReader, SpecReader, SubmitPayload};
+use crate::persist::{MAX_PLANNING_BYTES, MAX_RESULT_BYTES};
 use crate::store::{ClusterId, Store};
 
 /// Commands that wait for the engine. Full means that senders wait too: a session then stops reading its stream, a
@@ -33,6 +33,14 @@ pub(super) enum Command {
     Request { event: Box<dyn FnOnce(Token) -> Event + Send>, reply: oneshot::Sender<Answer> },
     /// A run was submitted.
     Submit { submit: Box<Submit>, payload: Box<SubmitPayload>, reply: oneshot::Sender<Answer> },
+    /// Somebody looked at payloads; tasks may join a run.
+    Consulted { event: Box<Event>, payload: Box<SubmitPayload> },
+    /// A person answered a plan; its tasks may join the run.
+    DecidePlan {
+        event: Box<dyn FnOnce(Token) -> Event + Send>,
+        payload: Box<SubmitPayload>,
+        reply: oneshot::Sender<Answer>,
+    },
     /// An agent's stream was opened.
     OpenSession { outbound: mpsc::Sender<Outbound>, reply: oneshot::Sender<SessionId> },
     /// Somebody named a run.
@@ -86,6 +94,14 @@ pub enum SubmitError {
     /// Too little is free on the data disk.
     #[error("the coordinator's disk is nearly full: new runs are refused, results are still recorded")]
     DiskLow,
+    /// What is kept of how the run is planned does not fit its record.
+    #[error(
+        "how the run is planned takes {bytes} bytes, at most {MAX_PLANNING_BYTES} fit: name fewer workers"
+    )]
+    PlanningTooLong {
+        /// Its length.
+        bytes: usize,
+    },
 }
 
 /// The way to the engine. Clones are cheap and mean the same engine.
@@ -115,6 +131,8 @@ pub(super) struct Shared {
     pub(super) draining: AtomicBool,
     pub(super) disk_low: AtomicBool,
     pub(super) newest_run: Arc<AtomicU64>,
+    /// There are questions that only payloads answer.
+    pub(super) consult: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Command {
@@ -123,6 +141,8 @@ impl std::fmt::Debug for Command {
             Self::Apply(_) => "Apply",
             Self::Request { .. } => "Request",
             Self::Submit { .. } => "Submit",
+            Self::Consulted { .. } => "Consulted",
+            Self::DecidePlan { .. } => "DecidePlan",
             Self::OpenSession { .. } => "OpenSession",
             Self::Resolve { .. } => "Resolve",
             Self::Activity(_) => "Activity",
@@ -143,6 +163,10 @@ impl Handle {
     pub async fn submit(&self, submit: Submit, payload: SubmitPayload) -> Result<Answer, SubmitError> {
         if self.shared.disk_low.load(Ordering::Relaxed) && !submit.validate_only {
             return Err(SubmitError::DiskLow);
+        }
+        let bytes = submit.shape.settings.len();
+        if bytes > MAX_PLANNING_BYTES {
+            return Err(SubmitError::PlanningTooLong { bytes });
         }
         let (submit, payload) = (Box::new(submit), Box::new(payload));
         Ok(self.ask(|reply| Command::Submit { submit, payload, reply }).await?)
@@ -236,6 +260,13 @@ impl Handle {
         self.shared.archive.clone()
     }
 
+    /// Reads results for what comes after them.
+    #[must_use]
+    pub fn results(&self) -> ResultReader {
+        let Shared { store, blobs, specs, readers, .. } = &*self.shared;
+        ResultReader::new(Arc::clone(store), Arc::clone(blobs), specs.clone(), readers.clone())
+    }
+
     /// Where watches start.
     #[must_use]
     pub fn watch(&self) -> WatchSource {
@@ -294,16 +325,29 @@ impl Handle {
         &self.shared
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, EngineGone> {
+    pub(super) async fn send(&self, command: Command) -> Result<(), EngineGone> {
+        self.commands.send(command).await.map_err(|_| EngineGone)
+    }
+
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, EngineGone> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| EngineGone)?;
         answer.await.map_err(|_| EngineGone)
     }
 }
 
-/// The one payload that agents decide the length of.
-fn check_payload(event: &Event) -> Result<(), ApplyError> {
-    let Event::AttemptReported { report, .. } = event else { return Ok(()) };
-    let bytes = report.payload.len();
+/// The payloads that take the place of a recorded result, wherever they come from.
+pub(super) fn check_payload(event: &Event) -> Result<(), ApplyError> {
+    let payload = if let Event::AttemptReported { report, .. } = event {
+        &report.payload
+    } else if let Event::Consulted { answer: Consultation::SendBack { payload, .. }, .. } = event {
+        payload
+    } else {
+        return Ok(());
+    };
+    let bytes = payload.len();
     if bytes > MAX_RESULT_BYTES { Err(ApplyError::PayloadTooLong { bytes }) } else { Ok(()) }
 }

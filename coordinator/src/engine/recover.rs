@@ -181,13 +181,14 @@ impl Engine {
             draining: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             newest_run,
+            consult: Arc::default(),
         });
         let (commands, inbox) = mpsc::channel(INBOX);
         let mut batcher = Batcher::new(loaded.state, epoch, tick, cache, Arc::clone(&metrics));
         batcher.apply(ticker.now(), Event::Started { epoch });
         let handle = Handle::new(commands, Arc::clone(&shared));
         let rounds = Rounds::begin(tick, batcher.state().config().heartbeat);
-        let desk = Desk::new(metrics);
+        let desk = Desk::new(metrics, Arc::clone(&shared.consult));
         let engine = Self { batcher, desk, inbox, committer, ticker, events, shared, rounds };
         Ok(Recovered { engine, handle, report, counts: loaded.counts })
     }

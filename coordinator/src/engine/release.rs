@@ -8,7 +8,7 @@ use orch_core::effect::{Action, CloseReason, ReportResult, StopReason, Verdict};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, Token};
 use orch_core::query::Answer;
 use orch_core::state::{GrantView, State};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
@@ -63,6 +63,8 @@ pub(super) enum Release {
     Say { session: SessionId, word: Outbound },
     /// Which run a name means.
     Resolved { reply: oneshot::Sender<Option<(RunId, bool)>>, found: Option<(RunId, bool)> },
+    /// There are questions that only payloads answer.
+    Wake,
     /// Everything before it is durable.
     Passed { reply: oneshot::Sender<()> },
 }
@@ -73,7 +75,7 @@ impl Release {
     pub(super) fn of(action: Action, state: &State, epoch: Epoch) -> Option<Self> {
         let (session, word) = match action {
             Action::Reply { token, answer } => return Some(Self::Answer { token, answer }),
-            Action::Consult => return None,
+            Action::Consult => return Some(Self::Wake),
             Action::Welcome { session, verdicts } => (session, Outbound::Welcome { epoch, verdicts }),
             Action::Grant { session, attempt } => {
                 (session, Outbound::Grant { attempt, view: state.grant_view(attempt)? })
@@ -98,12 +100,15 @@ pub(super) struct Desk {
     sessions: BTreeMap<SessionId, mpsc::Sender<Outbound>>,
     next_token: u64,
     next_session: u64,
+    /// Wakes whoever answers questions.
+    consult: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
 impl Desk {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { answers: BTreeMap::new(), sessions: BTreeMap::new(), next_token: 1, next_session: 1, metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, consult: Arc<Notify>) -> Self {
+        let (answers, sessions) = (BTreeMap::new(), BTreeMap::new());
+        Self { answers, sessions, next_token: 1, next_session: 1, consult, metrics }
     }
 
     /// A token for somebody who waits.
@@ -152,6 +157,7 @@ impl Desk {
                     }
                 }
                 Release::Resolved { reply, found } => drop(reply.send(found)),
+                Release::Wake => self.consult.notify_one(),
                 Release::Passed { reply } => drop(reply.send(())),
             }
         }

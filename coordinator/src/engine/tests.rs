@@ -3,6 +3,7 @@
 mod commits;
 mod life;
 mod orders;
+mod plans;
 mod replay;
 mod sessions;
 pub(crate) mod support;

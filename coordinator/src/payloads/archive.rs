@@ -116,6 +116,48 @@ impl Archive {
         .await
     }
 
+    /// The record of a run, with what is kept of how it is planned; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn run_record(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<record::RunRecord>, ArchiveError> {
+        self.read(tenant, move |records| records.run(run)).await
+    }
+
+    /// How a run is planned, as it was submitted; `None` when there is no such run, or it is not planned.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn planning(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<record::PlanningRecord>, ArchiveError> {
+        self.read(tenant, move |records| Ok(records.run(run)?.and_then(|stored| stored.planning))).await
+    }
+
+    /// Specs of all tasks of a run as they rest, in order: texts that lie in files by reference. `None` when there is no
+    /// such run.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn specs(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Option<Vec<record::StoredSpec>>, ArchiveError> {
+        self.read(tenant, move |records| {
+            let Some(stored) = records.run(run)? else { return Ok(None) };
+            let mut specs = Specs::new(records, run);
+            (0..stored.task_count).map(|index| specs.spec(index)).collect::<Result<_, _>>().map(Some)
+        })
+        .await
+    }
+
     /// Runs with ids below `below`, newest first, at most `limit`. A page may be short, or empty, before the end.
     ///
     /// # Errors
@@ -162,6 +204,8 @@ impl Archive {
     ) -> Result<v1::Task, ArchiveError> {
         self.read(tenant, move |records| {
             let Some(run) = records.run(key.run)? else { return Ok(task) };
+            let spec = Specs::new(records, key.run).spec(key.index.0)?;
+            task.workspace = spec.workspace;
             if let Some(stored) = records.task(&run, key.run, key.index.0)? {
                 show::add_result(&mut task, &stored);
                 records.add_bulk(&mut task, &stored)?;

@@ -1,6 +1,9 @@
 //! References to blobs, as records and messages carry them, and the reading of small ones.
 //! Knows the two spellings of a reference; refuses to know what the bytes are.
 
+pub mod contract;
+pub mod manifest;
+
 use orch_proto::v1;
 
 use crate::blobs::{BlobError, BlobLocation, Blobs, LocationError, Stored};

@@ -5,6 +5,10 @@
 //! definitions are stored, then pages are made, then pages that do not fit a value are stored themselves. A run of short
 //! tasks takes no file at all, one of long prompts takes one, each for one sync however many tasks it has.
 
+mod expansion;
+
+pub use self::expansion::Joining;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +28,7 @@ use crate::persist::decode::{self, FieldError, Interner};
 use crate::persist::encode::RunTexts;
 use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS, StoredPage};
 use crate::store::{MAX_VALUE_BYTES, Tenant};
-use crate::submission::{CheckedContext, CheckedRun, CheckedRunner, CheckedTask};
+use crate::submission::{CheckedContext, CheckedPlanning, CheckedRun, CheckedRunner, CheckedTask};
 
 /// Bytes of pages that a submit hands over for dispatch; tasks beyond them are read back when their turn comes.
 const WARM_BYTES: usize = 8 << 20;
@@ -162,12 +166,13 @@ impl Preparer {
         let shape = Shape {
             policy,
             max_parallel,
-            planning: planning.map(|planning| Planning {
+            planning: planning.as_ref().map(|planning| Planning {
                 approve: planning.approve,
                 plan_only: planning.plan_only,
                 expanded: false,
             }),
             workflow: (!workflow.is_empty()).then(|| workflow.into()),
+            settings: planning.map(settings).unwrap_or_default(),
         };
         let labels: Vec<(Arc<str>, Arc<str>)> =
             labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
@@ -216,31 +221,45 @@ impl Preparer {
         context: Option<&CheckedContext>,
         files: Option<Files>,
     ) -> Result<Vec<StoredSpec>, Halt> {
-        let mut specs = Vec::with_capacity(tasks.len());
-        let has_worker = tasks.iter().any(|task| matches!(task.runner, CheckedRunner::Worker(_)));
-        let context = match (context.filter(|_| has_worker), files) {
-            (Some(context), Some(files)) => {
-                Some(self.kept(tenant, context.digest, context.text.as_bytes(), files)?)
-            }
+        let begins = |task: &CheckedTask| match &task.runner {
+            CheckedRunner::Worker(worker) => worker.continues.is_none(),
+            CheckedRunner::Command(_) | CheckedRunner::Noop | CheckedRunner::Publish(_) => false,
+        };
+        let context = match (context.filter(|_| tasks.iter().any(begins)), files) {
+            (Some(context), Some(files)) => Some(self.kept_context(tenant, context, files)?),
             (Some(_) | None, _) => None,
         };
-        for task in tasks {
-            let definition = match (&task.runner, files) {
-                (CheckedRunner::Worker(worker), Some(files)) => {
-                    let worker = &worker.worker;
-                    Some(self.kept(tenant, worker.digest, &worker.definition, files)?)
-                }
-                (
-                    CheckedRunner::Worker(_)
-                    | CheckedRunner::Command(_)
-                    | CheckedRunner::Noop
-                    | CheckedRunner::Publish(_),
-                    _,
-                ) => None,
-            };
-            specs.push(stored_spec(task, definition, context.clone()));
-        }
-        Ok(specs)
+        tasks.into_iter().map(|task| self.spec(tenant, task, context.as_ref(), files)).collect()
+    }
+
+    /// The spec of one task. `context` is where the context files of its run lie; a conversation that goes on keeps those
+    /// that it was begun with.
+    fn spec(
+        &self,
+        tenant: Tenant,
+        task: CheckedTask,
+        context: Option<&v1::BlobRef>,
+        files: Option<Files>,
+    ) -> Result<StoredSpec, Halt> {
+        let (CheckedRunner::Worker(worker), Some(files)) = (&task.runner, files) else {
+            return Ok(stored_spec(task, None, None));
+        };
+        let definition = self.kept(tenant, worker.worker.digest, &worker.worker.definition, files)?;
+        let context = match worker.continues.as_ref().map(|continued| &continued.context) {
+            None => context.cloned(),
+            Some(None) => None,
+            Some(Some(begun_with)) => Some(self.kept_context(tenant, begun_with, files)?),
+        };
+        Ok(stored_spec(task, Some(definition), context))
+    }
+
+    fn kept_context(
+        &self,
+        tenant: Tenant,
+        context: &CheckedContext,
+        files: Files,
+    ) -> Result<v1::BlobRef, Halt> {
+        self.kept(tenant, context.digest, context.text.as_bytes(), files)
     }
 
     /// Where what many tasks share is stored, which it is afterwards: once, whoever refers to it. `digest` is that of
@@ -362,6 +381,11 @@ impl Preparer {
         let stored = pack.finish()?;
         Ok(places.into_iter().filter_map(|place| stored.get(place)).map(bulk::reference).collect())
     }
+}
+
+/// What is kept of how a request is planned: the core carries it to the run's record.
+fn settings(planning: CheckedPlanning) -> Arc<[u8]> {
+    planning.into_record().encode_to_vec().into()
 }
 
 /// Longest text that rests in a page; see [`PAGE_TEXT_BYTES`].

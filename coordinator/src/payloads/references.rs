@@ -1,5 +1,6 @@
 //! Which blobs and packs records name, and the removal of those that none does.
-//! Knows every field of a record that may name one; refuses to know ages, which are the blob store's.
+//! Knows every field of a record that may name one, and that a manifest names more; refuses to know ages, which are the
+//! blob store's.
 //!
 //! What is unreferenced is removed only when it is also older than [`SWEEP_MIN_AGE`]: records are scanned over a while,
 //! and a blob is stored before the record that names it.
@@ -12,7 +13,7 @@ use orch_proto::store::v1::{self as record, stored_spec::Runner};
 use orch_proto::v1;
 use prost::Message as _;
 
-use super::bulk::BulkError;
+use super::bulk::{BulkError, manifest};
 use super::pages::{PageError, open_page};
 use crate::blobs::{BlobError, BlobLocation, Blobs, Kept, SWEEP_MIN_AGE, Swept};
 use crate::engine::pool::{BlockingPool, BrokenOff};
@@ -103,10 +104,10 @@ impl References {
             Some(Kind::Run) => {
                 let run = record::RunRecord::decode(payload)?;
                 run.page.map_or(Ok(()), |page| self.add_page(blobs, tenant, page))?;
-                run.task.map_or(Ok(()), |task| self.add_task(tenant, &task))
+                run.task.map_or(Ok(()), |task| self.add_task(blobs, tenant, &task))
             }
             Some(Kind::SpecPage) => self.add_page(blobs, tenant, record::SpecPage::decode(payload)?),
-            Some(Kind::Task) => self.add_task(tenant, &record::TaskRecord::decode(payload)?),
+            Some(Kind::Task) => self.add_task(blobs, tenant, &record::TaskRecord::decode(payload)?),
             Some(
                 Kind::Meta
                 | Kind::Commit
@@ -115,6 +116,8 @@ impl References {
                 | Kind::Agent
                 | Kind::Worker
                 | Kind::Request
+                // An entry of the index says whose result it is; the bytes are kept by that task's record.
+                | Kind::Cache
                 | Kind::EventPage
                 | Kind::Audit,
             )
@@ -146,10 +149,25 @@ impl References {
         Ok(())
     }
 
-    fn add_task(&mut self, tenant: Tenant, task: &record::TaskRecord) -> Result<(), SweepError> {
+    fn add_task(
+        &mut self,
+        blobs: &dyn Blobs,
+        tenant: Tenant,
+        task: &record::TaskRecord,
+    ) -> Result<(), SweepError> {
         let Some(result) = &task.result else { return Ok(()) };
         self.add_text(tenant, result.answer.as_ref())?;
-        self.add_text(tenant, result.structured.as_ref())
+        self.add_text(tenant, result.structured.as_ref())?;
+        self.add_text(tenant, result.feedback.as_ref())?;
+        result.gates.as_ref().map_or(Ok(()), |blob| self.add(tenant, blob))?;
+        let Some(blob) = result.artifacts.as_ref().and_then(|artifacts| artifacts.manifest.as_ref()) else {
+            return Ok(());
+        };
+        self.add(tenant, blob)?;
+        for artifact in manifest::open(blobs, tenant, blob)?.artifacts {
+            artifact.blob.as_ref().map_or(Ok(()), |blob| self.add(tenant, blob))?;
+        }
+        Ok(())
     }
 
     fn add_text(&mut self, tenant: Tenant, text: Option<&v1::Text>) -> Result<(), SweepError> {

@@ -8,6 +8,7 @@ use orch_proto::v1;
 use prost::Message as _;
 
 use super::bulk::{self, BulkError};
+use super::cache_key::cache_key;
 use crate::blobs::Blobs;
 use crate::store::Tenant;
 use crate::submission::{CheckedRunner, CheckedTask};
@@ -19,12 +20,13 @@ pub(super) const PAGE_TEXT_BYTES: usize = 4_096;
 const MAX_COMMAND_BYTES: u64 = 1 << 20;
 
 /// The spec of a task, every text inside. `definition` is where that of its worker lies, `context` where the context files
-/// of its run do.
+/// that it is given do.
 pub(super) fn stored_spec(
     task: CheckedTask,
     definition: Option<v1::BlobRef>,
     context: Option<v1::BlobRef>,
 ) -> StoredSpec {
+    let cache_key = cache_key(&task, context.as_ref()).map(Vec::from).unwrap_or_default();
     let runner = match task.runner {
         CheckedRunner::Worker(task) => Runner::Worker(StoredWorkerTask {
             worker: task.worker.name.clone(),
@@ -62,7 +64,7 @@ pub(super) fn stored_spec(
         reviewed: task.reviewed,
         workspace: task.workspace,
         conditions: task.conditions,
-        cache_key: Vec::new(),
+        cache_key,
         expected_cost_micro_usd: task.expected_cost_micro_usd,
     }
 }

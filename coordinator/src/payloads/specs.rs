@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use orch_core::ids::{TaskKey, TenantId};
+use orch_core::ids::{RunId, TaskKey, TenantId};
 use orch_proto::store::v1::StoredSpec;
 
 use super::pages::{PageError, read_page};
@@ -11,7 +11,7 @@ use super::spec::{for_dispatch, needs_reading};
 use super::{CachedPage, SpecCache, bulk::BulkError};
 use crate::blobs::Blobs;
 use crate::engine::pool::{BlockingPool, BrokenOff};
-use crate::persist::page::place_of;
+use crate::persist::page::{pages_of, place_of};
 use crate::store::{Store, Tenant};
 
 /// Reads specs. Clones share cache and threads.
@@ -60,6 +60,43 @@ impl SpecReader {
         }
         let this = self.clone();
         self.pool.run(move || this.read(tenant, task)).await?
+    }
+
+    /// A page for a look at some of its specs, which need not stay in memory. Blocks where it is not there already.
+    pub(super) fn peek(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        number: u32,
+    ) -> Result<Arc<CachedPage>, PageError> {
+        match self.cache.get((run, number)) {
+            Some(page) => Ok(page),
+            None => {
+                Ok(Arc::new(CachedPage::new(read_page(&*self.store, &*self.blobs, tenant, run, number)?)))
+            }
+        }
+    }
+
+    /// All specs of a run of `count` tasks as they rest, texts in files by reference: for writing them again.
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub async fn resting_specs(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        count: u32,
+    ) -> Result<Vec<StoredSpec>, SpecError> {
+        let this = self.clone();
+        self.pool
+            .run(move || {
+                let mut specs = Vec::new();
+                for number in 0..pages_of(count) {
+                    specs.extend(read_page(&*this.store, &*this.blobs, tenant, run, number)?.specs);
+                }
+                Ok(specs)
+            })
+            .await?
     }
 
     fn read(&self, tenant: TenantId, task: TaskKey) -> Result<Arc<StoredSpec>, SpecError> {

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use orch_core::event::{After, Flow, NewTask, Role};
+use orch_core::effect::Payload;
+use orch_core::event::{After, Flow, NewTask, Planning, Role, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
 use orch_core::outcome::Outcome;
 use orch_core::state::{
@@ -13,6 +14,8 @@ use orch_core::state::{
 use orch_core::time::{Now, Span, Tick, Wall};
 use orch_proto::store::v1::{self as record, stored_spec};
 use orch_proto::v1;
+
+use prost::Message as _;
 
 use crate::rpc::convert;
 
@@ -83,9 +86,33 @@ pub fn run(
             .try_into()
             .map_err(|_| FieldError { field: "the length of spec_digest", value: length(digest.len()) })?,
         outcome: outcome("the run's outcome", stored.outcome)?,
+        shape: shape(stored, shared),
+        detail: Arc::from(stored.detail.as_str()),
         task_count: stored.task_count,
         tasks: Vec::new(),
     })
+}
+
+/// How the tasks of a run go together. A policy of a later version counts as the ordinary one.
+fn shape(stored: &record::RunRecord, shared: &mut Interner) -> Shape {
+    let policy = v1::FailurePolicy::try_from(stored.on_failure).unwrap_or_default();
+    Shape {
+        policy: convert::failure_policy_from_wire(policy),
+        max_parallel: stored.max_parallel,
+        planning: stored.planning.as_ref().map(|planning| Planning {
+            approve: planning.approve,
+            plan_only: planning.plan_only,
+            expanded: planning.expanded,
+        }),
+        workflow: (!stored.workflow.is_empty()).then(|| shared.intern(&stored.workflow)),
+        settings: stored.planning.clone().map(settings).unwrap_or_default(),
+    }
+}
+
+/// What is kept of how a run is planned, as it was submitted.
+#[must_use]
+pub fn settings(planning: record::PlanningRecord) -> Payload {
+    record::PlanningRecord { expanded: false, ..planning }.encode_to_vec().into()
 }
 
 /// State of a run.
@@ -183,6 +210,8 @@ pub fn task_progress(stored: &record::TaskRecord, shared: &mut Interner) -> Resu
         usage,
         since: Tick(stored.since_tick),
         crashed_on: shared.all(&stored.crashed_on),
+        repairs: stored.repairs,
+        note: (!stored.note.is_empty()).then(|| Arc::from(stored.note.as_str())),
     })
 }
 

@@ -57,6 +57,13 @@ pub(crate) enum Draft {
         /// Result of its task.
         result: Part,
     },
+    /// A result that the same work may use again, first under its digest.
+    Cached {
+        /// Where.
+        key: Key,
+        /// Whose result.
+        entry: record::CacheEntry,
+    },
     /// No record any more.
     Gone {
         /// Where.
@@ -106,6 +113,7 @@ impl Draft {
     pub(crate) fn fill(self, store: &dyn Store, ops: &mut Vec<Op>) -> Result<(), DraftError> {
         match self {
             Self::Whole { key, value } => ops.push(Op::Put { key, value }),
+            Self::Cached { key, entry } => super::cached::fill(store, key, entry, ops)?,
             Self::Gone { key } => ops.push(Op::Delete { key }),
             Self::Task { key, mut task, result } => {
                 let stored = if result == Part::Stored { Old::of_task(store, &key)? } else { Old::default() };
@@ -164,7 +172,10 @@ impl Old {
     }
 }
 
-fn read<M: prost::Message + Default>(store: &dyn Store, key: &Key) -> Result<Option<M>, DraftError> {
+pub(super) fn read<M: prost::Message + Default>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<M>, DraftError> {
     let payload = store.get(key).map_err(|source| DraftError::Read { key: key.clone(), source })?;
     let decode = |payload: Vec<u8>| M::decode(payload.as_slice());
     payload.map(decode).transpose().map_err(|source| DraftError::Malformed { key: key.clone(), source })

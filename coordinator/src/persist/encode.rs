@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use orch_core::event::Shape;
 use orch_core::ids::TenantId;
 use orch_core::state::{AgentRecordView, EndedAttempt, RestoredRequest, RunRecordView, TaskRecordView};
 use orch_proto::store::v1 as record;
@@ -10,12 +11,17 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::draft::{Draft, Part};
-use super::{LONE_PAGE_BYTES, MAX_RESULT_BYTES, PART_OVERHEAD_BYTES, fit};
+use super::fit::{self, MAX_DETAIL_BYTES};
+use super::{LONE_PAGE_BYTES, MAX_RESULT_BYTES, PART_OVERHEAD_BYTES};
 use crate::rpc::convert;
 use crate::store::{Key, KeyError, MAX_VALUE_BYTES, Tenant};
 
-/// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest.
-const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34;
+/// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest, policy
+/// and limit.
+const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34 + 3 + 7;
+
+/// Most that the texts of a run take which come later or from a workflow: its detail and the workflow's name.
+const RUN_LATER_BYTES: usize = 3 + MAX_DETAIL_BYTES + 2 + 63;
 
 /// Texts of a run that lie in the head of its record.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +48,7 @@ impl RunTexts<'_> {
     fn head_bytes(&self) -> usize {
         let text = |text: &str| 1 + 2 + text.len();
         RUN_NUMBERS_BYTES
+            + RUN_LATER_BYTES
             + text(self.name)
             + text(self.submitted_by)
             + text(self.request_id)
@@ -157,8 +164,33 @@ fn run_head(view: &RunRecordView<'_>) -> record::RunRecord {
         request_id: view.request_id.to_string(),
         spec_digest: view.spec_digest.to_vec(),
         outcome: convert::outcome_field(view.outcome),
+        on_failure: convert::failure_policy(view.shape.policy).into(),
+        max_parallel: view.shape.max_parallel,
+        planning: planning(view.shape),
+        workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
+        detail: text(view.detail),
         ..record::RunRecord::default()
     }
+}
+
+/// How a run is planned: what the core decides by, in what the submit said beside it.
+fn planning(shape: &Shape) -> Option<record::PlanningRecord> {
+    let planning = shape.planning?;
+    // Empty settings are those of a run that said nothing; this program encoded the others.
+    let said = record::PlanningRecord::decode(&*shape.settings).unwrap_or_default();
+    Some(record::PlanningRecord {
+        approve: planning.approve,
+        plan_only: planning.plan_only,
+        expanded: planning.expanded,
+        ..said
+    })
+}
+
+/// A detail, no longer than its record takes.
+fn text(detail: &str) -> String {
+    let mut text = detail.to_owned();
+    fit::cut_text(&mut text, MAX_DETAIL_BYTES);
+    text
 }
 
 fn task_bytes(view: &TaskRecordView<'_>) -> Vec<u8> {
@@ -186,7 +218,8 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         result: None,
         since_tick: view.since.0,
         crashed_on: view.crashed_on.iter().map(ToString::to_string).collect(),
-        repairs: 0,
+        repairs: view.repairs,
+        note: view.note.map(|note| text(note)).unwrap_or_default(),
     }
 }
 

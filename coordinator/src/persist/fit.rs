@@ -5,8 +5,8 @@ use orch_proto::store::v1 as record;
 use orch_proto::v1;
 use prost::Message as _;
 
-/// Longest detail of an attempt, in bytes.
-const MAX_DETAIL_BYTES: usize = 400;
+/// Longest detail of an attempt or a run, and longest note of a task, in bytes.
+pub(crate) const MAX_DETAIL_BYTES: usize = 400;
 /// Longest detail of an attempt that is not the last, once room is short.
 const SHORT_DETAIL_BYTES: usize = 60;
 /// Longest model name in a record.
@@ -66,6 +66,7 @@ pub(crate) fn fit_task(task: &mut record::TaskRecord, budget: usize) {
     for attempt in &mut task.attempts {
         cut_text(&mut attempt.detail, MAX_DETAIL_BYTES);
     }
+    cut_text(&mut task.note, MAX_DETAIL_BYTES);
     for measure in MEASURES {
         if task.encoded_len() <= budget {
             return;
@@ -75,7 +76,7 @@ pub(crate) fn fit_task(task: &mut record::TaskRecord, budget: usize) {
 }
 
 /// What is given up for room, the least missed first.
-const MEASURES: [fn(&mut record::TaskRecord, usize); 6] = [
+const MEASURES: [fn(&mut record::TaskRecord, usize); 7] = [
     |task, _| {
         let older = task.attempts.len().saturating_sub(1);
         for attempt in task.attempts.iter_mut().take(older) {
@@ -96,6 +97,7 @@ const MEASURES: [fn(&mut record::TaskRecord, usize); 6] = [
             cut_usage(usage, 1);
         }
     },
+    |task, _| cut_text(&mut task.note, SHORT_DETAIL_BYTES),
     |task, budget| {
         let over = task.encoded_len().saturating_sub(budget);
         if let Some(last) = task.attempts.last_mut() {

@@ -65,6 +65,8 @@ pub fn task(
         dependencies,
         created_at: Some(convert::timestamp(Wall(run.created_ms))),
         priority: spec.priority,
+        role: role(spec).into(),
+        workspace: spec.workspace.clone(),
         ..v1::Task::default()
     };
     if let Some(stored) = stored {
@@ -81,6 +83,10 @@ pub fn add_result(task: &mut v1::Task, stored: &record::TaskRecord) {
         task.num_turns = result.num_turns;
         task.session_id.clone_from(&result.session_id);
         task.denied_tools.clone_from(&result.denied_tools);
+        task.artifact_count = result.artifacts.as_ref().map_or(0, |artifacts| artifacts.count);
+        task.reused_from.clone_from(&result.reused_from);
+        task.result_status.clone_from(&result.result_status);
+        task.summary.clone_from(&result.summary);
         task.answer.clone_from(&result.answer);
         if let Some(v1::Text { body: Some(v1::text::Body::Inline(text)) }) = &result.structured {
             task.structured.clone_from(text);
@@ -96,7 +102,11 @@ fn add_record(task: &mut v1::Task, stored: &record::TaskRecord) {
     task.started_at = moment(stored.granted_ms);
     task.finished_at = moment(stored.finished_ms);
     let last = stored.attempts.last();
-    task.detail = last.map(|last| last.detail.clone()).unwrap_or_default();
+    task.repairs = stored.repairs;
+    task.detail = match stored.note.is_empty() {
+        true => last.map(|last| last.detail.clone()).unwrap_or_default(),
+        false => stored.note.clone(),
+    };
     let length = last.map(|last| last.finished_ms.saturating_sub(last.started_ms));
     task.execution_time = length
         .and_then(|length| u64::try_from(length).ok())
@@ -118,7 +128,21 @@ fn attempt(stored: &record::AttemptRecord) -> v1::Attempt {
 }
 
 fn initial_state(spec: &record::StoredSpec) -> v1::TaskState {
-    if spec.dependencies.is_empty() { v1::TaskState::Queued } else { v1::TaskState::Blocked }
+    let waits = !spec.dependencies.is_empty() || !spec.conditions.is_empty();
+    if waits { v1::TaskState::Blocked } else { v1::TaskState::Queued }
+}
+
+/// What a task is for. A spec that does not say so is work.
+fn role(spec: &record::StoredSpec) -> v1::TaskRole {
+    match v1::TaskRole::try_from(spec.role) {
+        Ok(v1::TaskRole::Unspecified) | Err(_) => v1::TaskRole::Work,
+        Ok(role) => role,
+    }
+}
+
+/// Whether a task belongs to another: a review or a publication.
+pub(crate) fn belongs(spec: &record::StoredSpec) -> bool {
+    matches!(role(spec), v1::TaskRole::Review | v1::TaskRole::Publish)
 }
 
 fn moment(wall: i64) -> Option<prost_types::Timestamp> {

@@ -14,11 +14,12 @@ use super::fields::MAX_FILE_BYTES;
 use super::material::{ContextFile, context_file, is_context_path, read_context};
 use super::names;
 use super::problem::CatalogueProblem;
+use super::workflow_files::{self, WorkflowFile};
 
 /// Prompt files a directory may have. Far above any studio; bounds the work of a wrong `--prompts /`.
 const MAX_FILES: usize = 1000;
 
-/// The folders of a prompt directory. `workflows` belongs to the same tree and is read elsewhere.
+/// The folders of a prompt directory.
 const FOLDERS: &[&str] = &["workers", "subagents", "templates", "workflows", "settings", "mcp", CONTEXT];
 
 /// The folder of context files, which are kept apart: any name, any depth, and no mistake unless a worker names them.
@@ -107,6 +108,8 @@ pub struct Layer {
     pub(super) files: Vec<PromptFile>,
     /// Context files by their path below the folder.
     pub(super) context: BTreeMap<String, ContextFile>,
+    /// By path.
+    pub(super) workflows: Vec<WorkflowFile>,
 }
 
 impl Layer {
@@ -131,6 +134,10 @@ impl Layer {
         let (mut layer, mut problems) = (Self::default(), Vec::new());
         for (path, content) in files {
             let Some((folder, name)) = path.as_ref().split_once('/') else { continue };
+            if folder == workflow_files::FOLDER {
+                layer.workflows.extend(workflow_files::in_memory(prefix, path.as_ref(), content.as_ref()));
+                continue;
+            }
             if folder == CONTEXT && is_context_path(name) {
                 layer.context.insert(name.to_owned(), context_file(content.as_ref()));
                 continue;
@@ -143,6 +150,7 @@ impl Layer {
             }
         }
         layer.files.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
+        layer.workflows.sort_by(|a, b| a.path.cmp(&b.path));
         if problems.is_empty() { Ok(layer) } else { Err(problems) }
     }
 
@@ -199,6 +207,9 @@ impl Layer {
         if folders.contains(CONTEXT) {
             layer.read_context(&dir.path, &mut problems);
         }
+        if folders.contains(workflow_files::FOLDER) {
+            layer.read_workflows(&dir.path, &mut problems);
+        }
         if problems.is_empty() { Ok(layer) } else { Err(problems) }
     }
 
@@ -206,6 +217,17 @@ impl Layer {
         let folder = dir.join(CONTEXT);
         match read_context(&folder, MAX_FILES) {
             Ok(Some(files)) => self.context = files,
+            Ok(None) => {
+                problems.push(CatalogueProblem::TooManyFiles { path: shown(&folder), limit: MAX_FILES });
+            }
+            Err(source) => problems.push(CatalogueProblem::Unreadable { path: shown(&folder), source }),
+        }
+    }
+
+    fn read_workflows(&mut self, dir: &Path, problems: &mut Vec<CatalogueProblem>) {
+        let folder = dir.join(workflow_files::FOLDER);
+        match workflow_files::read(&folder, MAX_FILES) {
+            Ok(Some(files)) => self.workflows = files,
             Ok(None) => {
                 problems.push(CatalogueProblem::TooManyFiles { path: shown(&folder), limit: MAX_FILES });
             }
@@ -316,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn every_markdown_file_of_the_three_folders_is_read_and_nothing_else() {
+    fn every_file_of_the_folders_is_read_and_nothing_else() {
         let dir = dir(&[
             ("workers/B.md", "b"),
             ("workers/A.md", "a"),
@@ -341,6 +363,8 @@ mod tests {
                 (Kind::Template, "t", "t")
             ]
         );
+        let workflows: Vec<_> = layer.workflows.iter().map(|file| file.stem.as_str()).collect();
+        assert_eq!(workflows, ["w"]);
     }
 
     #[test]

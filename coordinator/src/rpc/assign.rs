@@ -1,10 +1,12 @@
-//! From a stored spec and a grant to the message an agent gets.
+//! From what was read for dispatch to the message an agent gets.
 //! Knows both forms; decides nothing: model, limits and worker were pinned at submit.
 
+use crate::payloads::inputs::{Dispatch, Inputs};
 use crate::rpc::convert::attempt_id;
 use orch_core::ids::{AttemptKey, TaskKey};
-use orch_proto::store::v1::{StoredSpec, StoredWorkerTask, stored_spec};
+use orch_proto::store::v1::{StoredWorkerTask, stored_spec};
 use orch_proto::v1;
+use prost::Message as _;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -19,7 +21,7 @@ pub struct Cluster {
     pub silence_limit: Duration,
 }
 
-/// Why a stored spec could not be turned into an assignment. Both mean a damaged store or a mistake here.
+/// Why a stored spec could not be turned into an assignment. All mean a damaged store or a mistake here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// The record names no runner.
@@ -28,9 +30,15 @@ pub enum AssignError {
     /// The command was not unpacked.
     #[error("the stored command was not unpacked")]
     Packed,
+    /// It is longer than a message may be.
+    #[error("the assignment has {0} bytes, a message at most {MAX_ASSIGNMENT_BYTES}")]
+    TooLong(usize),
 }
 
-/// The message for `attempt` of the task with `spec`, as it is read for dispatch. `task_ref` is `name/number/task`.
+/// Longest assignment: the limit of a message, with room for its frame.
+const MAX_ASSIGNMENT_BYTES: usize = (1 << 20) - 1_024;
+
+/// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`.
 ///
 /// # Errors
 /// When the record is damaged.
@@ -38,17 +46,26 @@ pub fn assignment(
     cluster: Cluster,
     attempt: AttemptKey,
     task_ref: String,
-    spec: &StoredSpec,
+    dispatch: Dispatch,
 ) -> Result<v1::Assignment, AssignError> {
     use v1::assignment::Runner;
+    let Dispatch { spec, inputs, feedback, publish, reuse } = dispatch;
     let runner = match spec.runner.as_ref().ok_or(AssignError::NoRunner)? {
-        stored_spec::Runner::Worker(task) => Runner::Claude(claude(cluster, attempt.task, task)),
+        stored_spec::Runner::Worker(task) => {
+            Runner::Claude(v1::ClaudeAssignment { feedback, ..claude(cluster, attempt.task, task) })
+        }
         stored_spec::Runner::Command(command) => Runner::Command(command.clone()),
         stored_spec::Runner::PackedCommand(_) => return Err(AssignError::Packed),
         stored_spec::Runner::Noop(noop) => Runner::Noop(*noop),
-        stored_spec::Runner::Publish(_) => return Err(AssignError::NoRunner),
+        stored_spec::Runner::Publish(stored) => {
+            Runner::Publish(v1::PublishAssignment { workspace: stored.workspace.clone(), files: publish })
+        }
     };
-    Ok(v1::Assignment {
+    let (inputs, inputs_blob) = match inputs {
+        Inputs::Inline(inputs) => (inputs, None),
+        Inputs::Blob(blob) => (Vec::new(), Some(blob)),
+    };
+    let assignment = v1::Assignment {
         attempt: Some(attempt_id(attempt)),
         r#ref: task_ref,
         runner: Some(runner),
@@ -56,11 +73,30 @@ pub fn assignment(
         silence_limit: Some(wire_duration(cluster.silence_limit)),
         on_loss: spec.on_loss,
         epoch: cluster.epoch,
-        ..v1::Assignment::default()
-    })
+        inputs,
+        inputs_blob,
+        workspace: spec.workspace.clone(),
+        gates: spec.gates.as_ref().and_then(agents_part),
+        reuse,
+    };
+    match assignment.encoded_len() {
+        bytes if bytes > MAX_ASSIGNMENT_BYTES => Err(AssignError::TooLong(bytes)),
+        _ => Ok(assignment),
+    }
 }
 
+/// The gates that an agent checks: a review is a task of its own.
+fn agents_part(gates: &v1::Gates) -> Option<v1::Gates> {
+    let part = v1::Gates { review: None, repairs: None, ..gates.clone() };
+    (part != v1::Gates::default()).then_some(part)
+}
+
+/// What the CLI is to do, but for what it is told when it was sent back. A follow-up goes on in another task's conversation.
 fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::ClaudeAssignment {
+    let session_id = match &stored.conversation {
+        Some(_) => stored.session_id.clone(),
+        None => session_uuid(cluster, task).to_string(),
+    };
     v1::ClaudeAssignment {
         worker: stored.definition.clone(),
         prompt: stored.prompt.clone(),
@@ -68,10 +104,11 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
         output_schema: stored.output_schema.clone(),
         budget_micro_usd: stored.budget_micro_usd,
         max_turns: stored.max_turns,
-        session_id: session_uuid(cluster, task).to_string(),
+        session_id,
         worker_name: stored.worker.clone(),
         context_files: stored.context_files.clone(),
-        ..v1::ClaudeAssignment::default()
+        feedback: None,
+        conversation: stored.conversation,
     }
 }
 
@@ -90,6 +127,8 @@ fn wire_duration(duration: Duration) -> prost_types::Duration {
 mod tests {
     use super::*;
     use orch_core::ids::{RunId, TaskIndex};
+    use orch_proto::store::v1::{StoredPublish, StoredSpec};
+    use std::sync::Arc;
 
     const CLUSTER: Cluster = Cluster { id: [7; 16], epoch: 3, silence_limit: Duration::from_secs(60) };
 
@@ -97,27 +136,36 @@ mod tests {
         AttemptKey::new(TaskKey { run: RunId(run), index: TaskIndex(0) }, attempt)
     }
 
-    fn worker_spec() -> StoredSpec {
-        StoredSpec {
-            timeout_ms: 1_500,
-            runner: Some(stored_spec::Runner::Worker(StoredWorkerTask {
-                worker: "anga".into(),
-                ..Default::default()
-            })),
-            ..Default::default()
+    fn dispatch(runner: stored_spec::Runner) -> Dispatch {
+        Dispatch {
+            spec: Arc::new(StoredSpec { timeout_ms: 1_500, runner: Some(runner), ..StoredSpec::default() }),
+            inputs: Inputs::Inline(Vec::new()),
+            feedback: None,
+            publish: Vec::new(),
+            reuse: Vec::new(),
+        }
+    }
+
+    fn worker() -> StoredWorkerTask {
+        StoredWorkerTask { worker: "anga".into(), ..StoredWorkerTask::default() }
+    }
+
+    fn sent(attempt: AttemptKey, dispatch: Dispatch) -> v1::Assignment {
+        assignment(CLUSTER, attempt, "a/1/t".into(), dispatch).unwrap()
+    }
+
+    fn for_claude(attempt: AttemptKey, dispatch: Dispatch) -> v1::ClaudeAssignment {
+        match sent(attempt, dispatch).runner {
+            Some(v1::assignment::Runner::Claude(claude)) => claude,
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_conversation_keeps_its_session_over_attempts_and_no_two_share_one() {
-        let session =
-            |run, attempt| match assignment(CLUSTER, key(run, attempt), "a/1/t".into(), &worker_spec())
-                .unwrap()
-                .runner
-            {
-                Some(v1::assignment::Runner::Claude(claude)) => claude.session_id,
-                other => panic!("{other:?}"),
-            };
+        let session = |run, attempt| {
+            for_claude(key(run, attempt), dispatch(stored_spec::Runner::Worker(worker()))).session_id
+        };
         assert_eq!(session(1, 1), session(1, 2));
         assert_ne!(session(1, 1), session(2, 1));
         let elsewhere = Cluster { id: [8; 16], ..CLUSTER };
@@ -125,20 +173,77 @@ mod tests {
     }
 
     #[test]
+    fn a_follow_up_goes_on_in_the_session_it_names_and_a_task_sent_back_is_told_why() {
+        let earlier = v1::TaskId { run_id: 9, task_index: 4 };
+        let follow_up =
+            StoredWorkerTask { conversation: Some(earlier), session_id: "its session".into(), ..worker() };
+        let feedback = crate::payloads::bulk::text("a gate is red".into());
+        let back =
+            Dispatch { feedback: feedback.clone(), ..dispatch(stored_spec::Runner::Worker(follow_up)) };
+        let claude = for_claude(key(1, 2), back);
+        assert_eq!((claude.conversation, claude.session_id.as_str()), (Some(earlier), "its session"));
+        assert_eq!(claude.feedback, feedback);
+    }
+
+    #[test]
     fn limits_and_epoch_travel_along() {
-        let sent = assignment(CLUSTER, key(1, 2), "a/1/t".into(), &worker_spec()).unwrap();
+        let sent = sent(key(1, 2), dispatch(stored_spec::Runner::Worker(worker())));
         assert_eq!(sent.timeout, Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }));
         assert_eq!((sent.epoch, sent.attempt.unwrap().attempt), (3, 2));
+        assert_eq!(sent.gates, None);
+    }
+
+    #[test]
+    fn an_agent_gets_the_gates_it_checks_and_the_workspace_it_shows() {
+        let review = v1::Review { worker: "fabien".into(), ..v1::Review::default() };
+        let gates =
+            v1::Gates { min_tool_calls: 3, review: Some(review), repairs: Some(2), ..Default::default() };
+        let with = |gates| {
+            let mut read = dispatch(stored_spec::Runner::Worker(worker()));
+            let spec = StoredSpec { gates: Some(gates), workspace: "dance".into(), ..(*read.spec).clone() };
+            read.spec = Arc::new(spec);
+            sent(key(1, 1), read)
+        };
+        let agents = with(gates.clone());
+        assert_eq!(agents.gates, Some(v1::Gates { min_tool_calls: 3, ..Default::default() }));
+        assert_eq!(agents.workspace, "dance");
+        assert_eq!(
+            with(v1::Gates { min_tool_calls: 0, ..gates }).gates,
+            None,
+            "a review alone is none of its"
+        );
+    }
+
+    #[test]
+    fn inputs_offers_and_files_to_publish_travel_where_they_belong() {
+        let input = v1::Input { task_id: "before".into(), ..v1::Input::default() };
+        let offer = v1::Reuse { r#ref: "a/0/t".into(), tree: vec![1; 32] };
+        let mut read = dispatch(stored_spec::Runner::Worker(worker()));
+        read.inputs = Inputs::Inline(vec![input.clone()]);
+        read.reuse = vec![offer.clone()];
+        let inside = sent(key(1, 1), read.clone());
+        assert_eq!((inside.inputs, inside.inputs_blob, inside.reuse), (vec![input], None, vec![offer]));
+        let blob = v1::BlobRef { size: 9, ..v1::BlobRef::default() };
+        let outside = sent(key(1, 1), Dispatch { inputs: Inputs::Blob(blob.clone()), ..read });
+        assert_eq!((outside.inputs, outside.inputs_blob), (Vec::new(), Some(blob)));
+
+        let files = vec![v1::PublishFile { to: "a.md".into(), ..v1::PublishFile::default() }];
+        let stored = StoredPublish { workspace: "dance".into(), files: Vec::new() };
+        let read = Dispatch { publish: files.clone(), ..dispatch(stored_spec::Runner::Publish(stored)) };
+        let publish = v1::PublishAssignment { workspace: "dance".into(), files };
+        assert_eq!(sent(key(1, 1), read).runner, Some(v1::assignment::Runner::Publish(publish)));
     }
 
     #[test]
     fn damaged_records_are_refused() {
-        let spec = StoredSpec::default();
-        assert_eq!(assignment(CLUSTER, key(1, 1), String::new(), &spec), Err(AssignError::NoRunner));
-        let packed = StoredSpec {
-            runner: Some(stored_spec::Runner::PackedCommand(v1::BlobRef::default())),
-            ..Default::default()
-        };
-        assert_eq!(assignment(CLUSTER, key(1, 1), String::new(), &packed), Err(AssignError::Packed));
+        let mut nothing = dispatch(stored_spec::Runner::Noop(v1::NoopTask {}));
+        nothing.spec = Arc::new(StoredSpec::default());
+        let refused = |read| assignment(CLUSTER, key(1, 1), String::new(), read).unwrap_err();
+        assert_eq!(refused(nothing), AssignError::NoRunner);
+        let packed = dispatch(stored_spec::Runner::PackedCommand(v1::BlobRef::default()));
+        assert_eq!(refused(packed), AssignError::Packed);
+        let long = StoredWorkerTask { prompt: crate::payloads::bulk::text("x".repeat(2 << 20)), ..worker() };
+        let refused = refused(dispatch(stored_spec::Runner::Worker(long)));
+        assert!(matches!(refused, AssignError::TooLong(_)), "{refused}");
     }
 }

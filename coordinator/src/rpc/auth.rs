@@ -47,6 +47,7 @@ pub const METHOD_ROLES: &[(&str, &[Role])] = &[
     ("/orch.v1.WorkflowService/ListWorkflows", PEOPLE),
     ("/orch.v1.WorkflowService/GetWorkflow", PEOPLE),
     ("/orch.v1.WorkflowService/CompileWorkflow", PEOPLE),
+    ("/orch.v1.BlobService/FindBlob", AGENTS),
     ("/orch.v1.BlobService/PutBlob", AGENTS),
     ("/orch.v1.BlobService/GetBlob", ALL),
     ("/orch.v1.TranscriptService/AppendTranscript", AGENTS),

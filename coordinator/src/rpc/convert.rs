@@ -1,8 +1,12 @@
 //! From the core's views to the wire, and from the wire's enumerations back.
-//! The only file that names both; no rule is decided here.
+//! The only place that names both; no rule is decided here.
 
-use orch_core::effect::{Change, Notice, ReportResult, StopReason, Verdict};
-use orch_core::event::{FailurePolicy, HeldState, OnLoss};
+mod watch;
+
+pub use self::watch::watch_event;
+
+use orch_core::effect::{ReportResult, StopReason, Verdict};
+use orch_core::event::{FailurePolicy, HeldState, OnLoss, Role};
 use orch_core::ids::{AttemptKey, AttemptNo, RunId, TaskIndex, TaskKey};
 use orch_core::outcome::Outcome;
 use orch_core::query::{AgentStateView, AgentView, Impossible, Reason, RunView, TaskView};
@@ -261,6 +265,28 @@ pub const fn failure_policy(policy: FailurePolicy) -> v1::FailurePolicy {
     }
 }
 
+/// What a run does when a task does not succeed, from the wire; unset means to go on with what does not depend on it.
+#[must_use]
+pub const fn failure_policy_from_wire(policy: v1::FailurePolicy) -> FailurePolicy {
+    match policy {
+        v1::FailurePolicy::FailFast => FailurePolicy::FailFast,
+        v1::FailurePolicy::Unspecified | v1::FailurePolicy::Continue => FailurePolicy::Continue,
+        v1::FailurePolicy::BestEffort => FailurePolicy::BestEffort,
+    }
+}
+
+/// What a task is for.
+#[must_use]
+pub const fn role(role: Role) -> v1::TaskRole {
+    match role {
+        Role::Work => v1::TaskRole::Work,
+        Role::Plan => v1::TaskRole::Plan,
+        Role::Synthesis => v1::TaskRole::Synthesis,
+        Role::Review => v1::TaskRole::Review,
+        Role::Publish => v1::TaskRole::Publish,
+    }
+}
+
 /// A task, without what only the store knows. `now` is the wall clock of the answer.
 #[must_use]
 pub fn task(run_ref: &str, created: Wall, view: &TaskView, now: Wall) -> v1::Task {
@@ -271,11 +297,11 @@ pub fn task(run_ref: &str, created: Wall, view: &TaskView, now: Wall) -> v1::Tas
         task_id: view.id.to_string(),
         state: task_state(view.state).into(),
         worker: match &*view.worker {
-            "command" | "noop" => String::new(),
+            "command" | "noop" | "publish" => String::new(),
             worker => worker.to_owned(),
         },
         runner: match &*view.worker {
-            runner @ ("command" | "noop") => runner.to_owned(),
+            runner @ ("command" | "noop" | "publish") => runner.to_owned(),
             _ => "claude".to_owned(),
         },
         dependencies: view.dependencies.iter().map(ToString::to_string).collect(),
@@ -290,6 +316,9 @@ pub fn task(run_ref: &str, created: Wall, view: &TaskView, now: Wall) -> v1::Tas
         usage: Some(v1::Usage { cost_micro_usd: view.cost_micro_usd, ..v1::Usage::default() }),
         retry_at: retry_at.map(timestamp),
         priority: view.priority,
+        role: role(view.role).into(),
+        of: view.of.as_deref().unwrap_or_default().to_owned(),
+        repairs: view.repairs,
         ..v1::Task::default()
     }
 }
@@ -366,64 +395,6 @@ pub fn agent(view: &AgentView) -> v1::Agent {
         hidden: view.hidden.iter().map(ToString::to_string).collect(),
         drain_reason: view.drain.as_deref().unwrap_or_default().to_owned(),
         ..v1::Agent::default()
-    }
-}
-
-/// An event for the log and for watchers.
-#[must_use]
-pub fn watch_event(notice: &Notice) -> v1::WatchEvent {
-    use v1::watch_event::Change as Wire;
-    let (run_ref, change) = match &notice.change {
-        Change::Run { run_ref, state, task_count, cost_micro_usd, .. } => (
-            run_ref.to_string(),
-            Wire::Run(v1::RunChanged {
-                state: run_state(*state).into(),
-                task_count: *task_count,
-                usage: Some(v1::Usage { cost_micro_usd: *cost_micro_usd, ..v1::Usage::default() }),
-            }),
-        ),
-        Change::Task { run_ref, .. } => (run_ref.to_string(), Wire::Task(task_changed(notice))),
-        Change::Agent { agent, state } => (
-            String::new(),
-            Wire::Agent(v1::AgentChanged {
-                agent: agent.to_string(),
-                state: agent_state_word(*state).to_owned(),
-            }),
-        ),
-    };
-    v1::WatchEvent { seq: notice.seq.0, time: Some(timestamp(notice.at.wall)), run_ref, change: Some(change) }
-}
-
-fn task_changed(notice: &Notice) -> v1::TaskChanged {
-    let Change::Task {
-        task,
-        task_id,
-        state,
-        attempt,
-        agent,
-        outcome,
-        detail,
-        cost_micro_usd,
-        execution_time,
-        retry_at,
-        ..
-    } = &notice.change
-    else {
-        return v1::TaskChanged::default();
-    };
-    let retry_at =
-        retry_at.map(|tick| Wall(notice.at.wall.0.saturating_add_unsigned((tick - notice.at.tick).0)));
-    v1::TaskChanged {
-        task_id: task_id.to_string(),
-        state: task_state(*state).into(),
-        attempt: *attempt,
-        agent: agent.to_string(),
-        outcome: outcome_field(*outcome),
-        detail: detail.to_string(),
-        usage: Some(v1::Usage { cost_micro_usd: *cost_micro_usd, ..v1::Usage::default() }),
-        execution_time: execution_time.map(duration),
-        retry_at: retry_at.map(timestamp),
-        index: task.index.0,
     }
 }
 

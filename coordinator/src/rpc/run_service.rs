@@ -6,12 +6,13 @@ use crate::rpc::auth::Caller;
 use crate::rpc::explain::explain;
 use crate::rpc::lookup::{Lookup, archive_status};
 use crate::rpc::paging::{NumberPage, page_size};
+use crate::rpc::plan_service::Plans;
 use crate::rpc::refs::{parse_ref, parse_run_ref};
 use crate::rpc::status::refuse_field;
 use crate::rpc::submit::{Submitter, check_request_id};
 use crate::rpc::uploads::{UploadHeader, Uploads};
 use crate::rpc::watch::Watch;
-use crate::rpc::{answered, blocking, convert, gone, unexpected};
+use crate::rpc::{answered, artifacts, blocking, convert, gone, unexpected};
 use orch_core::event::{Event, Target};
 use orch_core::ids::{RunId, TaskIndex, Token};
 use orch_core::query::{Answer, Refusal};
@@ -52,6 +53,8 @@ pub struct RunParts {
     pub lookup: Lookup,
     /// Takes runs in.
     pub submitter: Submitter,
+    /// Shows and decides plans.
+    pub plans: Plans,
     /// Open uploads.
     pub uploads: Uploads,
     /// Makes ids of uploads.
@@ -278,23 +281,28 @@ impl RunService for Runs {
 
     async fn get_plan(
         &self,
-        _request: Request<v1::GetPlanRequest>,
+        request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::GetPlanResponse>, Status> {
-        Err(Status::unimplemented("GetPlan"))
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.parts.plans.show(&caller, request.into_inner()).await?))
     }
 
     async fn decide_plan(
         &self,
-        _request: Request<v1::DecidePlanRequest>,
+        request: Request<v1::DecidePlanRequest>,
     ) -> Result<Response<v1::DecidePlanResponse>, Status> {
-        Err(Status::unimplemented("DecidePlan"))
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.parts.plans.decide(&caller, request.into_inner()).await?))
     }
 
     async fn list_artifacts(
         &self,
-        _request: Request<v1::ListArtifactsRequest>,
+        request: Request<v1::ListArtifactsRequest>,
     ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
-        Err(Status::unimplemented("ListArtifacts"))
+        let caller = Caller::of(&request)?;
+        let RunParts { engine, lookup, .. } = &*self.parts;
+        let listed = artifacts::list(lookup, &engine.results(), &caller, request.into_inner()).await?;
+        Ok(Response::new(listed))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::rpc::limits::{Bounds, LimitLayer};
 use crate::rpc::run_service::Runs;
 use crate::rpc::session::{FrameStream, SessionParts, open};
 use crate::rpc::transcript_service::Scribe;
+use crate::rpc::workflow_service::Flows;
 use orch_certs::ServerTls;
 use orch_proto::FILE_DESCRIPTOR_SET;
 use orch_proto::v1::AgentMessage;
@@ -19,6 +20,7 @@ use orch_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use orch_proto::v1::blob_service_server::BlobServiceServer;
 use orch_proto::v1::run_service_server::RunServiceServer;
 use orch_proto::v1::transcript_service_server::TranscriptServiceServer;
+use orch_proto::v1::workflow_service_server::WorkflowServiceServer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -78,6 +80,8 @@ impl AgentService for Agents {
 pub struct Services<H: Health> {
     /// Runs.
     pub runs: Runs,
+    /// Workflows.
+    pub flows: Flows,
     /// Bulk bytes.
     pub blobs: Blobber,
     /// Transcripts.
@@ -120,6 +124,7 @@ pub async fn serve<H: Health>(
         .layer(AuthLayer::new(&domain))
         .layer(LimitLayer::new(Bounds::default()))
         .add_service(limit!(RunServiceServer::new(services.runs)))
+        .add_service(limit!(WorkflowServiceServer::new(services.flows)))
         .add_service(limit!(BlobServiceServer::new(services.blobs)))
         .add_service(limit!(TranscriptServiceServer::new(services.transcripts)))
         .add_service(limit!(AgentServiceServer::new(services.agents)))

@@ -100,7 +100,7 @@ pub async fn open(
         protocol,
         cluster: parts.cluster,
         timing: parts.timing,
-        specs: parts.engine.spec_reader(),
+        results: parts.engine.results(),
         draining: parts.draining.clone(),
         ending: Arc::clone(&ending),
     });

@@ -78,7 +78,9 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::TooManyClasses { .. } => refuse(ErrorCode::TooManyClasses, message),
         Refusal::QueueFull { .. } => refuse(ErrorCode::QueueFull, message),
         Refusal::Draining => refuse(ErrorCode::Draining, message),
-        Refusal::WrongState { .. } => refuse(ErrorCode::WrongState, message),
+        Refusal::NotWaiting { .. } | Refusal::BadPlan { .. } | Refusal::WrongState { .. } => {
+            refuse(ErrorCode::WrongState, message)
+        }
     }
 }
 

@@ -83,5 +83,6 @@ fn problem(problem: &CatalogueProblem) -> v1::PromptProblem {
         column: place.at.map_or(0, |at| at.column),
         message: harmless(&problem.message(), MAX_TEXT),
         help: harmless(&problem.help().unwrap_or_default(), MAX_TEXT),
+        code: String::new(),
     }
 }

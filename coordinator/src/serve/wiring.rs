@@ -3,6 +3,7 @@
 use crate::blobs::Blobs;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::director::{Director, DirectorParts};
 use crate::engine::commit::ThreadCommitter;
 use crate::engine::{Engine, Handle, Parts, Recovered};
 use crate::metrics::Metrics;
@@ -11,12 +12,14 @@ use crate::rpc::admin_service::{Admin, AdminParts};
 use crate::rpc::assign::Cluster;
 use crate::rpc::blob_service::Blobber;
 use crate::rpc::lookup::Lookup;
+use crate::rpc::plan_service::Plans;
 use crate::rpc::run_service::{RunParts, Runs};
 use crate::rpc::server::{Agents, Services};
 use crate::rpc::session::{ReportIntake, SessionParts, Timing};
-use crate::rpc::submit::Submitter;
+use crate::rpc::submit::{SubmitParts, Submitter};
 use crate::rpc::transcript_service::Scribe;
 use crate::rpc::uploads::Uploads;
+use crate::rpc::workflow_service::Flows;
 use crate::store::{ClusterId, DataDir, EpochStep, SledStore, Store};
 use crate::transcripts::Transcripts;
 use crate::workers::PromptReloads;
@@ -55,13 +58,21 @@ impl Wiring<'_> {
     /// Every service of the gRPC port.
     pub(super) fn services<H: Health>(self, health: HealthServer<H>) -> Services<H> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let lookup = Lookup::new(self.handle.clone(), clock);
+        let lookup = Lookup::new(self.handle.clone(), Arc::clone(&clock));
+        let submitter = Submitter::new(SubmitParts {
+            engine: self.handle.clone(),
+            workers: Arc::clone(self.prompts.in_force()),
+            lookup: lookup.clone(),
+            blobs: Arc::clone(self.blobs),
+            clock: Arc::clone(&clock),
+        });
         let registry = Arc::new(Registry::default());
         let agents = Agents::new(self.sessions(&registry));
         let runs = Runs::new(RunParts {
             engine: self.handle.clone(),
             lookup: lookup.clone(),
-            submitter: Submitter::new(self.handle.clone(), Arc::clone(self.prompts.in_force())),
+            submitter,
+            plans: Plans::new(self.handle.clone(), lookup.clone(), Arc::clone(self.prompts.in_force())),
             uploads: Uploads::default(),
             fresh_id: || uuid::Uuid::now_v7().simple().to_string(),
             tasks: self.streams.clone(),
@@ -70,7 +81,8 @@ impl Wiring<'_> {
         let (transcripts, streams) = (Arc::clone(self.transcripts), self.streams.clone());
         Services {
             runs,
-            blobs: Blobber::new(Arc::clone(self.blobs), self.streams.clone()),
+            flows: Flows::new(Arc::clone(self.prompts.in_force()), Arc::new(SystemClock)),
+            blobs: Blobber::new(Arc::clone(self.blobs), self.handle.clone(), self.streams.clone()),
             transcripts: Scribe::new(transcripts, lookup, self.handle.clone(), streams),
             agents,
             admin: Admin::new(AdminParts {
@@ -82,6 +94,17 @@ impl Wiring<'_> {
             }),
             health,
         }
+    }
+
+    /// What answers the questions that only payloads answer.
+    pub(super) fn director(&self) -> Director {
+        Director::new(DirectorParts {
+            engine: self.handle.clone(),
+            workers: Arc::clone(self.prompts.in_force()),
+            blobs: Arc::clone(self.blobs),
+            clock: Arc::new(SystemClock),
+            stop: self.draining.clone(),
+        })
     }
 
     fn sessions(&self, registry: &Arc<Registry>) -> SessionParts {
@@ -99,7 +122,7 @@ impl Wiring<'_> {
                 spread: GO_AWAY_SPREAD,
             },
             registry: Arc::clone(registry),
-            reports: ReportIntake::new(Arc::clone(self.blobs)),
+            reports: ReportIntake::new(Arc::clone(self.blobs), self.handle.results()),
             tasks: self.streams.clone(),
             draining: self.draining.clone(),
         }

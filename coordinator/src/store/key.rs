@@ -75,6 +75,8 @@ pub enum Kind {
     Worker = 0x15,
     /// An idempotency key that no run's record holds, by digest.
     Request = 0x16,
+    /// Recorded results that the same work may use again, by digest of the work.
+    Cache = 0x17,
     /// The events of one batch.
     EventPage = 0x20,
     /// An entry of the audit log.
@@ -83,7 +85,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind this binary knows.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Commit,
         Self::Staged,
@@ -94,6 +96,7 @@ impl Kind {
         Self::Agent,
         Self::Worker,
         Self::Request,
+        Self::Cache,
         Self::EventPage,
         Self::Audit,
     ];
@@ -177,6 +180,11 @@ impl Key {
         Self::build(tenant, Kind::Request, &[digest])
     }
 
+    /// Key of recorded results that the same work may use again; the digest is that of the work.
+    pub fn cache(tenant: Tenant, digest: &[u8; 32]) -> Self {
+        Self::build(tenant, Kind::Cache, &[digest])
+    }
+
     /// Key of the event page that starts at sequence `first`.
     pub fn event_page(first: u64) -> Self {
         Self::build(Tenant::CLUSTER, Kind::EventPage, &[&first.to_be_bytes()])
@@ -250,6 +258,7 @@ impl Key {
             Kind::Agent => text(id).map(|name| Entity::Agent { tenant, name }),
             Kind::Worker => whole(id).map(|digest| Entity::Worker { tenant, digest }),
             Kind::Request => whole(id).map(|digest| Entity::Request { tenant, digest }),
+            Kind::Cache => whole(id).map(|digest| Entity::Cache { tenant, digest }),
             Kind::EventPage => whole(id).map(|first| Entity::EventPage { first: u64::from_be_bytes(first) }),
             Kind::Audit => whole(id).map(|seq| Entity::Audit { sequence: u64::from_be_bytes(seq) }),
         };
@@ -305,6 +314,8 @@ pub enum Entity<'a> {
     Worker { tenant: Tenant, digest: [u8; 32] },
     /// See [`Key::request`].
     Request { tenant: Tenant, digest: [u8; 32] },
+    /// See [`Key::cache`].
+    Cache { tenant: Tenant, digest: [u8; 32] },
     /// See [`Key::event_page`].
     EventPage { first: u64 },
     /// See [`Key::audit`].
@@ -393,6 +404,7 @@ mod tests {
         check(Key::agent(T, "box-1").unwrap(), Entity::Agent { tenant: T, name: "box-1" });
         check(Key::worker(T, &digest), Entity::Worker { tenant: T, digest });
         check(Key::request(T, &digest), Entity::Request { tenant: T, digest });
+        check(Key::cache(T, &digest), Entity::Cache { tenant: T, digest });
         check(Key::event_page(5), Entity::EventPage { first: 5 });
         check(Key::audit(6), Entity::Audit { sequence: 6 });
         check(Key::meta(), Entity::StoreOwned);

@@ -56,6 +56,27 @@ pub(super) fn check_name(field: &str, name: &str, style: NameStyle) -> Result<()
     Err(SpecError::new(ErrorCode::InvalidName, field, message))
 }
 
+/// Checks the name of a workspace, as agents offer them; an empty one means none.
+pub(super) fn check_workspace(field: &str, name: &str) -> Result<(), SpecError> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() <= 63 && name.bytes().all(fits) && !name.starts_with('-') {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` is not the name of a workspace: lower-case letters, digits and dash, at most 63 bytes, as agents offer it \
+         with --workspace NAME=DIR",
+        shown(name)
+    );
+    Err(SpecError::new(ErrorCode::InvalidName, field, message))
+}
+
+/// A length of time in milliseconds; `None` when it is negative or out of all bounds.
+pub(super) fn millis(length: prost_types::Duration) -> Option<u64> {
+    let seconds = u64::try_from(length.seconds).ok()?;
+    let part = u64::try_from(length.nanos / 1_000_000).ok()?;
+    seconds.checked_mul(1_000)?.checked_add(part)
+}
+
 /// Checks a requirement and joins it to `key=value`. `runner`, `program` and `agent` belong to orch.
 pub(super) fn check_requirement(field: &str, key: &str, value: &str) -> Result<String, SpecError> {
     let field = format!("{field}.{}", shown(key));

@@ -1,14 +1,23 @@
 //! What a spec may say and what it may not.
 
+mod cache;
+mod conditions;
+mod follow_up;
+mod gates;
+mod planned;
+mod publish;
+mod runs;
+
 use super::*;
+use v1::task_spec::Runner;
 
 struct Fixed;
 
 impl Workers for Fixed {
     fn worker(&self, name: &str) -> Option<Arc<PinnedWorker>> {
-        (name == "anga").then(|| {
+        ["anga", "critic", ORCHESTRATOR].contains(&name).then(|| {
             Arc::new(PinnedWorker {
-                name: "anga".into(),
+                name: name.into(),
                 definition: Arc::from(&b"x"[..]),
                 digest: [1; 32],
                 model: "opus".into(),
@@ -26,11 +35,61 @@ impl Workers for Fixed {
     }
 }
 
+/// Noon of 9 March 2026, UTC.
+const SUBMITTED: Wall = Wall(1_773_057_600_000);
+
+fn check_run(spec: v1::RunSpec) -> Result<CheckedRun, SpecError> {
+    check_with(spec, &BTreeMap::new())
+}
+
+fn check_with(
+    spec: v1::RunSpec,
+    conversations: &BTreeMap<String, Conversation>,
+) -> Result<CheckedRun, SpecError> {
+    let catalogue = Catalogue::default();
+    let given = Given { workers: &Fixed, catalogue: &catalogue, submitted: SUBMITTED, conversations };
+    CheckedRun::check(spec, &given)
+}
+
+#[track_caller]
+fn run_refused(spec: v1::RunSpec, code: ErrorCode, field: &str) -> String {
+    let error = check_run(spec).expect_err("the spec must be refused");
+    assert_eq!((error.code, error.field.as_str()), (code, field), "{error}");
+    error.message
+}
+
+fn worker_of(task: &CheckedTask) -> &CheckedWorkerTask {
+    let CheckedRunner::Worker(worker) = &task.runner else { panic!("not a worker: {task:?}") };
+    worker
+}
+
+fn change_worker(mut task: v1::TaskSpec, change: impl FnOnce(&mut v1::WorkerTask)) -> v1::TaskSpec {
+    let Some(Runner::Worker(worker)) = &mut task.runner else { panic!("not a worker") };
+    change(worker);
+    task
+}
+
+fn command(id: &str, program: &str, args: &[&str]) -> v1::TaskSpec {
+    let args = args.iter().map(|&arg| arg.into()).collect();
+    v1::TaskSpec {
+        task_id: id.into(),
+        runner: Some(Runner::Command(v1::CommandTask { program: program.into(), args })),
+        ..Default::default()
+    }
+}
+
+fn duration(millis: i64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: millis / 1_000,
+        nanos: i32::try_from(millis % 1_000).unwrap() * 1_000_000,
+    }
+}
+
 fn worker_task(id: &str, description: &str, dependencies: &[&str]) -> v1::TaskSpec {
     v1::TaskSpec {
         task_id: id.into(),
         dependencies: dependencies.iter().map(|&name| name.into()).collect(),
-        runner: Some(v1::task_spec::Runner::Worker(v1::WorkerTask {
+        runner: Some(Runner::Worker(v1::WorkerTask {
             worker: "anga".into(),
             description: description.into(),
             ..Default::default()
@@ -40,15 +99,11 @@ fn worker_task(id: &str, description: &str, dependencies: &[&str]) -> v1::TaskSp
 }
 
 fn noop(id: &str) -> v1::TaskSpec {
-    v1::TaskSpec {
-        task_id: id.into(),
-        runner: Some(v1::task_spec::Runner::Noop(v1::NoopTask {})),
-        ..Default::default()
-    }
+    v1::TaskSpec { task_id: id.into(), runner: Some(Runner::Noop(v1::NoopTask {})), ..Default::default() }
 }
 
 fn check(tasks: Vec<v1::TaskSpec>) -> Result<CheckedRun, SpecError> {
-    CheckedRun::check(v1::RunSpec { tasks, ..Default::default() }, &Fixed)
+    check_run(v1::RunSpec { tasks, ..Default::default() })
 }
 
 #[track_caller]
@@ -71,7 +126,7 @@ fn a_plain_task_gets_every_default() {
 #[test]
 fn context_comes_before_the_description() {
     let mut task = worker_task("a", "review this", &[]);
-    if let Some(v1::task_spec::Runner::Worker(worker)) = &mut task.runner {
+    if let Some(Runner::Worker(worker)) = &mut task.runner {
         worker.context = "{\"repo\": 1}".into();
     }
     let run = check(vec![task]).unwrap();
@@ -100,14 +155,14 @@ fn names_that_could_do_harm_are_refused() {
         refused(vec![noop("\u{1b}[31mred"), noop("ok")], ErrorCode::InvalidName, "tasks[0].task_id");
     assert!(!message.contains('\u{1b}'), "{message:?}");
     let spec = v1::RunSpec { name: "Upper".into(), tasks: vec![noop("a")], ..Default::default() };
-    assert_eq!(CheckedRun::check(spec, &Fixed).unwrap_err().code, ErrorCode::InvalidName);
+    assert_eq!(check_run(spec).unwrap_err().code, ErrorCode::InvalidName);
 }
 
 #[test]
 fn labels_are_bounded_and_their_names_harmless_also_in_a_refusal() {
     let with = |labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        CheckedRun::check(v1::RunSpec { labels, tasks: vec![noop("a")], ..Default::default() }, &Fixed)
+        check_run(v1::RunSpec { labels, tasks: vec![noop("a")], ..Default::default() })
     };
     with(&[("team/x", "dance")]).unwrap();
     let error = with(&[("\u{1b}[31m", "x")]).unwrap_err();
@@ -148,7 +203,7 @@ fn dependencies_become_sorted_indexes_without_repetition() {
 #[test]
 fn an_unknown_worker_is_refused_with_a_suggestion() {
     let mut task = worker_task("a", "x", &[]);
-    if let Some(v1::task_spec::Runner::Worker(worker)) = &mut task.runner {
+    if let Some(Runner::Worker(worker)) = &mut task.runner {
         worker.worker = "anja".into();
     }
     let message = refused(vec![task], ErrorCode::UnknownWorker, "tasks[0].worker.worker");
@@ -184,7 +239,7 @@ fn programs_are_plain_names_or_paths() {
     let command = |program: &str, args: &[&str]| {
         let mut task = noop("a");
         let args = args.iter().map(|&arg| arg.into()).collect();
-        task.runner = Some(v1::task_spec::Runner::Command(v1::CommandTask { program: program.into(), args }));
+        task.runner = Some(Runner::Command(v1::CommandTask { program: program.into(), args }));
         task
     };
     for program in ["", "-c", "a\0b", "\u{1b}"] {
@@ -199,7 +254,7 @@ fn programs_are_plain_names_or_paths() {
 fn a_schema_is_a_json_object() {
     let with_schema = |schema: &str| {
         let mut task = worker_task("a", "x", &[]);
-        if let Some(v1::task_spec::Runner::Worker(worker)) = &mut task.runner {
+        if let Some(Runner::Worker(worker)) = &mut task.runner {
             worker.output_schema = schema.into();
         }
         task

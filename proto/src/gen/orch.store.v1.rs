@@ -304,6 +304,9 @@ pub struct TaskRecord {
     /// Times it was sent back.
     #[prost(uint32, tag = "16")]
     pub repairs: u32,
+    /// Why it ended, when no ended attempt says so, at most 400 bytes.
+    #[prost(string, tag = "17")]
+    pub note: ::prost::alloc::string::String,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -381,6 +384,9 @@ pub struct ResultRecord {
     /// State of the workspace it saw.
     #[prost(bytes = "vec", tag = "14")]
     pub tree: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the work, by which the same work finds this result again; empty when it must not.
+    #[prost(bytes = "vec", tag = "15")]
+    pub cache_key: ::prost::alloc::vec::Vec<u8>,
 }
 /// What was found when gates were checked.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1700,12 +1700,15 @@ pub struct PublishFile {
     /// Path beneath the workspace, without `.` and `..`.
     #[prost(string, tag = "1")]
     pub to: ::prost::alloc::string::String,
-    /// The bytes.
+    /// The bytes; unset when the task handed over no such file.
     #[prost(message, optional, tag = "2")]
     pub blob: ::core::option::Option<BlobRef>,
     /// Replaces what is there; otherwise a file with other content is a `gate_failed`.
     #[prost(bool, tag = "3")]
     pub replace: bool,
+    /// Path beneath `out/` under which the task handed it over. Without `blob` it handed over no such file: a `gate_failed`.
+    #[prost(string, tag = "4")]
+    pub artifact: ::prost::alloc::string::String,
 }
 /// What the Claude CLI is to do.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2162,6 +2165,9 @@ pub struct PromptProblem {
     /// What to do, or empty.
     #[prost(string, tag = "5")]
     pub help: ::prost::alloc::string::String,
+    /// Code of the table of errors, for example `E0104`; empty for prompts in Markdown.
+    #[prost(string, tag = "6")]
+    pub code: ::prost::alloc::string::String,
 }
 /// The coordinator in one message.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3750,6 +3756,26 @@ pub mod agent_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Asks for what is known of bytes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindBlobRequest {
+    /// SHA-256 of the whole.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Length of the whole.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+/// What is known of bytes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindBlobResponse {
+    /// Where they are, durable; unset when they are not stored.
+    #[prost(message, optional, tag = "1")]
+    pub blob: ::core::option::Option<BlobRef>,
+    /// Bytes that arrived of an upload that was cut: PutBlob may go on from there. 0 when there are none.
+    #[prost(uint64, tag = "2")]
+    pub received: u64,
+}
 /// Part of an upload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutBlobRequest {
@@ -3762,6 +3788,13 @@ pub struct PutBlobRequest {
     /// Next bytes, at most 512 KiB.
     #[prost(bytes = "vec", tag = "3")]
     pub data: ::prost::alloc::vec::Vec<u8>,
+    /// In the first message: a file of a task. Those are refused with `DISK_LOW` while the coordinator's disk is nearly full;
+    /// other uploads only above 16 MiB.
+    #[prost(bool, tag = "4")]
+    pub artifact: bool,
+    /// In the first message: where `data` begins, at most FindBlobResponse.received. 0 begins again.
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
 }
 /// The upload is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3872,7 +3905,33 @@ pub mod blob_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Stores bytes. The first message says digest and size; data follows in chunks of at most 512 KiB.
+        /// Says whether bytes are stored already, or how many of them arrived before an upload of them was cut.
+        pub async fn find_blob(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FindBlobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FindBlobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.BlobService/FindBlob",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.BlobService", "FindBlob"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stores bytes. The first message says digest and size; data follows in chunks of at most 512 KiB. Bytes that are
+        /// stored already are answered at once: the rest need not be sent.
         pub async fn put_blob(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PutBlobRequest>,
@@ -3938,7 +3997,16 @@ pub mod blob_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with BlobServiceServer.
     #[async_trait]
     pub trait BlobService: std::marker::Send + std::marker::Sync + 'static {
-        /// Stores bytes. The first message says digest and size; data follows in chunks of at most 512 KiB.
+        /// Says whether bytes are stored already, or how many of them arrived before an upload of them was cut.
+        async fn find_blob(
+            &self,
+            request: tonic::Request<super::FindBlobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FindBlobResponse>,
+            tonic::Status,
+        >;
+        /// Stores bytes. The first message says digest and size; data follows in chunks of at most 512 KiB. Bytes that are
+        /// stored already are answered at once: the rest need not be sent.
         async fn put_blob(
             &self,
             request: tonic::Request<tonic::Streaming<super::PutBlobRequest>>,
@@ -4032,6 +4100,51 @@ pub mod blob_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/orch.v1.BlobService/FindBlob" => {
+                    #[allow(non_camel_case_types)]
+                    struct FindBlobSvc<T: BlobService>(pub Arc<T>);
+                    impl<
+                        T: BlobService,
+                    > tonic::server::UnaryService<super::FindBlobRequest>
+                    for FindBlobSvc<T> {
+                        type Response = super::FindBlobResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FindBlobRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BlobService>::find_blob(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FindBlobSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/orch.v1.BlobService/PutBlob" => {
                     #[allow(non_camel_case_types)]
                     struct PutBlobSvc<T: BlobService>(pub Arc<T>);
@@ -6421,6 +6534,9 @@ pub struct WorkflowParameter {
     /// Default as JSON; empty: it must be given.
     #[prost(string, tag = "4")]
     pub default: ::prost::alloc::string::String,
+    /// The only values allowed, each as JSON; empty: any.
+    #[prost(string, repeated, tag = "5")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks for workflows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

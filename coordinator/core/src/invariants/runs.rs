@@ -1,10 +1,13 @@
 //! Rules about runs and their tasks.
 
 use super::{Violation, rule};
+use crate::event::{After, Role};
 use crate::ids::TaskKey;
+use crate::machine::consult;
 use crate::outcome::Outcome;
-use crate::state::{State, TaskCounts, TaskState};
-use crate::task::Task;
+use crate::run::Run;
+use crate::state::{RunState, State, TaskCounts, TaskState};
+use crate::task::{Task, is_met};
 use crate::time::Span;
 
 pub(super) fn counts(state: &State) -> Result<(), Violation> {
@@ -27,15 +30,20 @@ pub(super) fn dependencies(state: &State) -> Result<(), Violation> {
     for (key, task) in tasks(state) {
         let Some(run) = state.run(key.run) else { continue };
         let held = || run.graph.dependencies(key.index).iter().map(|index| run.tasks[index.0 as usize].state);
-        let unmet = held().filter(|state| *state != TaskState::Succeeded).count();
+        let on = run.graph.dependencies(key.index).iter();
+        let unmet = on.filter(|on| !is_met(task.flow, **on, run.task(**on).state)).count();
         rule("dependencies", unmet == task.unmet as usize, || {
             format!("{key}: {unmet} open, kept {}", task.unmet)
         })?;
-        let dead = held().any(|state| state.is_terminal() && state != TaskState::Succeeded);
+        let fails = task.flow.after == After::Success;
+        let dead = fails && held().any(|state| state.is_terminal() && state != TaskState::Succeeded);
+        let verdict = task.flow.role == Role::Review && task.flow.of.is_some();
         let fits = match task.state {
-            TaskState::Blocked => unmet > 0 && !dead,
-            TaskState::Skipped => dead,
+            TaskState::Blocked => !dead && (unmet > 0 || waits(state, run, key)),
+            TaskState::Skipped => dead || task.note().is_some(),
             TaskState::Cancelled => true,
+            // What was judged may be under way again, or have ended, when the verdict is long said.
+            TaskState::Succeeded | TaskState::Failed if verdict => true,
             TaskState::Queued
             | TaskState::Leased
             | TaskState::Running
@@ -46,6 +54,68 @@ pub(super) fn dependencies(state: &State) -> Result<(), Violation> {
             | TaskState::Failed => unmet == 0,
         };
         rule("dependencies", fits, || format!("{key} is {} with {unmet} open, dead: {dead}", task.state))?;
+    }
+    Ok(())
+}
+
+/// Whether a blocked task whose dependencies did what they had to waits for something else.
+fn waits(state: &State, run: &Run, key: TaskKey) -> bool {
+    !run.is_ready(key.index) || state.questions.contains_key(&key) || run.waiting.contains(&key.index)
+}
+
+pub(super) fn places(state: &State) -> Result<(), Violation> {
+    for (id, run) in &state.runs {
+        let places = Run::count_places(&run.tasks);
+        rule("places", places == run.places, || format!("run {id}: {places}, kept {}", run.places))?;
+        let stray = run
+            .waiting
+            .iter()
+            .find(|index| run.task(**index).state != TaskState::Blocked || !run.is_ready(**index));
+        rule("places", stray.is_none(), || format!("run {id}: {stray:?} waits for a place"))?;
+        rule("places", run.waiting.is_empty() || !run.has_place(), || {
+            format!("run {id}: {:?} wait, {places} of {} taken", run.waiting, run.shape.max_parallel)
+        })?;
+        let limit = run.shape.max_parallel;
+        rule("places", limit == 0 || places <= limit, || format!("run {id}: {places} of {limit} taken"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn questions(state: &State) -> Result<(), Violation> {
+    for (key, task) in tasks(state) {
+        let Some(run) = state.run(key.run) else { continue };
+        let asked = state.questions.get(&key).copied();
+        let implied = consult::implied(state, key);
+        // One that was answered may still wait for a place.
+        let answered = task.state == TaskState::Blocked && run.waiting.contains(&key.index);
+        rule("questions", asked == implied || (answered && asked.is_none()), || {
+            format!("{key} is {}: {implied:?}, asked {asked:?}", task.state)
+        })?;
+        rule("questions", task.repairs <= task.flow.repairs, || {
+            format!("{key} was sent back {} times of {}", task.repairs, task.flow.repairs)
+        })?;
+        if task.state == TaskState::Verifying && task.flow.role != Role::Plan {
+            let review = run.review_of(key.index).map(|by| run.task(by).state);
+            let judged = review == Some(TaskState::Succeeded)
+                || review.is_some_and(|state| state == TaskState::Blocked || state.takes_place());
+            rule("questions", judged, || format!("{key} waits for a review that is {review:?}"))?;
+        }
+    }
+    let known = |key: &TaskKey| state.task(*key).is_some();
+    rule("questions", state.questions.keys().all(known), || "a question about nothing")
+}
+
+pub(super) fn shapes(state: &State) -> Result<(), Violation> {
+    for (id, run) in &state.runs {
+        let plan = run.tasks.first().map(|task| task.state);
+        let fits = match run.state {
+            RunState::Planning => run.is_unplanned() && plan.is_some_and(|plan| !plan.is_terminal()),
+            RunState::WaitingApproval => run.is_shelved(),
+            RunState::Running => !run.is_unplanned() && !run.is_synthesizing(),
+            RunState::Synthesizing => run.is_synthesizing(),
+            RunState::Succeeded | RunState::Failed | RunState::Cancelled => true,
+        };
+        rule("shapes", fits, || format!("run {id} is {}, its first task {plan:?}", run.state))?;
     }
     Ok(())
 }
@@ -83,7 +153,8 @@ pub(super) fn recorded_once(state: &State) -> Result<(), Violation> {
         })?;
         let last = attempts.last().filter(|ended| ended.number == task.attempt);
         let ok = last.is_some_and(|ended| ended.outcome == Outcome::OK);
-        rule("recorded_once", ok || task.state != TaskState::Succeeded, || {
+        let done = matches!(task.state, TaskState::Succeeded | TaskState::Verifying);
+        rule("recorded_once", ok || !done, || {
             format!("{key} is {} and its latest attempt ended {last:?}", task.state)
         })?;
         // Whoever holds it or will hold it is not done with it already.

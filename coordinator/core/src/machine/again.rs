@@ -2,15 +2,19 @@
 //! whatever became of it. A request that was answered before is answered again and does nothing.
 
 use crate::effect::{Effects, Write};
-use crate::event::Target;
+use crate::event::{After, Role, Target};
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
-use crate::machine::retry::{reopen_run, reset, retry_run, retry_task};
+use crate::machine::moves::{self, Told};
+use crate::machine::retry::{retry_run, retry_task};
 use crate::machine::submit::{reply, taken};
 use crate::machine::targets::{find_task, named};
 use crate::machine::view::{finished_run_view, run_view};
+use crate::machine::{flow, settle};
 use crate::query::{Answer, Refusal};
 use crate::register::Request;
-use crate::state::{State, TaskState};
+use crate::run::Run;
+use crate::state::{RunState, State, TaskState};
+use crate::task::judges;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -75,34 +79,50 @@ fn from_task(state: &mut State, effects: &mut Effects, id: RunId, from: &str) ->
             hint: "only a run that ended can go back to a task: wait for its end, or cancel it".to_owned(),
         });
     }
-    let dead = |index: &&TaskIndex| run.tasks[index.0 as usize].state != TaskState::Succeeded;
-    if let Some(cause) = run.graph.dependencies(first).iter().find(dead) {
+    if let Some(hint) = cannot_start_at(run, first) {
         return Err(Refusal::WrongState {
             what: format!("{}/{from}", run.run_ref),
-            state: run.tasks[first.0 as usize].state.to_string(),
-            hint: format!("it waits for {}: retry that first", run.tasks[cause.0 as usize].id),
+            state: run.task(first).state.to_string(),
+            hint,
         });
     }
-    let set = hopeful_from(state, id, first);
-    reopen_run(state, effects, id);
-    unsettle(state, id, &set);
-    for index in &set {
-        reset(state, effects, TaskKey { run: id, index: *index }, &set);
+    let set = hopeful_from(run, first);
+    Ok(reopen(state, effects, id, &set))
+}
+
+/// Why a run cannot go back to a task, in plain English.
+fn cannot_start_at(run: &Run, first: TaskIndex) -> Option<String> {
+    let flow = run.task(first).flow;
+    let name = |index: TaskIndex| Arc::clone(&run.task(index).id);
+    match (flow.role, flow.of) {
+        (Role::Review, Some(of)) => return Some(format!("it judges {}: go back to that", name(of))),
+        (Role::Plan, _) if run.shape.planning.is_some() && !run.is_unplanned() => {
+            return Some("its plan was carried out: submit the request again for another".to_owned());
+        }
+        (Role::Plan | Role::Work | Role::Synthesis | Role::Review | Role::Publish, _) => {}
     }
-    Ok(u32::try_from(set.len()).unwrap_or(u32::MAX))
+    let planner = TaskIndex(0);
+    if run.is_unplanned() && first != planner {
+        return Some(format!("it waits for {}: retry that first", name(planner)));
+    }
+    let dead =
+        |index: &TaskIndex| flow.after == After::Success && run.task(*index).state != TaskState::Succeeded;
+    let cause = run.graph.dependencies(first).iter().copied().find(dead)?;
+    Some(format!("it waits for {}: retry that first", name(cause)))
 }
 
 /// A task and what is below it, but not what another failure holds back: that stays as it is.
-fn hopeful_from(state: &State, id: RunId, first: TaskIndex) -> BTreeSet<TaskIndex> {
+fn hopeful_from(run: &Run, first: TaskIndex) -> BTreeSet<TaskIndex> {
     let mut set = BTreeSet::from([first]);
-    let Some(run) = state.run(id) else { return set };
     let mut open = vec![first];
     while let Some(cause) = open.pop() {
         for dependent in run.graph.dependents(cause) {
-            let hopeful =
-                |on: &TaskIndex| set.contains(on) || run.tasks[on.0 as usize].state == TaskState::Succeeded;
+            let hopeful = |on: &TaskIndex| set.contains(on) || run.task(*on).state == TaskState::Succeeded;
             // One that is not hopeful yet is looked at again when another of its dependencies joins.
-            if !set.contains(dependent) && run.graph.dependencies(*dependent).iter().all(hopeful) {
+            if !set.contains(dependent)
+                && (run.task(*dependent).flow.after == After::End
+                    || run.graph.dependencies(*dependent).iter().all(hopeful))
+            {
                 set.insert(*dependent);
                 open.push(*dependent);
             }
@@ -111,17 +131,136 @@ fn hopeful_from(state: &State, id: RunId, first: TaskIndex) -> BTreeSet<TaskInde
     set
 }
 
-/// What is not run again and waits for something that is has one more to wait for.
-fn unsettle(state: &mut State, id: RunId, set: &BTreeSet<TaskIndex>) {
-    let Some(run) = state.runs.get_mut(&id) else { return };
-    for index in set {
-        if run.tasks[index.0 as usize].state != TaskState::Succeeded {
-            continue;
-        }
-        for dependent in run.graph.dependents(*index) {
-            if !set.contains(dependent) {
-                run.tasks[dependent.0 as usize].unmet += 1;
+/// The tasks of `again` that have a chance, and what goes with them: what was skipped because of them and of nothing
+/// else, what judges them, and what was made of what they came to.
+pub(super) fn widen(run: &Run, again: BTreeSet<TaskIndex>) -> BTreeSet<TaskIndex> {
+    let mut set = again;
+    let mut open: Vec<TaskIndex> = set.iter().copied().collect();
+    while let Some(cause) = open.pop() {
+        for dependent in run.graph.dependents(cause) {
+            if !set.contains(dependent) && goes_along(run, cause, *dependent, &set) {
+                set.insert(*dependent);
+                open.push(*dependent);
             }
         }
     }
+    // What waits for something that stays as it is has no chance, nor has what waits for that.
+    let mut open: Vec<TaskIndex> = set.iter().copied().collect();
+    while let Some(index) = open.pop() {
+        if set.contains(&index) && dead_dependency(run, index, &set).is_some() {
+            set.remove(&index);
+            open.extend(run.graph.dependents(index));
+        }
+    }
+    set
+}
+
+/// Whether a task is tried again because `cause`, which it depends on, is.
+fn goes_along(run: &Run, cause: TaskIndex, index: TaskIndex, set: &BTreeSet<TaskIndex>) -> bool {
+    let task = run.task(index);
+    let made_of_it = task.flow.after == After::End || run.task(cause).state == TaskState::Succeeded;
+    match task.state {
+        TaskState::Skipped => dead_dependency(run, index, set).is_none(),
+        TaskState::Succeeded | TaskState::Failed => made_of_it || judges(task.flow, cause),
+        TaskState::Cancelled => judges(task.flow, cause),
+        TaskState::Blocked
+        | TaskState::Queued
+        | TaskState::Leased
+        | TaskState::Running
+        | TaskState::Verifying
+        | TaskState::WaitingRetry
+        | TaskState::Parked => false,
+    }
+}
+
+/// A dependency that ended without the success it had to have, and is not tried again.
+pub(super) fn dead_dependency(run: &Run, index: TaskIndex, again: &BTreeSet<TaskIndex>) -> Option<Arc<str>> {
+    if run.task(index).flow.after == After::End {
+        return None;
+    }
+    let dead = |on: &TaskIndex| {
+        let held = run.task(*on).state;
+        held.is_terminal() && held != TaskState::Succeeded && !again.contains(on)
+    };
+    let on = run.graph.dependencies(index).iter().copied().find(dead)?;
+    Some(Arc::clone(&run.task(on).id))
+}
+
+/// Something that was made of what there was cannot be given other things to be made of.
+pub(super) fn refuse_begun(run: &Run, again: &BTreeSet<TaskIndex>) -> Result<(), Refusal> {
+    let dependents = again.iter().flat_map(|index| run.graph.dependents(*index));
+    match dependents.map(|index| run.task(*index)).find(|task| task.state.takes_place()) {
+        None => Ok(()),
+        Some(begun) => Err(Refusal::WrongState {
+            what: format!("{}/{}", run.run_ref, begun.id),
+            state: begun.state.to_string(),
+            hint: "it has begun with what there is: wait for its end, or cancel it".to_owned(),
+        }),
+    }
+}
+
+/// Makes ended tasks wait or run again. Returns how many that are.
+pub(super) fn reopen(
+    state: &mut State,
+    effects: &mut Effects,
+    id: RunId,
+    again: &BTreeSet<TaskIndex>,
+) -> u32 {
+    if again.is_empty() {
+        return 0;
+    }
+    reopen_run(state, effects, id, again);
+    // First what waits for others of them, so that nothing takes what is about to be done again for done.
+    let waits = |state: &State, index: TaskIndex| {
+        let run = state.run(id);
+        run.is_some_and(|run| run.graph.dependencies(index).iter().any(|on| again.contains(on)))
+    };
+    let (waiting, free): (Vec<TaskIndex>, Vec<TaskIndex>) =
+        again.iter().copied().partition(|index| waits(state, *index));
+    for index in waiting {
+        reset(state, effects, TaskKey { run: id, index }, true);
+    }
+    let mut open = BTreeSet::new();
+    for index in free {
+        if reset(state, effects, TaskKey { run: id, index }, false) == TaskState::Blocked {
+            open.insert(index);
+        }
+    }
+    flow::follow(state, effects, id, Vec::new(), open);
+    settle::settle(state, effects, id, None);
+    u32::try_from(again.len()).unwrap_or(u32::MAX)
+}
+
+/// A run that had ended goes on.
+fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId, again: &BTreeSet<TaskIndex>) {
+    let Some(run) = state.runs.get_mut(&id) else { return };
+    if !run.state.is_terminal() {
+        return;
+    }
+    run.finished = None;
+    run.outcome = None;
+    run.detail = Arc::clone(&state.empty);
+    let plans = again.iter().any(|index| run.task(*index).flow.role == Role::Plan);
+    let to = match (run.is_unplanned(), plans) {
+        (true, true) => RunState::Planning,
+        (true, false) => RunState::WaitingApproval,
+        (false, _) => RunState::Running,
+    };
+    state.totals.active_runs += 1;
+    state.register.finished.reopen(id);
+    moves::change_run(state, effects, id, to);
+}
+
+/// Gives an ended task another try, and returns its state then: queued at once where nothing is to be looked at.
+fn reset(state: &mut State, effects: &mut Effects, key: TaskKey, waits: bool) -> TaskState {
+    let Some(run) = state.runs.get_mut(&key.run) else { return TaskState::Blocked };
+    run.tasks[key.index.0 as usize].start_over();
+    let task = run.task(key.index);
+    let plain = run.shape.max_parallel == 0 && !task.flow.conditional && task.flow.role != Role::Synthesis;
+    if !waits && plain && run.is_ready(key.index) {
+        moves::make_ready(state, effects, key, Told::default());
+        return TaskState::Queued;
+    }
+    moves::change(state, effects, key, TaskState::Blocked, Told::default());
+    TaskState::Blocked
 }

@@ -3,6 +3,7 @@
 use crate::effect::Effects;
 use crate::event::Target;
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
+use crate::machine::consult::questions;
 use crate::machine::explain::explain;
 use crate::machine::submit::reply;
 use crate::machine::targets::{agent_of, run_of, task_of};
@@ -30,7 +31,7 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
         )),
         Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
-        Query::Questions { .. } => Ok(Answer::Questions(Vec::new())),
+        Query::Questions { limit } => Ok(Answer::Questions(questions(state, limit))),
     };
     reply(effects, token, answer.unwrap_or_else(Answer::Refused));
 }

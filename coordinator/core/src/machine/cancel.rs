@@ -7,6 +7,7 @@ use crate::machine::agents::show;
 use crate::machine::attempts::stop;
 use crate::machine::moves::{self, Told};
 use crate::machine::reports::{Ending, end_attempt};
+use crate::machine::settle;
 use crate::machine::submit::reply;
 use crate::machine::targets::named;
 use crate::machine::view::run_view;
@@ -64,7 +65,7 @@ fn cancel_run(
             count += 1;
         }
     }
-    moves::finish_run_when_done(state, effects, id, Some(RunState::Cancelled));
+    settle::settle(state, effects, id, Some(RunState::Cancelled));
     Ok(count)
 }
 
@@ -88,12 +89,12 @@ fn cancel_task(
         });
     }
     end(state, effects, key, reason);
-    moves::after_failure(state, effects, key);
+    moves::after_end(state, effects, key);
     Ok(1)
 }
 
 /// Ends a task that is not terminal, wherever it is.
-fn end(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc<str>) {
+pub(super) fn end(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc<str>) {
     let Some(task) = state.task(key) else { return };
     match task.state {
         TaskState::Queued => schedule::unqueue(state, key),

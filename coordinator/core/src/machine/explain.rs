@@ -9,8 +9,8 @@ use crate::machine::view::{run_view, task_ref, task_view};
 use crate::query::{AgentStateView, Answer, Reason, Refusal};
 use crate::run::Run;
 use crate::schedule::Class;
-use crate::state::{Phase, State, TaskState};
-use crate::task::{Place, Task};
+use crate::state::{Phase, RunState, State, TaskState};
+use crate::task::{Place, Task, is_met};
 
 /// Names listed in a sentence before it says "and n more".
 const NAMED: usize = 5;
@@ -23,11 +23,12 @@ pub(super) fn explain(state: &State, key: TaskKey) -> Result<Answer, Refusal> {
     let hopeless = impossible_reason(state, &class.key);
     let mut reasons = Vec::new();
     let summary = match task.state {
-        TaskState::Blocked => blocked(run, key, task, &mut reasons),
+        TaskState::Blocked => blocked(state, run, key, task, &mut reasons),
         TaskState::Queued => queued(state, task, class, hopeless.as_deref(), &mut reasons),
         TaskState::Leased | TaskState::Running => held(state, key, task, &mut reasons),
         TaskState::WaitingRetry => waiting(state, key, task, &mut reasons),
-        TaskState::Verifying | TaskState::Parked => task.state.to_string(),
+        TaskState::Verifying => judged(run, key, &mut reasons),
+        TaskState::Parked => task.state.to_string(),
         TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
             ended(state, key, task, &mut reasons)
         }
@@ -57,13 +58,51 @@ fn mendable(kind: &'static str, text: impl Into<String>, help: Option<String>) -
     Reason { help, ..no(kind, text) }
 }
 
-fn blocked(run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
-    let dependencies = run.graph.dependencies(key.index).iter().map(|index| &run.tasks[index.0 as usize]);
+fn blocked(state: &State, run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    if task.unmet > 0 {
+        return dependent(run, key, task, reasons);
+    }
+    reasons.push(yes("dependencies", "none is open"));
+    if run.state == RunState::WaitingApproval {
+        let text = "the plan waits for a person";
+        let help = format!("orchctl approve {}", run.run_ref);
+        let said = format!("{text}: {help}");
+        reasons.push(mendable("approval", text, Some(help)));
+        return said;
+    }
+    let (kind, text) = if run.waiting.contains(&key.index) {
+        let limit = run.shape.max_parallel;
+        ("parallel", format!("waits for a place: {} of {limit} tasks of its run are under way", run.places))
+    } else if state.questions.contains_key(&key) {
+        ("condition", "its conditions are being looked at".to_owned())
+    } else {
+        ("dependencies", "waits for the tasks of the plan".to_owned())
+    };
+    reasons.push(no(kind, text.clone()));
+    text
+}
+
+/// A task whose work is done and not yet accepted.
+fn judged(run: &Run, key: TaskKey, reasons: &mut Vec<Reason>) -> String {
+    let text = match run.review_of(key.index).map(|by| run.task(by)) {
+        None => "its plan is being checked".to_owned(),
+        Some(review) if review.state == TaskState::Succeeded => {
+            format!("the verdict of {} is being read", review.id)
+        }
+        Some(review) => format!("waits for the verdict of {} ({})", review.id, review.state),
+    };
+    reasons.push(no("review", text.clone()));
+    text
+}
+
+fn dependent(run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {
+    let dependencies = run.graph.dependencies(key.index);
     let waiting: Vec<String> = dependencies
-        .filter(|held| held.state != TaskState::Succeeded)
-        .map(|held| format!("{} ({})", held.id, held.state))
+        .iter()
+        .filter(|on| !is_met(task.flow, **on, run.task(**on).state))
+        .map(|on| format!("{} ({})", run.task(*on).id, run.task(*on).state))
         .collect();
-    let total = run.graph.dependencies(key.index).len();
+    let total = dependencies.len();
     let text = format!("waits for {} of {total}: {}", task.unmet, list(&waiting));
     reasons.push(no("dependencies", text));
     match waiting.as_slice() {

@@ -7,7 +7,7 @@ use crate::state::State;
 use std::sync::Arc;
 
 /// Keys that only an agent itself can offer: operators may neither set nor hide them.
-pub const AGENTS_OWN: [&str; 4] = ["agent", "pool", "program", "runner"];
+pub const AGENTS_OWN: [&str; 5] = ["agent", "pool", "program", "runner", "workspace"];
 
 /// Why no known agent, connected or not, could run a task of the class; `None` when one could.
 ///

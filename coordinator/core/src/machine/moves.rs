@@ -1,13 +1,17 @@
-//! The only place where a task or a run changes its state: counts, records, watchers and dependents follow here.
+//! The only place where a task changes its state: counts, records, watchers and what others wait for follow here.
 //! Decides nothing; whoever calls has looked at the state.
 
 use crate::effect::{Change, Effects, Payload, Write};
+use crate::event::Role;
 use crate::ids::{RunId, TaskIndex, TaskKey};
+use crate::machine::{flow, settle};
 use crate::outcome::Outcome;
-use crate::register::FinishedRun;
+use crate::run::Run;
 use crate::schedule;
 use crate::state::{RunState, State, TaskState};
+use crate::task::is_met;
 use crate::time::{Span, Tick};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What watchers are told of a change beyond the state.
@@ -25,7 +29,8 @@ pub(super) struct Told {
     pub(super) payload: Option<Payload>,
 }
 
-/// Moves a task that stands in no queue to another state. Terminal states go through [`finish`], queued ones through [`make_ready`].
+/// Moves a task that stands in no queue to another state. Terminal states go through [`end_one`], queued ones through
+/// [`make_ready`]. What waits for it is counted anew; that something became ready is [`super::flow`]'s to see.
 pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to: TaskState, told: Told) {
     let now = state.now;
     let Some(run) = state.runs.get_mut(&key.run) else { return };
@@ -40,12 +45,15 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     task.state = to;
     task.since = now.tick;
     task.level = 0;
-    run.counts.leave(from);
-    run.counts.enter(to);
     state.totals.tasks[from as usize] -= 1;
     state.totals.tasks[to as usize] += 1;
-    // That a blocked task became ready follows from the records of its dependencies.
-    if from != TaskState::Blocked || to != TaskState::Queued {
+    state.questions.remove(&key);
+    for index in recount(run, key.index, from, to) {
+        state.questions.remove(&TaskKey { run: key.run, index });
+    }
+    let task = run.task(key.index);
+    // That a blocked task became ready usually follows from the records of its dependencies.
+    if from != TaskState::Blocked || to != TaskState::Queued || run.records_readiness(task) {
         effects.writes.push(Write::Task { task: key, payload: told.payload });
     }
     let agent = task.agent.map_or(&state.empty, |agent| &state.agents.get(agent).name);
@@ -67,6 +75,39 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     state.tell(effects, tenant, notice);
 }
 
+/// Brings the sums of a run up to date, and what the dependents of the task that changed still wait for. Returns those
+/// that have one more to wait for: what they waited for beside is no longer of interest.
+fn recount(run: &mut Run, index: TaskIndex, from: TaskState, to: TaskState) -> Vec<TaskIndex> {
+    let mut held_back = Vec::new();
+    run.counts.leave(from);
+    run.counts.enter(to);
+    run.waiting.remove(&index);
+    if run.task(index).flow.role != Role::Review {
+        run.places = run.places + u32::from(to.takes_place()) - u32::from(from.takes_place());
+    }
+    // Nothing else is looked at by what waits.
+    let seen = |state: TaskState| {
+        (state.is_terminal(), state == TaskState::Succeeded, state == TaskState::Verifying)
+    };
+    if seen(from) == seen(to) {
+        return held_back;
+    }
+    let Run { graph, tasks, waiting, .. } = run;
+    for dependent in graph.dependents(index) {
+        let task = &mut tasks[dependent.0 as usize];
+        match (is_met(task.flow, index, from), is_met(task.flow, index, to)) {
+            (false, true) => task.unmet = task.unmet.saturating_sub(1),
+            (true, false) => {
+                task.unmet += 1;
+                waiting.remove(dependent);
+                held_back.push(*dependent);
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+    held_back
+}
+
 /// Queues a task.
 pub(super) fn make_ready(state: &mut State, effects: &mut Effects, key: TaskKey, told: Told) {
     change(state, effects, key, TaskState::Queued, told);
@@ -83,18 +124,13 @@ pub(super) fn finish(
     told: Told,
 ) {
     end_one(state, effects, key, to, Told { outcome: Some(outcome), ..told });
-    if to == TaskState::Succeeded {
-        release_dependents(state, effects, key);
-        finish_run_when_done(state, effects, key.run, None);
-    } else {
-        after_failure(state, effects, key);
-    }
+    after_end(state, effects, key);
 }
 
-/// What follows when a task ended and did not succeed.
-pub(super) fn after_failure(state: &mut State, effects: &mut Effects, key: TaskKey) {
-    skip_downstream(state, effects, key);
-    finish_run_when_done(state, effects, key.run, None);
+/// What follows when a task ended.
+pub(super) fn after_end(state: &mut State, effects: &mut Effects, key: TaskKey) {
+    flow::follow(state, effects, key.run, vec![key.index], BTreeSet::new());
+    settle::settle(state, effects, key.run, None);
 }
 
 /// Ends a task without looking at anything else.
@@ -111,44 +147,6 @@ pub(super) fn end_one(state: &mut State, effects: &mut Effects, key: TaskKey, to
 fn forget_conversation(state: &mut State, key: TaskKey) {
     if let Some(agent) = state.schedule.conversations.remove(&key) {
         state.agents.get_mut(agent).conversations.remove(&key);
-    }
-}
-
-fn release_dependents(state: &mut State, effects: &mut Effects, key: TaskKey) {
-    let Some(run) = state.runs.get_mut(&key.run) else { return };
-    let mut ready: Vec<TaskIndex> = Vec::new();
-    for dependent in run.graph.dependents(key.index) {
-        let task = &mut run.tasks[dependent.0 as usize];
-        task.unmet = task.unmet.saturating_sub(1);
-        if task.unmet == 0 && task.state == TaskState::Blocked {
-            ready.push(*dependent);
-        }
-    }
-    for index in ready {
-        make_ready(state, effects, TaskKey { run: key.run, index }, Told::default());
-    }
-}
-
-/// Skips everything that waits, directly or not, for a task that did not succeed.
-fn skip_downstream(state: &mut State, effects: &mut Effects, key: TaskKey) {
-    let mut causes = vec![key.index];
-    while let Some(cause) = causes.pop() {
-        let Some(run) = state.run(key.run) else { return };
-        let cause_task = &run.tasks[cause.0 as usize];
-        let detail: Arc<str> =
-            format!("it waits for {}, which {}", cause_task.id, ended(cause_task.state)).into();
-        let blocked = |index: &TaskIndex| run.tasks[index.0 as usize].state == TaskState::Blocked;
-        let skipped: Vec<TaskIndex> = run.graph.dependents(cause).iter().copied().filter(blocked).collect();
-        for index in skipped {
-            let task = TaskKey { run: key.run, index };
-            let told = Told {
-                outcome: Some(Outcome::SKIPPED),
-                detail: Some(Arc::clone(&detail)),
-                ..Told::default()
-            };
-            end_one(state, effects, task, TaskState::Skipped, told);
-            causes.push(index);
-        }
     }
 }
 
@@ -169,53 +167,11 @@ pub(crate) fn ended(state: TaskState) -> &'static str {
     }
 }
 
-/// Ends a run whose tasks are all terminal. `asked` is the state somebody asked for.
-pub(super) fn finish_run_when_done(
-    state: &mut State,
-    effects: &mut Effects,
-    id: RunId,
-    asked: Option<RunState>,
-) {
-    let now = state.now;
+/// Moves a run to another state that is not terminal. [`settle`] ends it.
+pub(super) fn change_run(state: &mut State, effects: &mut Effects, id: RunId, to: RunState) {
     let Some(run) = state.runs.get_mut(&id) else { return };
-    if run.state.is_terminal() || run.counts.active() > 0 {
-        return;
-    }
-    let to = asked.unwrap_or_else(|| {
-        if run.counts.get(TaskState::Failed) > 0 {
-            RunState::Failed
-        } else if run.counts.get(TaskState::Cancelled) > 0 {
-            RunState::Cancelled
-        } else {
-            RunState::Succeeded
-        }
-    });
-    let first = |wanted: TaskState| run.tasks.iter().find(|task| task.state == wanted);
-    run.outcome = match to {
-        RunState::Failed => first(TaskState::Failed).and_then(|task| task.outcome),
-        RunState::Cancelled => Some(Outcome::CANCELLED),
-        RunState::Planning
-        | RunState::WaitingApproval
-        | RunState::Running
-        | RunState::Synthesizing
-        | RunState::Succeeded => None,
-    };
     debug_assert!(run.state.may_become(to), "run {id}: {} -> {to}", run.state);
     run.state = to;
-    run.finished = Some(now);
-    let finished = FinishedRun {
-        tenant: run.tenant,
-        name: run.name,
-        number: run.number,
-        submitted_by: run.submitted_by,
-        state: to,
-        tasks: run.task_count(),
-        at: now.tick,
-        stays_since: Some(now.tick),
-    };
-    state.register.finished.add(id, finished);
-    state.schedule.passes.forget(id);
-    state.totals.active_runs -= 1;
     effects.writes.push(Write::Run(id));
     tell_run(state, effects, id);
 }

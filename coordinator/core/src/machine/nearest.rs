@@ -5,7 +5,7 @@
 const LOOKED_AT: usize = 10_000;
 
 /// The names nearest to `wanted`, best first: at most a third of its letters away.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
+pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
     let wanted: Vec<char> = wanted.chars().collect();
     let reach = (wanted.len() / 3).max(1);
     let close = |name: &&str| name.len().abs_diff(wanted.len()) <= reach;

@@ -7,6 +7,7 @@ use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::agents::refresh;
 use crate::machine::attempts::{holds, requeue_lost};
 use crate::machine::bills;
+use crate::machine::consult::{is_judged, repair, repairs_left, verify};
 use crate::machine::moves::{self, Told};
 use crate::machine::retry::retry_at;
 use crate::outcome::Outcome;
@@ -57,9 +58,10 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
     let lost = report.outcome == Outcome::LOST_AGENT;
     // An agent that said before that it leaves has ended its children on purpose: a fleet that is upgraded makes no poison.
     let on_purpose = lost && state.agents.get(agent).draining;
+    let sent_back = report.outcome == Outcome::GATE_FAILED && repairs_left(state, key);
     let ending = Ending {
         crash: rule.counts_as_crash && !on_purpose,
-        failure: report.outcome != Outcome::OK && !lost,
+        failure: report.outcome != Outcome::OK && !lost && !sent_back,
     };
     let ended = EndedAttempt {
         number: report.attempt.attempt,
@@ -81,11 +83,16 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
         retry_at: None,
         payload: Some(report.payload),
     };
-    if report.outcome == Outcome::OK {
+    if report.outcome == Outcome::OK && is_judged(state, key) {
+        verify(state, effects, key, told);
+    } else if report.outcome == Outcome::OK {
         moves::finish(state, effects, key, TaskState::Succeeded, Outcome::OK, told);
     } else if report.outcome == Outcome::CANCELLED {
         moves::finish(state, effects, key, TaskState::Cancelled, Outcome::CANCELLED, told);
+    } else if sent_back {
+        repair(state, effects, key, told);
     } else if lost {
+        let told = keep_feedback(state, key, told);
         requeue_lost(state, effects, key, told);
     } else if is_poison(state, key) {
         moves::finish(state, effects, key, TaskState::Failed, Outcome::POISON, told);
@@ -95,10 +102,17 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
             task.retry = at;
         }
         state.timers.set(at, Timer::Retry(key));
+        let told = keep_feedback(state, key, told);
         moves::change(state, effects, key, TaskState::WaitingRetry, Told { retry_at: Some(at), ..told });
     } else {
         moves::finish(state, effects, key, TaskState::Failed, report.outcome, told);
     }
+}
+
+/// A task that was sent back keeps what it was told, in the recorded result, until an attempt judges itself by it.
+fn keep_feedback(state: &State, key: TaskKey, told: Told) -> Told {
+    let sent_back = state.task(key).is_some_and(|task| task.repairs > 0);
+    if sent_back { Told { payload: None, ..told } } else { told }
 }
 
 /// How an ended attempt counts.

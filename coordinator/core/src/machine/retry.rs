@@ -1,7 +1,9 @@
 //! When to try again: after a failure by rule, or because a person asks. The asking is in [`super::again`].
 
-use crate::effect::{Effects, StopReason, Write};
+use crate::effect::{Effects, StopReason};
+use crate::event::Role;
 use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
+use crate::machine::again;
 use crate::machine::agents::show;
 use crate::machine::attempts::{lose, stop};
 use crate::machine::moves::{self, Told};
@@ -60,29 +62,25 @@ pub(super) fn retry_run(
     force: bool,
 ) -> Result<u32, Refusal> {
     let Some(run) = state.run(id) else { return Err(Refusal::RunNotLive) };
-    let indexes: Vec<TaskIndex> = run.indexes().collect();
+    if run.state.is_terminal() && run.is_shelved() {
+        return reopen_plan(state, effects, id);
+    }
+    let ended =
+        |index: &TaskIndex| matches!(run.task(*index).state, TaskState::Failed | TaskState::Cancelled);
+    let again = again::widen(run, run.indexes().filter(ended).collect());
+    again::refuse_begun(run, &again)?;
     let mut count = 0;
-    let mut again = Vec::new();
-    for index in &indexes {
-        let key = TaskKey { run: id, index: *index };
-        let Some(task) = state.task(key) else { continue };
-        match task.state {
-            TaskState::Failed | TaskState::Cancelled => again.push(*index),
-            TaskState::WaitingRetry => count += wake(state, effects, key),
-            TaskState::Leased | TaskState::Running if force => {
+    for index in run.indexes() {
+        let key = TaskKey { run: id, index };
+        match state.task(key).map(|task| task.state) {
+            Some(TaskState::WaitingRetry) => count += wake(state, effects, key),
+            Some(TaskState::Leased | TaskState::Running) if force => {
                 count += u32::from(take_back(state, effects, key).is_ok());
             }
-            TaskState::Leased
-            | TaskState::Running
-            | TaskState::Blocked
-            | TaskState::Queued
-            | TaskState::Verifying
-            | TaskState::Parked
-            | TaskState::Succeeded
-            | TaskState::Skipped => {}
+            Some(_) | None => {}
         }
     }
-    count += reopen(state, effects, id, again);
+    count += again::reopen(state, effects, id, &again);
     if count > 0 {
         return Ok(count);
     }
@@ -101,16 +99,29 @@ pub(super) fn retry_task(
     key: TaskKey,
     force: bool,
 ) -> Result<u32, Refusal> {
-    let Some(task) = state.task(key) else { return Err(Refusal::RunNotLive) };
-    let refused = |hint: String| {
-        let run = state.run(key.run).map_or_else(String::new, |run| run.run_ref.to_string());
-        Refusal::WrongState { what: format!("{run}/{}", task.id), state: task.state.to_string(), hint }
+    let Some((run, task)) = state.run(key.run).zip(state.task(key)) else { return Err(Refusal::RunNotLive) };
+    let refused = |hint: String| Refusal::WrongState {
+        what: format!("{}/{}", run.run_ref, task.id),
+        state: task.state.to_string(),
+        hint,
     };
     match task.state {
-        TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => match dead_dependency(state, key) {
-            Some(name) => Err(refused(format!("it waits for {name}: retry that first"))),
-            None => Ok(reopen(state, effects, key.run, vec![key.index])),
-        },
+        TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
+            if run.state.is_terminal() && run.is_unplanned() && task.flow.role != Role::Plan {
+                return match run.tasks.first() {
+                    Some(plan) if !run.is_shelved() => {
+                        Err(refused(format!("it waits for {}: retry that first", plan.id)))
+                    }
+                    Some(_) | None => reopen_plan(state, effects, key.run),
+                };
+            }
+            if let Some(name) = again::dead_dependency(run, key.index, &BTreeSet::new()) {
+                return Err(refused(format!("it waits for {name}: retry that first")));
+            }
+            let again = again::widen(run, BTreeSet::from([key.index]));
+            again::refuse_begun(run, &again)?;
+            Ok(again::reopen(state, effects, key.run, &again))
+        }
         TaskState::WaitingRetry => Ok(wake(state, effects, key)),
         TaskState::Leased | TaskState::Running if force => {
             take_back(state, effects, key).map(|()| 1).map_err(|agent| {
@@ -126,22 +137,29 @@ pub(super) fn retry_task(
         TaskState::Leased | TaskState::Running => {
             Err(refused("cancel it first; --force takes it from an agent that is unreachable".to_owned()))
         }
-        TaskState::Blocked | TaskState::Queued | TaskState::Verifying | TaskState::Parked => {
+        TaskState::Verifying => {
+            Err(refused("its result is being judged: wait for that, or cancel it".to_owned()))
+        }
+        TaskState::Blocked | TaskState::Queued | TaskState::Parked => {
             Err(refused("it has yet to run".to_owned()))
         }
         TaskState::Succeeded => Err(refused("it is done; --from runs it again".to_owned())),
     }
 }
 
-/// A dependency that ended without success.
-fn dead_dependency(state: &State, key: TaskKey) -> Option<Arc<str>> {
-    let run = state.run(key.run)?;
-    let dead = |index: &&TaskIndex| {
-        let held = run.tasks[index.0 as usize].state;
-        held.is_terminal() && held != TaskState::Succeeded
-    };
-    let index = run.graph.dependencies(key.index).iter().find(dead)?;
-    Some(Arc::clone(&run.tasks[index.0 as usize].id))
+/// A run whose plan was rejected, or that was cancelled before somebody approved it, waits for a word again.
+fn reopen_plan(state: &mut State, effects: &mut Effects, id: RunId) -> Result<u32, Refusal> {
+    let Some(run) = state.run(id) else { return Err(Refusal::RunNotLive) };
+    let plan = run.tasks.first().map_or("", |task| &*task.id);
+    if run.state != RunState::Cancelled || run.shape.planning.is_none_or(|planning| planning.plan_only) {
+        return Err(Refusal::WrongState {
+            what: run.run_ref.to_string(),
+            state: run.state.to_string(),
+            hint: format!("its plan was not carried out: --from {plan} plans anew"),
+        });
+    }
+    let rest = run.indexes().filter(|index| run.task(*index).state != TaskState::Succeeded).collect();
+    Ok(again::reopen(state, effects, id, &rest))
 }
 
 /// Does not wait for the end of a delay.
@@ -166,79 +184,4 @@ fn take_back(state: &mut State, effects: &mut Effects, key: TaskKey) -> Result<(
     stop(state, effects, agent, AttemptKey { task: key, attempt }, StopReason::Fenced);
     show(state, effects, agent);
     Ok(())
-}
-
-/// Makes ended tasks wait or run again, and after them what was skipped because of them and of nothing else. Returns
-/// how many that were.
-fn reopen(state: &mut State, effects: &mut Effects, id: RunId, again: Vec<TaskIndex>) -> u32 {
-    if again.is_empty() {
-        return 0;
-    }
-    reopen_run(state, effects, id);
-    let mut count = 0;
-    let mut open: Vec<TaskIndex> = again;
-    // First all of them leave their ended states, so that one that waits for another is not taken for hopeless.
-    for index in &open {
-        reset(state, effects, TaskKey { run: id, index: *index }, &BTreeSet::new());
-        count += 1;
-    }
-    while let Some(cause) = open.pop() {
-        let Some(run) = state.run(id) else { return count };
-        let hopeful: Vec<TaskIndex> = run
-            .graph
-            .dependents(cause)
-            .iter()
-            .copied()
-            .filter(|index| run.tasks[index.0 as usize].state == TaskState::Skipped)
-            .filter(|index| dead_dependency(state, TaskKey { run: id, index: *index }).is_none())
-            .collect();
-        for index in hopeful {
-            reset(state, effects, TaskKey { run: id, index }, &BTreeSet::new());
-            count += 1;
-            open.push(index);
-        }
-    }
-    count
-}
-
-/// A run that had ended goes on.
-pub(super) fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId) {
-    let Some(run) = state.runs.get_mut(&id) else { return };
-    if !run.state.is_terminal() {
-        return;
-    }
-    debug_assert!(run.state.may_become(RunState::Running), "run {id} is {}", run.state);
-    run.state = RunState::Running;
-    run.finished = None;
-    run.outcome = None;
-    state.totals.active_runs += 1;
-    state.register.finished.reopen(id);
-    effects.writes.push(Write::Run(id));
-    moves::tell_run(state, effects, id);
-}
-
-/// Gives an ended task its retries back. Attempt numbers, what was spent and the recorded result stay. What is `again`
-/// to be run does not count as done, whatever its state is yet.
-pub(super) fn reset(state: &mut State, effects: &mut Effects, key: TaskKey, again: &BTreeSet<TaskIndex>) {
-    let Some(run) = state.runs.get_mut(&key.run) else { return };
-    let succeeded = |index: &&TaskIndex| {
-        !again.contains(index) && run.tasks[index.0 as usize].state == TaskState::Succeeded
-    };
-    let dependencies = run.graph.dependencies(key.index);
-    let unmet = dependencies.len() - dependencies.iter().filter(succeeded).count();
-    let task = &mut run.tasks[key.index.0 as usize];
-    task.unmet = u32::try_from(unmet).unwrap_or(u32::MAX);
-    task.outcome = None;
-    task.finished = None;
-    task.crashes = 0;
-    task.failures = 0;
-    if let Some(history) = &mut task.history {
-        history.crashed_on.clear();
-        history.note = None;
-    }
-    if unmet == 0 {
-        moves::make_ready(state, effects, key, Told::default());
-    } else {
-        moves::change(state, effects, key, TaskState::Blocked, Told::default());
-    }
 }

@@ -3,6 +3,7 @@
 use crate::effect::Effects;
 use crate::ids::{AgentKey, ClassId, Epoch};
 use crate::machine::agents::show;
+use crate::machine::consult::wake;
 use crate::machine::leases::watch_leases;
 use crate::state::{Phase, State};
 use crate::time::Span;
@@ -24,6 +25,9 @@ pub(super) fn started(state: &mut State, effects: &mut Effects, epoch: Epoch) {
         watch_leases(state, key);
         show(state, effects, key);
         state.schedule.roomy.insert(key);
+    }
+    if !state.questions.is_empty() {
+        wake(effects);
     }
     let classes: Vec<ClassId> = state.schedule.classes.iter().map(|(id, _)| id).collect();
     state.schedule.fresh.extend(classes);

@@ -3,10 +3,11 @@
 use crate::effect::{Action, Effects, Write};
 use crate::event::{NewTask, Submit};
 use crate::graph::{Graph, GraphError};
-use crate::ids::{RunId, TaskIndex, TaskKey, Token};
+use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::fitting::impossible_reason;
-use crate::machine::moves::{finish_run_when_done, tell_run};
+use crate::machine::moves::tell_run;
 use crate::machine::view::{finished_run_view, run_view};
+use crate::machine::{flow, settle};
 use crate::query::{Answer, Impossible, Refusal, RunView};
 use crate::register::Request;
 use crate::run::{Run, run_ref};
@@ -14,7 +15,7 @@ use crate::schedule::{self, ClassKey};
 use crate::state::{Phase, RunState, State, TaskCounts, TaskState};
 use crate::task::Task;
 use crate::usage::Usage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Impossible tasks named in an answer; the rest is more of the same.
@@ -67,17 +68,7 @@ fn check(state: &State, submit: &Submit) -> Result<Graph, Refusal> {
     if state.phase == Phase::Draining {
         return Err(Refusal::Draining);
     }
-    let limit = state.config.max_tasks;
-    let active = usize::try_from(state.totals.active_tasks()).unwrap_or(usize::MAX);
-    if active.saturating_add(submit.tasks.len()) > limit {
-        return Err(Refusal::QueueFull { limit });
-    }
-    let limit = state.config.max_classes;
-    let classes = &state.schedule.classes;
-    let new = class_keys(submit).into_keys().filter(|key| classes.find(key).is_none()).count();
-    if new > 0 && classes.len() + new > limit {
-        return Err(Refusal::TooManyClasses { limit });
-    }
+    check_room(state, submit.tenant, &submit.tasks)?;
     let name =
         |index: &TaskIndex| submit.tasks.get(index.0 as usize).map_or("?", |task| &*task.id).to_owned();
     Graph::build(submit.tasks.iter().map(|task| task.dependencies.as_slice())).map_err(|error| match error {
@@ -87,8 +78,24 @@ fn check(state: &State, submit: &Submit) -> Result<Graph, Refusal> {
     })
 }
 
+/// Whether so many tasks, and tasks of so many kinds, fit beside what there is.
+pub(super) fn check_room(state: &State, tenant: TenantId, tasks: &[NewTask]) -> Result<(), Refusal> {
+    let limit = state.config.max_tasks;
+    let active = usize::try_from(state.totals.active_tasks()).unwrap_or(usize::MAX);
+    if active.saturating_add(tasks.len()) > limit {
+        return Err(Refusal::QueueFull { limit });
+    }
+    let limit = state.config.max_classes;
+    let classes = &state.schedule.classes;
+    let new = class_keys(tenant, tasks).into_keys().filter(|key| classes.find(key).is_none()).count();
+    if new > 0 && classes.len() + new > limit {
+        return Err(Refusal::TooManyClasses { limit });
+    }
+    Ok(())
+}
+
 /// A circle of 100,000 tasks is no help to anybody: the beginning and the end say what it is.
-fn shorten(mut path: Vec<String>) -> Vec<String> {
+pub(super) fn shorten(mut path: Vec<String>) -> Vec<String> {
     if path.len() > 2 * CIRCLE_NAMED {
         let skipped = path.len() - 2 * CIRCLE_NAMED;
         path.splice(CIRCLE_NAMED..CIRCLE_NAMED + skipped, [format!("({skipped} more)")]);
@@ -96,34 +103,29 @@ fn shorten(mut path: Vec<String>) -> Vec<String> {
     path
 }
 
-/// The classes of the submit, each with its first task.
-fn class_keys(submit: &Submit) -> BTreeMap<ClassKey, usize> {
+/// The classes of tasks, each with its first.
+fn class_keys(tenant: TenantId, tasks: &[NewTask]) -> BTreeMap<ClassKey, usize> {
     let mut keys: BTreeMap<ClassKey, usize> = BTreeMap::new();
     let mut last: Option<&NewTask> = None;
-    for (index, task) in submit.tasks.iter().enumerate() {
+    for (index, task) in tasks.iter().enumerate() {
         let same = |other: &&NewTask| {
             (&other.requires, &other.pinned, other.prefetch) == (&task.requires, &task.pinned, task.prefetch)
         };
         if last.as_ref().is_none_or(|other| !same(other)) {
-            keys.entry(class_key(submit, task)).or_insert(index);
+            keys.entry(class_key(tenant, task)).or_insert(index);
         }
         last = Some(task);
     }
     keys
 }
 
-fn class_key(submit: &Submit, task: &NewTask) -> ClassKey {
-    ClassKey {
-        tenant: submit.tenant,
-        requires: task.requires.clone(),
-        pinned: task.pinned.clone(),
-        prefetch: task.prefetch,
-    }
+fn class_key(tenant: TenantId, task: &NewTask) -> ClassKey {
+    ClassKey { tenant, requires: task.requires.clone(), pinned: task.pinned.clone(), prefetch: task.prefetch }
 }
 
 /// Tasks that no known agent could run.
 fn impossible(state: &State, submit: &Submit) -> Vec<Impossible> {
-    let reasons: BTreeMap<ClassKey, String> = class_keys(submit)
+    let reasons: BTreeMap<ClassKey, String> = class_keys(submit.tenant, &submit.tasks)
         .into_keys()
         .filter_map(|key| impossible_reason(state, &key).map(|reason| (key, reason)))
         .collect();
@@ -131,7 +133,7 @@ fn impossible(state: &State, submit: &Submit) -> Vec<Impossible> {
         return Vec::new();
     }
     let named = submit.tasks.iter().filter_map(|task| {
-        let reason = reasons.get(&class_key(submit, task))?;
+        let reason = reasons.get(&class_key(submit.tenant, task))?;
         Some(Impossible { task_id: Arc::clone(&task.id), reason: reason.clone() })
     });
     named.take(IMPOSSIBLE_NAMED).collect()
@@ -149,8 +151,11 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
     state.register.requests.note(submit.tenant, &submit.request_id, request);
     let mut counts = TaskCounts::default();
     let mut tasks: Vec<Task> = Vec::with_capacity(submit.tasks.len());
+    // Where readiness is recorded, everything comes from blocked.
+    let plain = submit.shape.max_parallel == 0 && submit.shape.planning.is_none();
     for spec in submit.tasks {
-        let first = if spec.dependencies.is_empty() { TaskState::Queued } else { TaskState::Blocked };
+        let ready = plain && spec.dependencies.is_empty() && !spec.flow.conditional;
+        let first = if ready { TaskState::Queued } else { TaskState::Blocked };
         counts.enter(first);
         state.totals.tasks[first as usize] += 1;
         tasks.push(state.new_task(submit.tenant, spec, first));
@@ -164,7 +169,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
         submitted_by,
         created: now,
         finished: None,
-        state: RunState::Running,
+        state: if submit.shape.planning.is_some() { RunState::Planning } else { RunState::Running },
         outcome: None,
         labels: submit.labels.into(),
         request_id: submit.request_id,
@@ -172,10 +177,19 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
         counts,
         usage: Usage::default(),
         by_name: Run::index_names(&tasks),
+        shape: submit.shape,
+        detail: Arc::clone(&state.empty),
+        places: Run::count_places(&tasks),
+        waiting: BTreeSet::new(),
+        synthesis: Run::find_synthesis(&tasks),
         tasks: tasks.into(),
         graph,
     };
     let indexes = run.indexes();
+    let open = run
+        .indexes()
+        .filter(|index| run.task(*index).unmet == 0 && run.task(*index).state == TaskState::Blocked)
+        .collect();
     state.runs.insert(id, Box::new(run));
     effects.writes.push(Write::NewRun(id));
     tell_run(state, effects, id);
@@ -185,6 +199,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
             schedule::enqueue(state, task);
         }
     }
-    finish_run_when_done(state, effects, id, None);
+    flow::follow(state, effects, id, Vec::new(), open);
+    settle::settle(state, effects, id, None);
     id
 }

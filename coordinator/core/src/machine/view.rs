@@ -36,8 +36,8 @@ pub(super) fn run_view(state: &State, id: RunId) -> Option<RunView> {
         submitted_by: Arc::clone(state.names.word(run.submitted_by)),
         outcome: run.outcome,
         impossible: impossible_of(state, id),
-        shape: crate::event::Shape::default(),
-        detail: Arc::clone(&state.empty),
+        shape: run.shape.clone(),
+        detail: Arc::clone(&run.detail),
     })
 }
 
@@ -106,16 +106,16 @@ pub(super) fn task_view(state: &State, key: TaskKey) -> Option<TaskView> {
         retry_in: (task.state == TaskState::WaitingRetry).then(|| task.retry - state.now.tick),
         priority: task.priority,
         since: state.now.tick - task.since,
-        role: crate::event::Role::Work,
-        of: None,
-        repairs: 0,
+        role: task.flow.role,
+        of: task.flow.of.and_then(|of| run.tasks.get(of.0 as usize)).map(|of| Arc::clone(&of.id)),
+        repairs: task.repairs,
     })
 }
 
 /// Why a task is where it is, as far as something is known: a skipped one names what it waited for.
 fn detail(state: &State, key: TaskKey) -> Arc<str> {
     let Some((run, task)) = state.run(key.run).zip(state.task(key)) else { return Arc::clone(&state.empty) };
-    if task.state == TaskState::Skipped {
+    if task.state == TaskState::Skipped && task.note().is_none() {
         let dead = |held: TaskState| held.is_terminal() && held != TaskState::Succeeded;
         let mut causes = run.graph.dependencies(key.index).iter().map(|index| &run.tasks[index.0 as usize]);
         if let Some(cause) = causes.find(|cause| dead(cause.state)) {

@@ -1,7 +1,7 @@
 //! What the driver writes of the state and hands back at a start: plain data that mirrors the store's records.
 //! Knows no encoding. Names instead of interned keys, because keys do not survive a restart.
 
-use crate::event::{NewTask, OnLoss};
+use crate::event::{NewTask, OnLoss, Shape};
 use crate::ids::{AttemptNo, Epoch, RunId, TaskKey, TenantId};
 use crate::outcome::Outcome;
 use crate::state::{RunState, TaskCounts, TaskState};
@@ -36,6 +36,10 @@ pub struct RestoredRun {
     pub spec_digest: [u8; 32],
     /// Outcome that decided a run that did not succeed.
     pub outcome: Option<Outcome>,
+    /// How its tasks go together.
+    pub shape: Shape,
+    /// Why it is in its state where its tasks do not say it, or empty.
+    pub detail: Arc<str>,
     /// Number of tasks.
     pub task_count: u32,
     /// All tasks, in order. A terminal run may leave them out: it is then known for retention, request ids and
@@ -81,6 +85,10 @@ pub struct TaskProgress {
     pub since: Tick,
     /// Agents on which an attempt crashed.
     pub crashed_on: Vec<Arc<str>>,
+    /// Times it was sent back.
+    pub repairs: u32,
+    /// Why it ended, when no ended attempt says so.
+    pub note: Option<Arc<str>>,
 }
 
 /// An ended attempt.
@@ -179,6 +187,10 @@ pub struct RunRecordView<'a> {
     pub usage: &'a Usage,
     /// Number of tasks by state.
     pub counts: TaskCounts,
+    /// How its tasks go together.
+    pub shape: &'a Shape,
+    /// Why it is in its state where its tasks do not say it, or empty; at most 400 bytes.
+    pub detail: &'a Arc<str>,
 }
 
 /// What a task's record says now.
@@ -218,6 +230,10 @@ pub struct TaskRecordView<'a> {
     pub since: Tick,
     /// Agents on which an attempt crashed.
     pub crashed_on: &'a [Arc<str>],
+    /// Times it was sent back.
+    pub repairs: u32,
+    /// Why it ended, when no ended attempt says so.
+    pub note: Option<&'a Arc<str>>,
 }
 
 impl TaskRecordView<'_> {
@@ -238,6 +254,8 @@ impl TaskRecordView<'_> {
             usage: self.usage.clone(),
             since: self.since,
             crashed_on: self.crashed_on.to_vec(),
+            repairs: self.repairs,
+            note: self.note.cloned(),
         }
     }
 }
@@ -284,7 +302,7 @@ pub struct GrantView {
     pub on_loss: OnLoss,
     /// Epoch of the coordinator.
     pub epoch: Epoch,
-    /// The attempt before was sent back: the record of the task says with what.
+    /// An attempt before it was sent back, and the task did not end since: its record says with what.
     pub sent_back: bool,
 }
 

@@ -2,10 +2,11 @@
 //! Agents come back as not connected, leases as unheard; [`crate::event::Event::Started`] gives them their grace.
 
 use crate::agents::{Agent, Lease, Orders};
-use crate::event::NewTask;
+use crate::event::{NewTask, Role};
 use crate::graph::Graph;
 use crate::ids::{AgentKey, AttemptNo, EventSeq, RunId, TaskIndex, TaskKey, TenantId};
 use crate::invariants::check_invariants;
+use crate::machine::{consult, flow};
 use crate::outcome::Outcome;
 use crate::register::{FinishedRun, Request};
 use crate::run::{Run, run_ref};
@@ -13,11 +14,12 @@ use crate::schedule::{self, ClassKey};
 use crate::state::record::{
     RestoreError, RestoredAgent, RestoredRequest, RestoredRun, RestoredTask, TaskProgress,
 };
-use crate::state::{RunState, State, TaskCounts, TaskState};
+use crate::state::{State, TaskCounts, TaskState};
 use crate::task::{History, Place, Task};
 use crate::time::{Now, Tick, Wall};
 use crate::timers::Timer;
 use crate::usage::Usage;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl State {
@@ -140,7 +142,7 @@ impl State {
         let (tenant, created) = (restored.tenant, restored.created.tick);
         let mut tasks: Vec<Task> =
             restored.tasks.into_iter().map(|task| self.revive_task(tenant, created, task)).collect();
-        settle_dependencies(&graph, &mut tasks);
+        Task::count_unmet(&graph, &mut tasks);
         let mut usage = Usage::default();
         let mut counts = TaskCounts::default();
         for task in &tasks {
@@ -167,12 +169,18 @@ impl State {
             counts,
             usage,
             by_name: Run::index_names(&tasks),
+            shape: restored.shape,
+            detail: restored.detail,
+            places: Run::count_places(&tasks),
+            waiting: BTreeSet::new(),
+            synthesis: Run::find_synthesis(&tasks),
             tasks: tasks.into(),
             graph,
         };
-        let waiting = run.state == RunState::Running;
+        let goes_on = !run.state.is_terminal();
         self.runs.insert(id, Box::new(run));
-        if waiting {
+        if goes_on {
+            self.revive_readiness(id);
             self.revive_queues(id);
         }
         Ok(())
@@ -182,12 +190,13 @@ impl State {
         let progress = restored.progress.unwrap_or_else(|| TaskProgress::unstarted(created));
         let eventful =
             !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
+        let eventful = eventful || progress.note.is_some();
         let history = eventful.then(|| {
             Box::new(History {
                 attempts: progress.attempts,
                 usage: progress.usage,
                 crashed_on: progress.crashed_on,
-                note: None,
+                note: progress.note,
             })
         });
         Task {
@@ -200,6 +209,7 @@ impl State {
             agent: progress.agent.as_ref().map(|name| self.known_agent(tenant, name)),
             crashes: progress.crashes,
             failures: progress.failures,
+            repairs: progress.repairs,
             state: progress.state,
             outcome: progress.outcome,
             ..self.new_task(tenant, restored.spec, progress.state)
@@ -230,12 +240,47 @@ impl State {
             agent: None,
             crashes: 0,
             failures: 0,
+            repairs: 0,
             level: 0,
             place: Place::Nowhere,
             state,
             on_loss: spec.on_loss,
             outcome: None,
+            flow: spec.flow,
         }
+    }
+
+    /// What follows from records without being one: that a blocked task became ready and since when, which questions are
+    /// open, and who waits for a place.
+    fn revive_readiness(&mut self, id: RunId) {
+        let Some(run) = self.run(id) else { return };
+        let blocked = |index: &TaskIndex| run.task(*index).state == TaskState::Blocked;
+        let ready: Vec<TaskIndex> =
+            run.indexes().filter(|index| blocked(index) && run.is_ready(*index)).collect();
+        for index in ready {
+            let Some(run) = self.runs.get_mut(&id) else { return };
+            if flow::asks_first(run, index) {
+                continue;
+            }
+            let review = run.task(index).flow.role == Role::Review;
+            if !review && !run.has_place() {
+                run.waiting.insert(index);
+                continue;
+            }
+            let since = run.graph.dependencies(index).iter().map(|at| run.task(*at).since).max();
+            run.counts.leave(TaskState::Blocked);
+            run.counts.enter(TaskState::Queued);
+            run.places += u32::from(!review);
+            let task = &mut run.tasks[index.0 as usize];
+            task.state = TaskState::Queued;
+            task.since = since.unwrap_or(task.since).max(task.since);
+            self.totals.tasks[TaskState::Blocked as usize] -= 1;
+            self.totals.tasks[TaskState::Queued as usize] += 1;
+        }
+        let Some(run) = self.run(id) else { return };
+        let keys = run.indexes().map(|index| TaskKey { run: id, index });
+        let open: Vec<_> = keys.filter_map(|key| Some((key, consult::implied(self, key)?))).collect();
+        self.questions.extend(open);
     }
 
     /// Queues, leases and timers of a run that is not terminal.
@@ -294,23 +339,8 @@ impl TaskProgress {
             usage: Usage::default(),
             since,
             crashed_on: Vec::new(),
-        }
-    }
-}
-
-/// Counts what every task waits for. That a blocked task became ready is not recorded: it follows from the records of
-/// its dependencies, and so does since when.
-fn settle_dependencies(graph: &Graph, tasks: &mut [Task]) {
-    for index in (0u32..).map(TaskIndex).take(tasks.len()) {
-        let dependencies = graph.dependencies(index);
-        let done = |at: &&TaskIndex| tasks[at.0 as usize].state == TaskState::Succeeded;
-        let met = dependencies.iter().filter(done).count();
-        let latest = dependencies.iter().map(|at| tasks[at.0 as usize].since).max();
-        let task = &mut tasks[index.0 as usize];
-        task.unmet = u32::try_from(dependencies.len() - met).unwrap_or(u32::MAX);
-        if task.state == TaskState::Blocked && task.unmet == 0 {
-            task.state = TaskState::Queued;
-            task.since = latest.unwrap_or(task.since).max(task.since);
+            repairs: 0,
+            note: None,
         }
     }
 }
@@ -337,5 +367,8 @@ fn check_progress(task: TaskKey, progress: &TaskProgress) -> Result<(), RestoreE
         )?;
         needs(progress.finished.unwrap_or(Wall(0)) != Wall(0), "the moment of its end")?;
     }
-    needs(!matches!(state, TaskState::Verifying | TaskState::Parked), "a version that knows this state")
+    if state == TaskState::Verifying {
+        needs(progress.attempt.0 > 0, "an attempt")?;
+    }
+    needs(state != TaskState::Parked, "a version that knows this state")
 }

@@ -26,6 +26,8 @@ impl State {
             outcome: run.outcome,
             usage: &run.usage,
             counts: run.counts,
+            shape: &run.shape,
+            detail: &run.detail,
         })
     }
 
@@ -53,6 +55,8 @@ impl State {
             usage: task.usage(),
             since: task.since,
             crashed_on: task.crashed_on(),
+            repairs: task.repairs,
+            note: if task.state.is_terminal() { task.note() } else { None },
         })
     }
 
@@ -107,7 +111,7 @@ impl State {
             timeout: task.timeout,
             on_loss: task.on_loss,
             epoch: self.epoch,
-            sent_back: false,
+            sent_back: task.repairs > 0,
         })
     }
 }

@@ -88,7 +88,7 @@ impl Agent {
                 }
             },
             Action::Close { .. } => self.session = None,
-            Action::Reply { .. } => {}
+            Action::Reply { .. } | Action::Consult => {}
         }
     }
 }
@@ -96,7 +96,7 @@ impl Agent {
 /// The stream an action goes out on.
 pub fn stream(action: &Action) -> Option<SessionId> {
     match action {
-        Action::Reply { .. } => None,
+        Action::Reply { .. } | Action::Consult => None,
         Action::Welcome { session, .. }
         | Action::Grant { session, .. }
         | Action::Stop { session, .. }

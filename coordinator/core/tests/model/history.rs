@@ -1,8 +1,8 @@
 //! What must be true of everything that was ever said, restarts included.
 
 use orch_core::effect::{Action, Change, Effects, ReportResult};
-use orch_core::event::Event;
-use orch_core::ids::{AttemptKey, EventSeq, SessionId, TaskKey};
+use orch_core::event::{After, Event, NewTask, Role};
+use orch_core::ids::{AttemptKey, EventSeq, RunId, SessionId, TaskKey};
 use orch_core::outcome::Outcome;
 use orch_core::query::Answer;
 use orch_core::state::{State, TaskState};
@@ -22,6 +22,8 @@ pub struct History {
     billed: BTreeSet<AttemptKey>,
     /// The attempt that succeeded, since somebody had the task run again.
     succeeded: BTreeMap<TaskKey, AttemptKey>,
+    /// Runs with tasks that are made of others, whatever became of those, or that judge others.
+    loose: BTreeSet<RunId>,
     /// Agents that operators drain.
     drained: BTreeSet<String>,
 }
@@ -31,6 +33,12 @@ impl History {
         let obeyed = |action: &Action| matches!(action, Action::Reply { answer, .. } if matches!(**answer, Answer::Agent(_)));
         if effects.actions.iter().any(obeyed) {
             self.note_orders(event);
+        }
+        if let Event::Submitted(submit) = event {
+            let plain = |task: &NewTask| task.flow.after == After::Success && task.flow.role == Role::Work;
+            if !submit.tasks.iter().all(plain) {
+                self.loose.insert(state.last_run());
+            }
         }
         for notice in &effects.notices {
             self.seq.0 += 1;
@@ -48,6 +56,7 @@ impl History {
                 Action::Grant { session, attempt } => self.check_grant(state, *session, *attempt),
                 Action::ReportVerdict { attempt, result, .. } => self.check_verdict(event, *attempt, *result),
                 Action::Reply { .. }
+                | Action::Consult
                 | Action::Welcome { .. }
                 | Action::Stop { .. }
                 | Action::HeartbeatAck { .. }
@@ -65,13 +74,23 @@ impl History {
     }
 
     fn check_change(&mut self, event: &Event, task: TaskKey, to: TaskState) {
-        if let Some(from) = self.told.insert(task, to)
-            && from.is_terminal()
-        {
-            assert!(matches!(event, Event::RetryRequested { .. }), "{task} left {from} by {event:?}");
+        let Some(from) = self.told.insert(task, to) else { return };
+        if from == TaskState::Verifying && to == TaskState::Queued {
+            // It did not hold.
+            self.succeeded.remove(&task);
+        } else if from.is_terminal() {
             assert!(matches!(to, TaskState::Queued | TaskState::Blocked), "{task}: {from} -> {to}");
-            let Event::RetryRequested { from: back, .. } = event else { return };
-            assert!(from != TaskState::Succeeded || back.is_some(), "{task} left success");
+            let made_of_others = self.loose.contains(&task.run);
+            if let Event::RetryRequested { from: back, .. } = event {
+                let kept = from == TaskState::Succeeded && back.is_none() && !made_of_others;
+                assert!(!kept, "{task} left success");
+            } else if let Event::AttemptReported { report, .. } = event {
+                // A review judges again.
+                assert!(from == TaskState::Succeeded && made_of_others, "{task} left {from}");
+                assert!(report.attempt.task != task, "{task} was revived by itself");
+            } else {
+                panic!("{task} left {from} by {event:?}");
+            }
             self.succeeded.remove(&task);
         }
     }
@@ -96,9 +115,11 @@ impl History {
         if result != ReportResult::Recorded {
             return;
         }
+        // One that comes again may be of an attempt that was sent back since.
+        let known = self.recorded.contains_key(&attempt);
         let first = *self.recorded.entry(attempt).or_insert(report.digest);
         assert_eq!(first, report.digest, "{attempt} is recorded with two digests");
-        if report.outcome == Outcome::OK {
+        if report.outcome == Outcome::OK && !known {
             let success = *self.succeeded.entry(attempt.task).or_insert(attempt);
             assert_eq!(success, attempt, "two attempts of a task succeeded");
         }

@@ -9,6 +9,7 @@
 mod fleet;
 mod history;
 mod ops;
+mod shapes;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,6 +18,7 @@ mod world;
 use ops::Op;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use shapes::Parts;
 use world::World;
 
 proptest! {
@@ -35,9 +37,24 @@ proptest! {
 }
 
 #[test]
+fn a_quiet_world_plans_asks_and_carries_out() {
+    for (planning, expected) in
+        [(1, vec!["succeeded"; 3]), (2, vec!["succeeded"; 3]), (3, vec!["succeeded", "skipped"])]
+    {
+        let mut world = World::new();
+        let parts = Parts { planning, ..Parts::default() };
+        world.play(Op::Submit { tasks: vec![ops::plain(0)], parts, request: 0 });
+        world.heal();
+        assert_eq!(world.outcomes(), expected);
+        world.replay();
+    }
+}
+
+#[test]
 fn a_quiet_world_heals_into_success() {
     let mut world = World::new();
-    world.play(Op::Submit { tasks: vec![ops::plain(0), ops::plain(1), ops::plain(3)], request: 0 });
+    let tasks = vec![ops::plain(0), ops::plain(1), ops::plain(3)];
+    world.play(Op::Submit { tasks, parts: Parts::default(), request: 0 });
     world.heal();
     assert_eq!(world.outcomes(), ["succeeded", "succeeded", "succeeded"]);
 }

@@ -1,7 +1,7 @@
 //! What can happen, as small random values. Numbers pick among what exists and are taken modulo its size.
 
+use crate::shapes::{Parts, any_parts};
 use orch_core::event::{NewTask, OnLoss};
-use orch_core::ids::TaskIndex;
 use orch_core::time::Span;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,8 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 pub enum Op {
     Submit {
-        tasks: Vec<Shape>,
+        tasks: Vec<Task>,
+        parts: Parts,
         request: u8,
     },
     /// `twin` is another process with the same identity.
@@ -53,6 +54,11 @@ pub enum Op {
         retry_after: Option<u16>,
         lost: Lost,
     },
+    /// An agent joins if it is away, and ends everything it has, with this outcome.
+    Work {
+        agent: u8,
+        outcome: u8,
+    },
     /// Something is said of an attempt that was anybody's once, or never.
     Slander {
         agent: u8,
@@ -93,6 +99,21 @@ pub enum Op {
     Restart {
         live: bool,
     },
+    /// A director answers a question, or one that is no longer asked.
+    Consult {
+        pick: u8,
+        word: u8,
+        stale: bool,
+        tasks: Vec<Task>,
+        flaw: u8,
+    },
+    /// A person answers a plan.
+    Decide {
+        run: u8,
+        approve: bool,
+        tasks: Vec<Task>,
+        flaw: u8,
+    },
     /// A finished run is read back.
     Recall {
         run: u8,
@@ -110,17 +131,22 @@ pub enum Lost {
 
 /// One task of a submit.
 #[derive(Debug, Clone)]
-pub struct Shape {
+pub struct Task {
     /// Bits of the tasks before it that it waits for.
     pub after: u8,
     pub priority: i32,
     pub retries: u8,
     pub kind: u8,
     pub wait: bool,
+    pub end: bool,
+    pub conditional: bool,
+    pub reviewed: bool,
+    pub repairs: u8,
 }
 
-pub fn plain(after: u8) -> Shape {
-    Shape { after, priority: 50, retries: 2, kind: 0, wait: false }
+pub fn plain(after: u8) -> Task {
+    let (end, conditional, reviewed) = (false, false, false);
+    Task { after, priority: 50, retries: 2, kind: 0, wait: false, end, conditional, reviewed, repairs: 0 }
 }
 
 /// What tasks may need, and whether they are pinned or may be held ahead.
@@ -140,14 +166,13 @@ pub const OFFERS: [&str; 4] =
 /// What operators may say of labels, in the words of the support.
 pub const LABELS: [&str; 6] = ["gpu=yes", "gpu", "!", "gpu=no", "disk=big gpu", "! gpu=yes"];
 
-impl Shape {
+impl Task {
     pub fn task(&self, index: usize) -> NewTask {
         let (requires, pinned, prefetch) = KINDS[usize::from(self.kind) % KINDS.len()];
-        let waits_for = |other: &usize| self.after >> other & 1 == 1;
         NewTask {
             id: format!("t{index}").into(),
             worker: "noop".into(),
-            dependencies: (0..index.min(8)).filter(waits_for).map(|other| TaskIndex(other as u32)).collect(),
+            dependencies: Vec::new(),
             priority: self.priority,
             timeout: Span::seconds(120),
             retries: u32::from(self.retries),
@@ -160,21 +185,25 @@ impl Shape {
     }
 }
 
-fn any_shape() -> impl Strategy<Value = Shape> {
-    (any::<u8>(), prop::sample::select(vec![10, 50, 50, 60, 100]), 0..4u8, 0..12u8, any::<bool>()).prop_map(
-        |(after, priority, retries, kind, wait)| {
+fn any_task() -> impl Strategy<Value = Task> {
+    let rarely = prop::bool::weighted;
+    let flow = (rarely(0.2), rarely(0.15), rarely(0.25), 0..3u8);
+    let priority = prop::sample::select(vec![10, 50, 50, 60, 100]);
+    (any::<u8>(), priority, 0..4u8, 0..12u8, any::<bool>(), flow).prop_map(
+        |(after, priority, retries, kind, wait, (end, conditional, reviewed, repairs))| {
             // Half of the tasks are of the plain kind, so that queues grow.
-            Shape { after: after & 0b101, priority, retries, kind: kind.saturating_sub(6), wait }
+            let (after, kind) = (after & 0b101, kind.saturating_sub(6));
+            Task { after, priority, retries, kind, wait, end, conditional, reviewed, repairs }
         },
     )
 }
 
 fn any_outcome() -> impl Strategy<Value = u8> {
-    prop_oneof![4 => Just(1u8), 2 => Just(14), 4 => Just(15), 1 => Just(16), 1 => Just(11), 1 => Just(17), 1 => 0..30u8]
+    prop_oneof![4 => Just(1u8), 2 => Just(14), 4 => Just(15), 1 => Just(16), 1 => Just(11), 2 => Just(2), 1 => Just(17), 1 => 0..30u8]
 }
 
 pub fn any_op() -> impl Strategy<Value = Op> {
-    prop_oneof![20 => agents(), 35 => attempts(), 24 => clients(), 4 => coordinator()]
+    prop_oneof![20 => agents(), 35 => attempts(), 24 => clients(), 16 => directors(), 4 => coordinator()]
 }
 
 fn agents() -> impl Strategy<Value = Op> {
@@ -195,10 +224,12 @@ fn agents() -> impl Strategy<Value = Op> {
 
 fn attempts() -> impl Strategy<Value = Op> {
     let agent = || 0..3u8;
+    let ended = prop_oneof![8 => Just(1u8), 1 => Just(2), 1 => Just(11)];
     let lost = prop_oneof![4 => Just(Lost::Nothing), 1 => Just(Lost::Report), 1 => Just(Lost::Answer)];
     prop_oneof![
         8 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Accept { agent, pick }),
         1 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Reject { agent, pick }),
+        14 => (agent(), ended).prop_map(|(agent, outcome)| Op::Work { agent, outcome }),
         12 => (agent(), any::<u8>(), any_outcome(), proptest::option::weighted(0.2, 0..40_000u16), lost).prop_map(
             |(agent, pick, outcome, retry_after, lost)| Op::Report { agent, pick, outcome, retry_after, lost }
         ),
@@ -210,9 +241,10 @@ fn attempts() -> impl Strategy<Value = Op> {
 
 fn clients() -> impl Strategy<Value = Op> {
     let pick = any::<u8>;
-    let task = || proptest::option::of(0..5u8);
+    let task = || proptest::option::of(0..7u8);
     prop_oneof![
-        6 => (vec(any_shape(), 1..5), 0..12u8).prop_map(|(tasks, request)| Op::Submit { tasks, request }),
+        6 => (vec(any_task(), 1..5), any_parts(), 0..12u8)
+            .prop_map(|(tasks, parts, request)| Op::Submit { tasks, parts, request }),
         6 => prop_oneof![3 => 0..6_000u32, 2 => 0..40_000u32, 1 => 0..1_500_000u32]
             .prop_map(|millis| Op::Pass { millis }),
         1 => (0..1_500_000u32).prop_map(|millis| Op::Stall { millis }),
@@ -222,6 +254,17 @@ fn clients() -> impl Strategy<Value = Op> {
         ),
         3 => (0..4u8, any::<u8>()).prop_map(|(agent, kind)| Op::Order { agent, kind }),
         1 => (pick(), 0..5u8).prop_map(|(run, task)| Op::Explain { run, task }),
+    ]
+}
+
+fn directors() -> impl Strategy<Value = Op> {
+    let tasks = || vec(any_task(), 1..4);
+    let pick = any::<u8>;
+    prop_oneof![
+        5 => (pick(), pick(), prop::bool::weighted(0.1), tasks(), 0..12u8)
+            .prop_map(|(pick, word, stale, tasks, flaw)| Op::Consult { pick, word, stale, tasks, flaw }),
+        1 => (pick(), prop::bool::weighted(0.7), tasks(), 0..12u8)
+            .prop_map(|(run, approve, tasks, flaw)| Op::Decide { run, approve, tasks, flaw }),
     ]
 }
 

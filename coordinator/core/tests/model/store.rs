@@ -21,6 +21,7 @@ pub struct Store {
 
 impl Store {
     /// Makes writes durable. `specs` are those of the submit, if the event was one.
+    /// For tasks that joined a run they are all of it, in order.
     pub fn commit(&mut self, state: &State, writes: &[Write], specs: Option<Vec<NewTask>>) {
         let mut specs = specs;
         for write in writes {
@@ -28,6 +29,14 @@ impl Store {
                 Write::NewRun(run) => {
                     let tasks = specs.take().expect("a submit").into_iter();
                     let tasks = tasks.map(|spec| RestoredTask { spec, progress: None }).collect();
+                    self.runs.insert(*run, header(state, *run, tasks));
+                }
+                Write::Expanded(run) => {
+                    let known = std::mem::take(&mut self.runs.get_mut(run).expect("a known run").tasks);
+                    let mut known = known.into_iter().map(|task| task.progress);
+                    let specs = specs.take().expect("an expansion").into_iter();
+                    let tasks =
+                        specs.map(|spec| RestoredTask { spec, progress: known.next().flatten() }).collect();
                     self.runs.insert(*run, header(state, *run, tasks));
                 }
                 Write::Run(run) => {
@@ -131,6 +140,8 @@ fn header(state: &State, id: RunId, tasks: Vec<RestoredTask>) -> RestoredRun {
         request_id: run.request_id.clone(),
         spec_digest: *run.spec_digest,
         outcome: run.outcome,
+        shape: run.shape.clone(),
+        detail: run.detail.clone(),
         task_count: run.task_count,
         tasks,
     }

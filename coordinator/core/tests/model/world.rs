@@ -2,15 +2,18 @@
 
 use crate::fleet::{Agent, Stage, stream};
 use crate::history::History;
-use crate::ops::{LABELS, Lost, OFFERS, Op};
+use crate::ops::{LABELS, Lost, OFFERS, Op, Task};
+use crate::shapes::{Parts, answer, expansion, good_answer};
 use crate::store::Store;
 use crate::support::{ONE, labelling, report, rules};
 use orch_core::effect::{Action, Effects};
-use orch_core::event::{AgentHello, Event, HeldAttempt, NewTask, RunTarget, Submit, Target};
-use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, TaskIndex, TaskKey, Token};
+use orch_core::event::{
+    AgentHello, Consultation, Event, Expansion, HeldAttempt, NewTask, PlanDecision, RunTarget, Submit, Target,
+};
+use orch_core::ids::{AttemptKey, AttemptNo, Epoch, RunId, SessionId, TaskIndex, TaskKey, Token};
 use orch_core::outcome::Outcome;
-use orch_core::query::{Answer, Query};
-use orch_core::state::{State, TaskState};
+use orch_core::query::{Answer, Query, Question};
+use orch_core::state::{RestoredRun, RunState, State, TaskState};
 use orch_core::time::{Now, Span, Tick, Wall};
 use orch_core::{Config, apply, check_invariants, next_deadline, state_hash};
 use std::collections::BTreeMap;
@@ -86,7 +89,7 @@ impl World {
 
     fn apply(&mut self, event: Event) {
         self.log.push((self.now, event.clone()));
-        let specs = if let Event::Submitted(submit) = &event { Some(submit.tasks.clone()) } else { None };
+        let specs = self.specs_of(&event);
         let effects = apply(&mut self.state, self.now, event.clone());
         if let Err(violation) = check_invariants(&self.state) {
             panic!("after {event:?}: {violation}");
@@ -94,6 +97,79 @@ impl World {
         self.store.commit(&self.state, &effects.writes, specs);
         self.history.check(&self.state, &event, &effects);
         self.deliver(&effects);
+    }
+
+    /// Specs that the driver has ready with an event: those of a submit, or all of a run that tasks join.
+    fn specs_of(&self, event: &Event) -> Option<Vec<NewTask>> {
+        if let Event::Submitted(submit) = event {
+            return Some(submit.tasks.clone());
+        }
+        let (run, expansion) =
+            if let Event::Consulted { task, answer: Consultation::Expand(expansion), .. } = event {
+                (task.run, expansion)
+            } else if let Event::PlanDecided { target, decision: PlanDecision::Approve(plan), .. } = event {
+                (self.state.resolve(target)?.0, plan)
+            } else {
+                return None;
+            };
+        let mut specs: Vec<NewTask> =
+            self.store.run(run)?.tasks.iter().map(|task| task.spec.clone()).collect();
+        for (index, row) in &expansion.rewired {
+            specs.get_mut(index.0 as usize)?.dependencies.clone_from(row);
+        }
+        specs.extend(expansion.tasks.iter().cloned());
+        Some(specs)
+    }
+
+    fn questions(&mut self) -> Vec<Question> {
+        let token = self.token();
+        self.apply(Event::Asked { token, tenant: ONE, query: Query::Questions { limit: 100 } });
+        match self.answers.remove(&token) {
+            Some(Answer::Questions(questions)) => questions,
+            other => panic!("no questions: {other:?}"),
+        }
+    }
+
+    fn consult(&mut self, pick: u8, word: u8, stale: bool, tasks: &[Task], flaw: u8) {
+        let questions = self.questions();
+        let Some(question) = questions.get(usize::from(pick) % questions.len().max(1)) else { return };
+        let answer = answer(question, word, tasks, flaw);
+        let attempt = AttemptNo(question.attempt.0 + u32::from(stale));
+        let before = self.store.tasks(&self.state);
+        let event = Event::Consulted { task: question.task, attempt, answer };
+        self.apply(event.clone());
+        assert!(!stale || before == self.store.tasks(&self.state), "an answer to no question did something");
+        // The same answer again finds no question, unless the answer was none.
+        let asked = self.questions();
+        if !asked.contains(question) {
+            let before = self.store.tasks(&self.state);
+            self.apply(event);
+            assert_eq!(before, self.store.tasks(&self.state), "an answer was taken twice");
+        }
+    }
+
+    fn decide(&mut self, target: Target, expansion: Option<Expansion>) {
+        let token = self.token();
+        let decision =
+            expansion.map_or(PlanDecision::Reject, |expansion| PlanDecision::Approve(Box::new(expansion)));
+        self.apply(Event::PlanDecided { token, target, decision, reason: "so it is".into() });
+        assert!(self.answers.contains_key(&token), "a decision is answered");
+    }
+
+    /// Answers everything so that it goes on.
+    fn direct(&mut self) {
+        for question in self.questions() {
+            let planning = self.state.run_record(question.task.run).and_then(|run| run.shape.planning);
+            let answer = good_answer(&question, planning);
+            self.apply(Event::Consulted { task: question.task, attempt: question.attempt, answer });
+        }
+        let waits = |run: &&RestoredRun| run.state == RunState::WaitingApproval;
+        let waiting: Vec<u64> = self.store.runs().filter(waits).map(|run| run.number).collect();
+        for number in waiting {
+            let run = RunTarget::Ref { name: "adhoc".into(), number };
+            let plan = expansion(&[crate::ops::plain(0)], 9);
+            self.decide(Target { tenant: ONE, run, task: None }, Some(plan));
+        }
     }
 
     fn deliver(&mut self, effects: &Effects) {
@@ -123,8 +199,11 @@ impl World {
 
     pub fn play(&mut self, op: Op) {
         match op {
-            Op::Submit { tasks, request } => {
-                self.submit(tasks.iter().zip(0..).map(|(s, i)| s.task(i)).collect(), request)
+            Op::Submit { tasks, parts, request } => self.submit(&tasks, parts, request),
+            Op::Consult { pick, word, stale, tasks, flaw } => self.consult(pick, word, stale, &tasks, flaw),
+            Op::Decide { run, approve, tasks, flaw } => {
+                let run = self.target(run, None);
+                self.decide(run, approve.then(|| expansion(&tasks, flaw)));
             }
             Op::Join { agent, slots, capabilities, honest, new_process, twin } => {
                 let held = &mut self.fleet[usize::from(agent)];
@@ -162,6 +241,7 @@ impl World {
             Op::Report { agent, pick, outcome, retry_after, lost } => {
                 self.report(usize::from(agent), pick, Outcome(outcome), retry_after, lost);
             }
+            Op::Work { agent, outcome } => self.work(usize::from(agent), Outcome(outcome)),
             Op::Slander { agent, pick, invented, kind, digest } => {
                 self.slander(usize::from(agent), self.anybodys(pick, invented), kind, digest);
             }
@@ -229,7 +309,7 @@ impl World {
         });
     }
 
-    fn submit(&mut self, tasks: Vec<NewTask>, request: u8) {
+    fn submit(&mut self, tasks: &[Task], parts: Parts, request: u8) {
         let token = self.token();
         let before = self.state.last_run();
         // Request ids from 8 on are none; the others come again, half of them with another content.
@@ -242,9 +322,9 @@ impl World {
             request_id: request_id.into(),
             spec_digest: [request % 2; 32],
             labels: Vec::new(),
-            tasks,
+            tasks: parts.tasks(tasks),
             validate_only: request == 11,
-            shape: orch_core::event::Shape::default(),
+            shape: parts.shape(),
         })));
         assert!(self.state.last_run().0 <= before.0 + 1);
     }
@@ -325,6 +405,22 @@ impl World {
         }
     }
 
+    /// An agent that is able and honest for a moment.
+    fn work(&mut self, agent: usize, outcome: Outcome) {
+        if self.fleet[agent].session.is_none() {
+            self.fleet[agent].slots = 3;
+            self.fleet[agent].capabilities = OFFERS[0].to_owned();
+            self.join(agent);
+        }
+        while self.picked(agent, 0, |stage| stage == Stage::Offered).is_some() {
+            self.accept(agent, 0);
+        }
+        let held = self.fleet[agent].held.len();
+        for _ in 0..held {
+            self.report(agent, 0, outcome, None, Lost::Nothing);
+        }
+    }
+
     /// An attempt that was anybody's once, or one that never was.
     fn anybodys(&self, pick: u8, invented: bool) -> AttemptKey {
         let past = self.granted.get(usize::from(pick) % self.granted.len().max(1));
@@ -386,6 +482,7 @@ impl World {
         let whole = Target { task: None, ..target.clone() };
         let tasks = Query::Tasks { target: whole.clone(), from: TaskIndex(0), limit: 9, states: Vec::new() };
         let queries = [
+            Query::Questions { limit: 3 },
             Query::Explain(target.clone()),
             Query::Task(target),
             Query::Run(whole),
@@ -454,6 +551,7 @@ impl World {
                     self.report(agent, 0, Outcome::OK, None, Lost::Nothing);
                 }
             }
+            self.direct();
             if self.open().is_empty() {
                 return;
             }

@@ -13,10 +13,15 @@ pub use spec::{inventory, reload, tasks};
 
 use orch_core::config::Config;
 use orch_core::effect::{Action, Change, CloseReason, Effects, ReportResult, StopReason, Verdict, Write};
-use orch_core::event::{AgentHello, Event, HeldAttempt, Labelling, Report, RunTarget, Submit, Target};
+use orch_core::event::{
+    AgentHello, Consultation, Event, Expansion, HeldAttempt, Labelling, PlanDecision, Report, RunTarget,
+    Submit, Target,
+};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, TaskIndex, TaskKey, TenantId, Token};
 use orch_core::outcome::{Outcome, OutcomeRule, OutcomeRules};
-use orch_core::query::{AgentView, Answer, Query, Reason, Refusal, RunView, StatusView, TaskView};
+use orch_core::query::{
+    AgentView, Answer, Query, Question, QuestionKind, Reason, Refusal, RunView, StatusView, TaskView,
+};
 use orch_core::state::{State, TaskState};
 use orch_core::time::{Now, Span, Tick, Wall};
 use orch_core::usage::Usage;
@@ -403,6 +408,51 @@ impl Env {
             Answer::Task { task, .. } => task,
             other => panic!("no task {target}: {other:?}"),
         }
+    }
+
+    /// Whether there is such a task.
+    pub fn has(&mut self, target: &str) -> bool {
+        matches!(self.ask(Query::Task(target_of(target))), Answer::Task { .. })
+    }
+
+    /// What only payloads tell.
+    pub fn questions(&mut self) -> Vec<Question> {
+        match self.ask(Query::Questions { limit: 100 }) {
+            Answer::Questions(questions) => questions,
+            other => panic!("no questions: {other:?}"),
+        }
+    }
+
+    /// Open questions in plain words, a line each.
+    pub fn asked(&mut self) -> String {
+        let questions = self.questions();
+        let said = questions.into_iter().map(|question| {
+            let kind = match question.kind {
+                QuestionKind::Conditions => "conditions".to_owned(),
+                QuestionKind::Plan => "plan".to_owned(),
+                QuestionKind::Review { by } => {
+                    let by = TaskKey { index: by, ..question.task };
+                    format!("review by {}", self.state.task_record(by).expect("a task").task_id)
+                }
+            };
+            let name = self.name_of(AttemptKey { task: question.task, attempt: question.attempt });
+            format!("{name} {kind}, {} repairs left", question.repairs_left)
+        });
+        said.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The driver answers what is asked of a task.
+    pub fn consult(&mut self, task: &str, answer: Consultation) {
+        let task = self.key(task);
+        let attempt = self.state.task_record(task).expect("a task").attempt;
+        self.apply(Event::Consulted { task, attempt, answer });
+    }
+
+    /// A person answers the plan of a run; `None` rejects it.
+    pub fn decide(&mut self, run: u64, plan: Option<Expansion>) -> Answer {
+        let decision = plan.map_or(PlanDecision::Reject, |plan| PlanDecision::Approve(Box::new(plan)));
+        let target = run_target(run);
+        self.answer(|token| Event::PlanDecided { token, target, decision, reason: "too dear".into() })
     }
 
     /// State of a task as a word.

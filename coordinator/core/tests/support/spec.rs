@@ -1,13 +1,14 @@
 //! Tasks as lines of text, inventories, and a state read back from its records.
 
-use orch_core::event::{HeldState, InventoryItem, NewTask, OnLoss};
+use orch_core::event::{After, HeldState, InventoryItem, NewTask, OnLoss, Role};
 use orch_core::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
 use orch_core::state::State;
 use orch_core::time::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A task a line: `id [after a,b] [needs k=v,k=v] [prio n] [retries n] [pin agent] [prefetch n] [wait] [timeout s]`.
+/// A task a line: `id [after a,b] [needs k=v,k=v] [prio n] [retries n] [pin agent] [prefetch n] [wait] [timeout s]
+/// [plan|synthesis] [reviews a] [publishes a] [end] [conditional] [reviewed] [repairs n]`.
 pub fn tasks(lines: &str) -> Vec<NewTask> {
     let lines: Vec<Vec<&str>> = lines
         .lines()
@@ -32,19 +33,33 @@ fn task(words: &[&str], ids: &[&str]) -> NewTask {
         prefetch: 0,
         flow: orch_core::event::Flow::default(),
     };
+    let index = |id: &str| TaskIndex(ids.iter().position(|other| *other == id).expect("a dependency") as u32);
     let mut rest = words[1..].iter();
     while let Some(word) = rest.next() {
-        if *word == "wait" {
-            task.on_loss = OnLoss::Wait;
+        match *word {
+            "wait" => task.on_loss = OnLoss::Wait,
+            "plan" => task.flow.role = Role::Plan,
+            "synthesis" => task.flow.role = Role::Synthesis,
+            "end" => task.flow.after = After::End,
+            "conditional" => task.flow.conditional = true,
+            "reviewed" => task.flow.reviewed = true,
+            _ => {}
+        }
+        if ["wait", "plan", "synthesis", "end", "conditional", "reviewed"].contains(word) {
             continue;
         }
         let value = rest.next().expect("a value");
         match *word {
             "after" => {
-                let index = |id: &str| ids.iter().position(|other| *other == id).expect("a dependency");
-                task.dependencies = value.split(',').map(|id| TaskIndex(index(id) as u32)).collect();
+                task.dependencies = value.split(',').map(index).collect();
                 task.dependencies.sort_unstable();
             }
+            "reviews" | "publishes" => {
+                task.flow.role = if *word == "reviews" { Role::Review } else { Role::Publish };
+                task.flow.of = Some(index(value));
+                task.dependencies = vec![index(value)];
+            }
+            "repairs" => task.flow.repairs = value.parse().expect("a number"),
             "needs" => {
                 task.requires = value.split(',').map(Arc::from).collect();
                 task.requires.sort_unstable();
@@ -106,6 +121,8 @@ pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
             request_id: run.request_id.clone(),
             spec_digest: *run.spec_digest,
             outcome: run.outcome,
+            shape: run.shape.clone(),
+            detail: run.detail.clone(),
             task_count: run.task_count,
             tasks,
         });

@@ -236,3 +236,40 @@ fn files_and_directories_are_private() {
         assert_eq!(mode(above), 0o700, "{}", above.display());
     }
 }
+
+#[test]
+fn what_is_stored_is_found_by_digest_and_length_and_counts_as_stored_now() {
+    let (dir, blobs) = blobs();
+    let stored = blobs.put(T, b"here").unwrap();
+    assert_eq!(blobs.find(T, &stored.digest, 4).unwrap(), Some(stored.clone()));
+    assert_eq!(blobs.find(T, &stored.digest, 5).unwrap(), None);
+    assert_eq!(blobs.find(OTHER, &stored.digest, 4).unwrap(), None, "digests do not cross tenants");
+    assert_eq!(blobs.find(T, &Digest::of(b"not here"), 8).unwrap(), None);
+    let file = files_below(dir.path()).pop().unwrap();
+    let old = SystemTime::now() - SWEEP_MIN_AGE - Duration::from_hours(1);
+    File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    blobs.find(T, &stored.digest, 4).unwrap();
+    let swept = blobs.sweep(SWEEP_MIN_AGE, SystemTime::now(), &mut |_, _| false).unwrap();
+    assert_eq!(swept.files, 0);
+}
+
+#[test]
+fn what_a_record_is_about_to_name_is_kept_from_a_sweep() {
+    let (dir, blobs) = blobs();
+    let stored = blobs.put(T, b"old").unwrap();
+    let mut pack = blobs.begin_pack(T).unwrap();
+    pack.add(b"in a pack").unwrap();
+    let packed = pack.finish().unwrap().remove(0);
+    let old = SystemTime::now() - SWEEP_MIN_AGE - Duration::from_hours(1);
+    for file in files_below(dir.path()) {
+        File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(blobs.keep(T, &stored.location).unwrap(), Some(3));
+    assert_eq!(blobs.keep(T, &packed.location).unwrap(), Some(9));
+    assert_eq!(blobs.keep(OTHER, &stored.location).unwrap(), None);
+    let BlobLocation::Pack { pack, digest, .. } = packed.location else { panic!() };
+    let outside = BlobLocation::Pack { pack, offset: 5, len: 5, digest };
+    assert_eq!(blobs.keep(T, &outside).unwrap(), None);
+    let swept = blobs.sweep(SWEEP_MIN_AGE, SystemTime::now(), &mut |_, _| false).unwrap();
+    assert_eq!(swept.files, 0);
+}

@@ -72,6 +72,8 @@ fn run_with_context() -> (CheckedRun, CheckedContext) {
         output_schema: String::new(),
         budget_micro_usd: None,
         max_turns: 0,
+        contract: false,
+        continues: None,
     }));
     (run, context)
 }

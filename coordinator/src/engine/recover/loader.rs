@@ -149,7 +149,9 @@ impl Loader {
                 self.state.restore_request(&request);
                 Ok(())
             }
-            Entity::Worker { .. } | Entity::Audit { .. } | Entity::StoreOwned => Ok(()),
+            Entity::Worker { .. } | Entity::Cache { .. } | Entity::Audit { .. } | Entity::StoreOwned => {
+                Ok(())
+            }
         }
     }
 

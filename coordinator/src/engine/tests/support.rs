@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use orch_core::config::Config;
-use orch_core::event::{AgentHello, Event, Report, Target};
+use orch_core::event::{AgentHello, Event, FailurePolicy, Report, Target};
 use orch_core::ids::{AttemptKey, SessionId, TenantId};
 use orch_core::outcome::{Outcome, OutcomeRule, OutcomeRules};
 use orch_core::query::{Answer, Query, RunView, StatusView};
@@ -408,9 +408,28 @@ pub(crate) fn noops(count: u32) -> CheckedRun {
         on_loss: v1::OnLoss::Fast,
         agent: None,
         runner: CheckedRunner::Noop,
+        after: v1::After::Success,
+        role: v1::TaskRole::Work,
+        of: None,
+        gates: None,
+        repairs: 0,
+        reviewed: false,
+        workspace: String::new(),
+        conditions: Vec::new(),
+        cache: false,
+        expected_cost_micro_usd: None,
     };
     let tasks = (0..count).map(task).collect();
-    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks, context: None }
+    CheckedRun {
+        name: "adhoc".into(),
+        labels: BTreeMap::new(),
+        tasks,
+        context: None,
+        policy: FailurePolicy::Continue,
+        max_parallel: 0,
+        planning: None,
+        workflow: String::new(),
+    }
 }
 
 /// Tasks whose commands are `bytes` long, each depending on the one before.

@@ -20,6 +20,9 @@ use crate::store::{Entity, Key, Kind, MAX_SCAN, Prefix, Store, Tenant};
 /// Longest structured answer that is shown.
 const MAX_STRUCTURED_BYTES: u64 = 1 << 20;
 
+/// Longest log of gates that is shown: each gate has at most 4 KiB of what was seen.
+const MAX_GATES_BYTES: u64 = 512 << 10;
+
 /// Run ids looked at for one page of a list. Ids are dense, so this many are read at most, whatever the filter.
 const MAX_RUNS_READ: u64 = 5_000;
 
@@ -117,12 +120,16 @@ impl Records {
         let dependencies = names.collect::<Result<Vec<_>, ArchiveError>>()?;
         let stored = self.task(run, specs.run, index)?;
         let mut task = show::task(run, index, &spec, stored.as_ref(), dependencies);
+        if show::belongs(&spec) {
+            task.of = specs.spec(spec.of)?.task_id;
+        }
         if let (Some(stored), true) = (&stored, with_answers) {
             self.add_bulk(&mut task, stored)?;
         } else {
             task.answer = None;
             task.structured.clear();
             task.attempts.clear();
+            task.gates.clear();
         }
         Ok(Some(task))
     }
@@ -136,6 +143,10 @@ impl Records {
         let tenant = self.store_tenant();
         bulk::make_inline(&*self.blobs, tenant, &mut task.answer)?;
         let structured = stored.result.as_ref().and_then(|result| result.structured.as_ref());
+        if let Some(log) = stored.result.as_ref().and_then(|result| result.gates.as_ref()) {
+            let bytes = bulk::read(&*self.blobs, tenant, log, MAX_GATES_BYTES)?;
+            task.gates = record::GateLog::decode(bytes.as_slice())?.gates;
+        }
         if let Some(v1::Text { body: Some(v1::text::Body::Blob(blob)) }) = structured {
             let bytes = bulk::read(&*self.blobs, tenant, blob, MAX_STRUCTURED_BYTES)?;
             task.structured = String::from_utf8(bytes).map_err(|_| BulkError::NotText)?;

@@ -5,6 +5,7 @@ use crate::blobs::FileBlobs;
 use crate::clock::ManualClock;
 use crate::payloads::open_page;
 use crate::submission::{CheckedWorkerTask, PinnedWorker};
+use orch_core::ids::TaskIndex;
 use orch_core::time::Wall;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +80,16 @@ fn task(index: usize, runner: CheckedRunner) -> CheckedTask {
         on_loss: v1::OnLoss::Fast,
         agent: None,
         runner,
+        after: v1::After::Success,
+        role: v1::TaskRole::Work,
+        of: None,
+        gates: None,
+        repairs: 0,
+        reviewed: false,
+        workspace: String::new(),
+        conditions: Vec::new(),
+        cache: false,
+        expected_cost_micro_usd: None,
     }
 }
 
@@ -90,11 +101,22 @@ fn prompt(worker: &Arc<PinnedWorker>, prompt: String) -> CheckedRunner {
         output_schema: String::new(),
         budget_micro_usd: None,
         max_turns: 0,
+        contract: false,
+        continues: None,
     }))
 }
 
 fn run(tasks: Vec<CheckedTask>) -> CheckedRun {
-    CheckedRun { name: "adhoc".into(), labels: BTreeMap::new(), tasks, context: None }
+    CheckedRun {
+        name: "adhoc".into(),
+        labels: BTreeMap::new(),
+        tasks,
+        context: None,
+        policy: Default::default(),
+        max_parallel: 0,
+        planning: None,
+        workflow: String::new(),
+    }
 }
 
 fn prompts(count: usize, bytes: usize) -> CheckedRun {
@@ -249,4 +271,180 @@ async fn a_dry_run_stores_nothing() {
     assert_eq!((submit.tasks.len(), submit.validate_only), (40, true));
     assert!(bench.read_back(&payload).is_empty() && payload.pages.is_empty());
     assert_eq!(bench.blobs.syncs(), 0);
+}
+
+#[tokio::test]
+async fn long_gates_conditions_and_publications_rest_in_files_and_come_back() {
+    let bench = Bench::new();
+    let gate = |n: usize| v1::GateCommand {
+        program: format!("{n}"),
+        args: vec!["g".repeat(2_000)],
+        ..Default::default()
+    };
+    let condition = |n: usize| v1::Condition {
+        task_id: format!("t{n}"),
+        pointer: format!("/{}", "p".repeat(1_000)),
+        test: v1::ConditionTest::Equals.into(),
+        value: format!("\"{}\"", "v".repeat(1_000)),
+    };
+    let file = |n: usize| v1::Publication {
+        artifact: format!("{n}/{}", "a".repeat(1_000)),
+        to: format!("{n}/{}", "t".repeat(1_000)),
+        replace: true,
+    };
+    let worst = |n: usize| {
+        let files = (0..32).map(file).collect();
+        let publish = record::StoredPublish { workspace: "w".repeat(63), files };
+        let mut worst = task(n, CheckedRunner::Publish(publish));
+        worst.dependencies = (100_000..110_000).collect();
+        worst.gates = Some(v1::Gates { commands: (0..16).map(gate).collect(), ..Default::default() });
+        worst.conditions = (0..16).map(condition).collect();
+        worst
+    };
+    for count in [1, 31] {
+        let tasks: Vec<_> = (0..count).map(worst).collect();
+        let wanted = tasks.clone();
+        let (_, payload) = bench.prepare(run(tasks)).await;
+        let specs = bench.read_back(&payload);
+        assert_eq!(specs.len(), count);
+        for (spec, task) in specs.iter().zip(wanted) {
+            assert_eq!((&spec.gates, &spec.conditions), (&task.gates, &task.conditions));
+            let CheckedRunner::Publish(publish) = task.runner else { panic!() };
+            assert_eq!(spec.runner, Some(record::stored_spec::Runner::Publish(publish)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_request_says_is_kept_with_the_run() {
+    let bench = Bench::new();
+    let planning = CheckedPlanning {
+        approve: true,
+        plan_only: false,
+        max_tasks: 7,
+        workers: vec!["anga".into()],
+        workspace: "dance".into(),
+    };
+    let (submit, _) = bench.prepare(CheckedRun { planning: Some(planning.clone()), ..prompts(2, 1) }).await;
+    let stored = record::PlanningRecord::decode(&*submit.shape.settings).unwrap();
+    assert_eq!(CheckedPlanning::from_record(stored), planning);
+    let core = submit.shape.planning.unwrap();
+    assert_eq!((core.approve, core.plan_only, core.expanded), (true, false, false));
+}
+
+#[tokio::test]
+async fn tasks_that_join_a_run_are_written_with_those_it_has() {
+    let bench = Bench::new();
+    let (_, before) = bench.prepare(with_context(prompts(2, 10_000), "the terms")).await;
+    let existing = bench.read_back(&before);
+    let worker = pinned("marie");
+    let mut tasks: Vec<_> =
+        (2..40).map(|n| task(n, prompt(&worker, format!("{n} {}", "y".repeat(5_000))))).collect();
+    tasks[1].dependencies = vec![2];
+    let joining = Joining::of_plan(existing.clone(), tasks, TaskIndex(1));
+    let (expansion, payload) = bench.preparer.prepare_expansion(TenantId(1), joining).await.unwrap();
+    assert_eq!(expansion.tasks.len(), 38);
+    assert_eq!(expansion.tasks[1].dependencies, [TaskIndex(2)]);
+    let all: Vec<u32> = (2..40).collect();
+    let (index, rewired) = &expansion.rewired[0];
+    assert_eq!((index.0, rewired.iter().map(|index| index.0).collect::<Vec<_>>()), (1, all.clone()));
+    let SpecRecords::Pages(pages) = &payload.records else { panic!() };
+    assert_eq!((pages.len(), payload.pages.len()), (2, 2), "all pages of the run");
+    let specs = bench.read_back(&payload);
+    assert_eq!((specs.len(), &specs[0]), (40, &existing[0]));
+    assert_eq!(specs[1], StoredSpec { dependencies: all, ..existing[1].clone() });
+    let context = |spec: &StoredSpec| match &spec.runner {
+        Some(record::stored_spec::Runner::Worker(task)) => task.context_files.clone(),
+        _ => None,
+    };
+    assert!(specs.iter().all(|spec| context(spec).is_some() && context(spec) == context(&specs[0])));
+    for (spec, new) in specs.iter().skip(2).zip(&expansion.tasks) {
+        let restored = decode::new_task(spec, &mut Interner::default()).unwrap();
+        assert_eq!(format!("{restored:?}"), format!("{new:?}"), "after a restart the core sees the same");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_that_goes_on_keeps_its_context_and_not_that_of_the_run() {
+    let bench = Bench::new();
+    let begun_with = with_context(prompts(1, 1), "as it was").context;
+    let continuing = |context| {
+        let mut task = task(1, prompt(&pinned("anga"), "more".into()));
+        let CheckedRunner::Worker(worker) = &mut task.runner else { panic!() };
+        worker.continues = Some(crate::submission::Continued {
+            task: v1::TaskId { run_id: 9, task_index: 4 },
+            session_id: "s".into(),
+            context,
+        });
+        task
+    };
+    let mut both = with_context(prompts(1, 1), "of the run");
+    both.tasks.push(continuing(begun_with));
+    both.tasks.push(continuing(None));
+    let (_, payload) = bench.prepare(both).await;
+    let texts = bench.read_back(&payload).into_iter().map(|spec| match spec.runner {
+        Some(record::stored_spec::Runner::Worker(task)) => {
+            let Some(v1::text::Body::Blob(blob)) = task.context_files.and_then(|text| text.body) else {
+                return (task.session_id, String::new());
+            };
+            let text = bulk::read(&*bench.blobs, Tenant::DEFAULT, &blob, 1 << 20).unwrap();
+            (task.session_id, String::from_utf8(text).unwrap())
+        }
+        other => panic!("{other:?}"),
+    });
+    let texts: Vec<_> = texts.collect();
+    assert!(texts[0].1.contains("of the run") && texts[0].0.is_empty());
+    assert!(texts[1].1.contains("as it was") && texts[1].0 == "s");
+    assert!(texts[2].1.is_empty(), "{texts:?}");
+}
+
+/// The key of a task of which `change` changed something.
+async fn key(change: impl Fn(&mut CheckedRun)) -> Vec<u8> {
+    let bench = Bench::new();
+    let mut changed = prompts(1, 1);
+    changed.tasks[0].cache = true;
+    change(&mut changed);
+    let (_, payload) = bench.prepare(changed).await;
+    bench.read_back(&payload).remove(0).cache_key
+}
+
+fn worker_of(run: &mut CheckedRun) -> &mut CheckedWorkerTask {
+    let CheckedRunner::Worker(worker) = &mut run.tasks[0].runner else { panic!() };
+    worker
+}
+
+#[tokio::test]
+async fn the_key_of_a_result_is_of_everything_that_decides_it() {
+    let plain = key(|_| {}).await;
+    assert_eq!((plain.len(), key(|_| {}).await), (32, plain.clone()));
+    let others = [
+        key(|run| worker_of(run).prompt.push('x')).await,
+        key(|run| worker_of(run).model = "opus".into()).await,
+        key(|run| worker_of(run).output_schema = "{}".into()).await,
+        key(|run| worker_of(run).worker = pinned("marie")).await,
+        key(|run| run.context = with_context(prompts(1, 1), "terms").context).await,
+        key(|run| run.tasks[0].workspace = "dance".into()).await,
+        key(|run| run.tasks[0].gates = Some(v1::Gates { min_tool_calls: 1, ..Default::default() })).await,
+        key(|run| run.tasks[0].runner = shell("make", &["ab", "c"])).await,
+        key(|run| run.tasks[0].runner = shell("make", &["a", "bc"])).await,
+        key(|run| run.tasks[0].runner = shell("make", &["abc"])).await,
+        key(|run| run.tasks[0].runner = shell("makeabc", &[])).await,
+    ];
+    let all: BTreeSet<&Vec<u8>> = others.iter().chain([&plain]).collect();
+    assert_eq!(all.len(), others.len() + 1, "each is another work");
+    let same = key(|run| {
+        let worker = worker_of(run);
+        (worker.budget_micro_usd, worker.max_turns) = (Some(1), 3);
+        let task = &mut run.tasks[0];
+        (task.timeout_ms, task.retries, task.priority) = (1, 9, 9);
+        task.id = "other".into();
+    });
+    assert_eq!(same.await, plain, "how far it may go does not change where to");
+    assert!(key(|run| run.tasks[0].cache = false).await.is_empty());
+    assert!(key(|run| run.tasks[0].runner = CheckedRunner::Noop).await.is_empty());
+}
+
+fn shell(program: &str, args: &[&str]) -> CheckedRunner {
+    let args = args.iter().map(|&arg| arg.into()).collect();
+    CheckedRunner::Command(v1::CommandTask { program: program.into(), args })
 }

@@ -1,9 +1,10 @@
 //! The worst of each record, built and measured; and every record there and back.
 
 use super::*;
-use crate::persist::MAX_LABELS_BYTES;
 use crate::persist::decode::{self, Interner};
+use crate::persist::{MAX_LABELS_BYTES, MAX_PLANNING_BYTES};
 use crate::store::{MemoryStore, Op};
+use orch_core::event::{FailurePolicy, Planning, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TaskKey, TenantId};
 use orch_core::outcome::Outcome;
 use orch_core::state::{RunState, TaskCounts, TaskState};
@@ -45,6 +46,26 @@ fn huge_attempts() -> Vec<EndedAttempt> {
     (0..16).map(attempt).collect()
 }
 
+/// The longest names that a request may give, and those of a workspace and a workflow.
+fn worst_shape() -> Shape {
+    let planning = record::PlanningRecord {
+        approve: true,
+        plan_only: true,
+        max_tasks: u32::MAX,
+        workers: (0..6).map(|n| format!("{n:0>62}")).collect(),
+        expanded: false,
+        workspace: "w".repeat(63),
+    };
+    assert!(planning.encoded_len() + 2 <= MAX_PLANNING_BYTES, "{} bytes", planning.encoded_len());
+    Shape {
+        policy: FailurePolicy::BestEffort,
+        max_parallel: u32::MAX,
+        planning: Some(Planning { approve: true, plan_only: true, expanded: true }),
+        workflow: Some(name(4)),
+        settings: planning.encode_to_vec().into(),
+    }
+}
+
 struct Worst {
     name: Arc<str>,
     submitted_by: Arc<str>,
@@ -53,6 +74,10 @@ struct Worst {
     usage: Usage,
     attempts: Vec<EndedAttempt>,
     crashed_on: Vec<Arc<str>>,
+    shape: Shape,
+    /// That of a run of one task, which nobody planned.
+    lone_shape: Shape,
+    detail: Arc<str>,
 }
 
 impl Worst {
@@ -66,6 +91,9 @@ impl Worst {
             usage: huge_usage(50),
             attempts: huge_attempts(),
             crashed_on: (0..16).map(name).collect(),
+            shape: worst_shape(),
+            lone_shape: Shape { planning: None, ..worst_shape() },
+            detail: Arc::from("ß".repeat(2_000)),
         }
     }
 
@@ -87,6 +115,8 @@ impl Worst {
             outcome: Some(Outcome(20)),
             usage: &self.usage,
             counts: TaskCounts::default(),
+            shape: if task_count == 1 { &self.lone_shape } else { &self.shape },
+            detail: &self.detail,
         }
     }
 
@@ -109,6 +139,8 @@ impl Worst {
             usage: &self.usage,
             since: Tick(HUGE),
             crashed_on: &self.crashed_on,
+            repairs: u32::MAX,
+            note: Some(&self.detail),
         }
     }
 
@@ -198,6 +230,7 @@ fn an_ordinary_task_keeps_everything_and_comes_back() {
         attempt.detail = Arc::from("the child ended without a result");
     }
     worst.crashed_on.truncate(3);
+    worst.detail = Arc::from("somebody cancelled it");
     let view = worst.task(2);
     let stored = values(task(&view, Part::Absent)).remove(0);
     let stored = record::TaskRecord::decode(stored.as_slice()).unwrap();
@@ -207,7 +240,8 @@ fn an_ordinary_task_keeps_everything_and_comes_back() {
 
 #[test]
 fn a_run_comes_back() {
-    let worst = Worst::new();
+    let mut worst = Worst::new();
+    worst.detail = Arc::from("2 of 5 tasks did not succeed: a, b");
     let view = worst.run(2);
     let stored = values(run(&view)).remove(0);
     let stored = record::RunRecord::decode(stored.as_slice()).unwrap();
@@ -215,5 +249,6 @@ fn a_run_comes_back() {
     assert_eq!((&back.name, back.number, back.state), (view.name, view.number, view.state));
     assert_eq!((back.created, back.finished), (view.created, view.finished));
     assert_eq!((back.labels.as_slice(), &back.request_id), (view.labels, view.request_id));
+    assert_eq!((&back.shape, &back.detail), (view.shape, view.detail));
     assert_eq!((&back.spec_digest, back.outcome, back.task_count), (view.spec_digest, view.outcome, 2));
 }

@@ -1,8 +1,8 @@
 //! The writing half of a session: gathers what the engine wants of an agent into frames, in order.
-//! Reads stored specs for assignments here, in the order of the queue, so that a stop never overtakes its grant.
+//! Reads specs and results for assignments here, in the order of the queue, so that a stop never overtakes its grant.
 
 use crate::engine::Outbound;
-use crate::payloads::SpecReader;
+use crate::payloads::ResultReader;
 use crate::rpc::assign::{Cluster, assignment};
 use crate::rpc::convert;
 use crate::rpc::session::{Ending, Timing};
@@ -39,7 +39,7 @@ pub(super) struct WriterParts {
     pub(super) protocol: u32,
     pub(super) cluster: Cluster,
     pub(super) timing: Timing,
-    pub(super) specs: SpecReader,
+    pub(super) results: ResultReader,
     pub(super) draining: CancellationToken,
     pub(super) ending: Arc<Ending>,
 }
@@ -180,16 +180,17 @@ impl SessionWriter {
         }
     }
 
-    /// A spec that cannot be read ends the session: the store is damaged or gone, and the engine will stop too.
+    /// A spec or a result that cannot be read ends the session: the store is damaged or gone, and the engine will stop too.
     async fn assign(&self, attempt: AttemptKey, view: &GrantView) -> Result<v1::Assignment, Status> {
         let failed = |error: &dyn std::error::Error| {
-            tracing::error!(%attempt, session = self.parts.session.0, %error, "cannot read the spec of a granted task");
-            refuse(ErrorCode::StoreFailed, "the spec of a task cannot be read")
+            tracing::error!(%attempt, session = self.parts.session.0, %error, "cannot read what a granted task needs");
+            refuse(ErrorCode::StoreFailed, "what a task needs cannot be read")
         };
-        let spec = self.parts.specs.dispatch_spec(self.parts.tenant, attempt.task).await;
-        let spec = spec.map_err(|error| failed(&error))?;
+        let WriterParts { results, tenant, cluster, .. } = &self.parts;
+        let read = results.dispatch(*tenant, attempt, Arc::clone(&view.run_ref), view.sent_back).await;
+        let read = read.map_err(|error| failed(&error))?;
         let task_ref = format!("{}/{}", view.run_ref, view.task_id);
-        assignment(self.parts.cluster, attempt, task_ref, &spec).map_err(|error| failed(&error))
+        assignment(*cluster, attempt, task_ref, read).map_err(|error| failed(&error))
     }
 }
 
