@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -12,13 +12,17 @@ use crate::boottime::boot_id;
 use crate::config::Config;
 use crate::credentials::Pools;
 use crate::credentials::health::Checker;
+use crate::daemon::Supplies;
 use crate::homes::{HomeError, Homes};
 use crate::host::{self, HostProbe};
+use crate::publish::journal::Journal;
 use crate::reexec::SelfExe;
+use crate::runner::Workspace;
 use crate::runner::claude::{ClaudeRunner, ClaudeSettings};
 use crate::runner::command::{AllowedPrograms, CommandRunner, NotFound};
 use crate::runner::environment::HostEnvironment;
 use crate::runner::program;
+use crate::runner::publish::PublishRunner;
 use crate::runner::share::OutputShare;
 use crate::sandbox::{self, Sandbox};
 use crate::secret::{SecretError, read_key_file};
@@ -26,6 +30,8 @@ use crate::spool::SpoolError;
 use crate::spool::file::FileSpool;
 use crate::supervisor::client::Launcher;
 use crate::supervisor::client::leftovers::{self, Leftover};
+use crate::workspaces::Workspaces;
+use crate::workspaces::checks::{self, Unusable};
 
 /// How long a supervisor of a former agent may take to end its tree before it is killed with it.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(10);
@@ -43,6 +49,10 @@ pub struct Assembled {
     pub claude_program: Option<PathBuf>,
     /// Runs listed programs; absent when none is listed.
     pub command: Option<CommandRunner>,
+    /// Publishes into workspaces; absent when there is none.
+    pub publish: Option<PublishRunner>,
+    /// Stores for what attempts are given and hand over; the workspaces among them.
+    pub supplies: Supplies,
     /// Credential pools.
     pub pools: Pools,
     /// What stands between attempts and the host.
@@ -75,6 +85,9 @@ pub enum AssemblyError {
     /// A listed program is not there.
     #[error(transparent)]
     Program(#[from] NotFound),
+    /// A workspace cannot be offered.
+    #[error(transparent)]
+    Workspace(#[from] Unusable),
     /// Something else on this host is in the way.
     #[error("cannot {what}")]
     Io {
@@ -118,7 +131,13 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
     }
     let probe = HostProbe::new(config.data_dir.clone());
     let claude_program = find_cli(config);
-    let sandbox = Sandbox::probe(confinement(config, host_env.path()))?;
+    let found = checks::find(&config.workspaces, &places(config))?;
+    let sandbox = Sandbox::probe(confinement(config, host_env.path(), &found))?;
+    checks::refuse_uncovering(&found, &sandbox)?;
+    let workspaces = Workspaces::new(found);
+    let supplies = Supplies::open(&config.data_dir, workspaces.clone())
+        .map_err(|source| AssemblyError::Io { what: "use the directories of inputs and files", source })?;
+    let publish = publisher(config, &workspaces)?;
     let share = OutputShare::new(config.limits.agent_output_bytes);
     let settings = ClaudeSettings {
         program: config.claude_bin.clone(),
@@ -129,13 +148,16 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         limits: config.limits,
         share: share.clone(),
     };
+    let claude = ClaudeRunner::new(launcher.clone(), Arc::clone(&homes), settings).allowing(allowed.clone());
     let command = (!allowed.is_empty())
-        .then(|| CommandRunner::new(launcher.clone(), Arc::clone(&homes), allowed, host_env))
+        .then(|| CommandRunner::new(launcher, Arc::clone(&homes), allowed, host_env))
         .map(|runner| runner.bounded(sandbox.clone(), config.limits, share));
     Ok(Assembled {
         pools,
-        claude: ClaudeRunner::new(launcher, Arc::clone(&homes), settings),
+        claude,
         command,
+        publish,
+        supplies,
         slots: config.slots.unwrap_or_else(|| host::default_slots(&probe.figures())),
         warnings: warnings(config, &sandbox, claude_program.is_some()),
         sandbox,
@@ -167,28 +189,48 @@ pub fn checker(config: &Config) -> Checker {
     }
 }
 
-/// What attempts must not see of this agent.
-fn confinement(config: &Config, search_path: &str) -> sandbox::Settings {
-    let mut hidden = vec![
+/// What publishes into workspaces, where there is one. What a crash left unfinished in them is removed.
+fn publisher(config: &Config, workspaces: &Workspaces) -> Result<Option<PublishRunner>, AssemblyError> {
+    if workspaces.is_empty() {
+        return Ok(None);
+    }
+    let journal = Journal::open(&config.data_dir.join("published"), workspaces, SystemTime::now())
+        .map_err(|source| AssemblyError::Io { what: "use the journal of publications", source })?;
+    Ok(Some(PublishRunner::new(journal)))
+}
+
+/// Data, certificates and credentials of this agent.
+fn places(config: &Config) -> Vec<PathBuf> {
+    let mut places = vec![
         config.data_dir.clone(),
         config.runtime_dir.clone(),
         config.tls_key.clone(),
         config.tls_cert.clone(),
         config.tls_ca.clone(),
     ];
-    hidden.extend(config.pools.iter().flat_map(|pool| pool.source.places()));
+    places.extend(config.pools.iter().flat_map(|pool| pool.source.places()));
+    places
+}
+
+/// What attempts must not see of this agent.
+fn confinement(config: &Config, search_path: &str, workspaces: &[Workspace]) -> sandbox::Settings {
+    let mut hidden = places(config);
     hidden.extend(config.status_file.iter().chain(&config.file).cloned());
     hidden.extend(config.sandbox.hidden.iter().cloned());
     sandbox::Settings {
         mode: config.sandbox.mode,
         hidden,
         readable: config.sandbox.readable.clone(),
+        workspaces: workspaces.iter().map(|workspace| workspace.dir.clone()).collect(),
         search_path: search_path.to_owned(),
     }
 }
 
 fn warnings(config: &Config, sandbox: &Sandbox, has_cli: bool) -> Vec<String> {
     let mut warnings = sandbox.missing();
+    if !config.workspaces.is_empty() && !sandbox.is_in_force() {
+        warnings.push("workspaces are not read-only: there is no sandbox that holds tasks off".to_owned());
+    }
     if !has_cli {
         warnings.push(format!("no CLI: {} was not found", config.claude_bin));
     }
@@ -222,6 +264,23 @@ mod tests {
         assert!(agent.slots >= 1 && agent.command.is_none() && agent.claude_program.is_none());
         assert_eq!(agent.leftovers, []);
         assert!(agent.warnings.iter().any(|warning| warning == "no CLI: no-such-cli was not found"));
+    }
+
+    #[test]
+    fn workspaces_are_offered_under_their_real_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        let real = std::fs::canonicalize(dir.path()).unwrap().join("studio");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+        config.workspaces = vec![Workspace { name: "dance".into(), dir: dir.path().join("link") }];
+        let agent = assemble(&config, SelfExe::hold().unwrap()).unwrap();
+        let offered = agent.supplies.workspaces();
+        assert_eq!((offered.all()[0].dir.clone(), agent.publish.is_some()), (real, true));
+        drop(agent);
+        config.workspaces[0].dir = dir.path().to_owned();
+        let error = assemble(&config, SelfExe::hold().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("holds or lies in") && error.contains("data"), "{error}");
     }
 
     #[test]

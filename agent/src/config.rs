@@ -10,14 +10,17 @@ use serde::Deserialize;
 use crate::credentials::pools_dir;
 use crate::credentials::settings::{Described, PoolRefused, PoolSettings, PoolTable, pools};
 use crate::credentials::tool::{LoginArgs, PoolsArgs};
+use crate::runner::Workspace;
 use crate::runner::limits::AgentLimits;
 use crate::sandbox::SandboxMode;
 
 use self::limits::LimitFlags;
 use self::sandbox::{SandboxFlags, SandboxSettings};
+use self::workspaces::WorkspaceFlags;
 
 pub mod limits;
 pub mod sandbox;
+pub mod workspaces;
 
 /// The agent of orch: dials the coordinator, runs attempts on this host and streams them back.
 #[derive(Debug, Parser)]
@@ -92,6 +95,9 @@ pub struct Flags {
     /// Program that tasks of the command runner may start; repeat for several. Without one that runner is off.
     #[arg(long, env = "ORCH_AGENT_ALLOW_COMMAND", value_name = "PROGRAM", value_delimiter = ',')]
     pub allow_command: Vec<String>,
+    /// Directories that tasks may name.
+    #[command(flatten)]
+    pub workspaces: WorkspaceFlags,
     /// Limits of every attempt.
     #[command(flatten)]
     pub limits: LimitFlags,
@@ -127,6 +133,8 @@ struct FileSettings {
     api_base_url: Option<String>,
     #[serde(default)]
     allow_command: Vec<String>,
+    #[serde(default)]
+    workspaces: BTreeMap<String, PathBuf>,
     start_limit: Option<String>,
     linger_limit: Option<String>,
     attempt_memory: Option<String>,
@@ -173,6 +181,8 @@ pub struct Config {
     pub api_base_url: Option<String>,
     /// Programs of the command runner.
     pub allow_command: Vec<String>,
+    /// Directories that tasks may name, by name; whether they are there is not known yet.
+    pub workspaces: Vec<Workspace>,
     /// Limits of every attempt.
     pub limits: AgentLimits,
     /// What stands between attempts and the host.
@@ -283,6 +293,7 @@ impl Config {
             pools,
             api_base_url: flags.api_base_url.or(file.api_base_url).map(base_url).transpose()?,
             allow_command: list(flags.allow_command, file.allow_command),
+            workspaces: flags.workspaces.resolve(file.workspaces)?,
             limits: flags.limits.resolve(limits)?,
             sandbox: flags.sandbox.resolve(confinement)?,
             status_file: flags.status_file.or(file.status_file),
@@ -357,6 +368,9 @@ fn capabilities(labels: Vec<String>) -> Result<BTreeSet<String>, ConfigError> {
         let Some((key, value)) = label.split_once('=') else {
             return Err(refused(name, label, "must be KEY=VALUE, for example gpu=yes"));
         };
+        if key == "workspace" {
+            return Err(refused(name, label, "a workspace is offered with --workspace NAME=DIR"));
+        }
         if !is_label(key) || !is_label(value) {
             let reason = "key and value must be 1 to 63 letters, digits, dots, dashes, underscores or slashes, \
                           beginning with a letter or digit";
@@ -440,6 +454,8 @@ mod tests {
         for bad in ["=x", "a=", "a=b=c", "a b=c", "-a=b", "a=\u{1b}[31m", &format!("a={}", "x".repeat(64))] {
             assert!(refusal(|flags| flags.capability = vec![bad.to_owned()]).contains("1 to 63"), "{bad}");
         }
+        let lie = refusal(|flags| flags.capability = vec!["workspace=dance".to_owned()]);
+        assert!(lie.ends_with("a workspace is offered with --workspace NAME=DIR"), "{lie}");
         let url = refusal(|flags| flags.api_base_url = Some("ftp://x".to_owned()));
         assert!(url.starts_with("api_base_url is \"ftp://x\""), "{url}");
     }
@@ -468,6 +484,8 @@ mod tests {
         assert_eq!((cli.flags.pool.len(), cli.flags.data_dir), (1, Some("/d".into())));
         let Some(Command::Login(login)) = cli.command else { panic!("no login") };
         assert_eq!((login.pool.as_deref(), login.cli_args), (Some("max"), vec!["--sso".to_owned()]));
+        let cli = parse("orch-agent run --workspace dance=/srv/dance --workspace music=/m");
+        assert_eq!(cli.flags.workspaces.workspace.len(), 2);
         assert!(matches!(parse("orch-agent pools --json").command, Some(Command::Pools(args)) if args.json));
     }
 

@@ -16,6 +16,7 @@ mod outbox;
 mod phase;
 mod start;
 pub mod status;
+mod supply;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub use self::start::{Identity, Offer, Runners};
+pub use self::supply::Supplies;
 
 /// Heartbeats in a row without an answer after which the coordinator is taken for gone. The connection may look well:
 /// pings are answered by whatever stands next, heartbeats by the coordinator alone.
@@ -154,7 +156,12 @@ impl Daemon {
         let Parts { identity, offer, coordinators, runners, pools, homes, spool, host, status, seed } = parts;
         let table = Table::new(spool, offer.slots, |key, note| left::report(key, note, &runners, &homes));
         let (epoch, cluster) = table.coordinator();
-        let mut outbox = Outbox::default();
+        let supplies = runners.supplies();
+        if let Some(supplies) = supplies {
+            supplies.kept().sweep(&table.finished_keys());
+        }
+        let mut outbox = Outbox::new(supplies.map(|supplies| supplies.kept().clone()));
+        let workspaces = supplies.map(|supplies| supplies.workspaces().clone()).unwrap_or_default();
         for (key, live) in left::transcripts(&homes) {
             outbox.follow(key, live);
         }
@@ -162,7 +169,7 @@ impl Daemon {
             table,
             identity,
             offer,
-            facts: FactsWatch::new(pools),
+            facts: FactsWatch::new(pools, workspaces),
             coordinators,
             runners,
             meter: Meter::new(host),
@@ -206,7 +213,7 @@ impl Daemon {
                 }
                 happened = phase.next() => phase = self.session_event(phase, happened),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => self.attempt_done(done),
-                bulk = self.outbox.next_bulk() => self.outbox.bulk_done(bulk, &self.table),
+                bulk = self.outbox.next_bulk() => self.bulk_done(bulk),
                 permit = room(self.outbound.clone()), if self.outbox.has_items() => self.outbox.flush(permit),
                 _ = self.heartbeat.tick(), if self.outbound.is_some() => self.send_heartbeat(),
                 looked = self.meter.next() => self.meter.done(looked),
@@ -303,6 +310,15 @@ impl Daemon {
         }
     }
 
+    /// Something of the bulk connection ended.
+    fn bulk_done(&mut self, done: outbox::BulkDone) {
+        let Some(key) = self.outbox.bulk_done(done, &self.table) else { return };
+        let _span = key.span().entered();
+        tracing::error!("the files of an attempt were lost before they were stored: it counts as lost");
+        self.table.lose(key);
+        self.outbox.report(key, &self.table);
+    }
+
     /// Starts what was accepted and waited for a slot. Nothing begins without a session: its prompt could not be
     /// fetched, and the coordinator may be about to give it to somebody else.
     fn start_waiting(&mut self) {
@@ -310,8 +326,12 @@ impl Daemon {
             return;
         }
         while let Some(assigned) = self.table.next_to_start() {
-            let (handle, attempt) =
-                self.runners.start(assigned, self.terms.stop_after, self.outbox.bulk_client());
+            let terms = start::Terms {
+                stop_after: self.terms.stop_after,
+                cluster: self.terms.cluster.clone(),
+                bulk: self.outbox.bulk_client(),
+            };
+            let (handle, attempt) = self.runners.start(assigned, terms);
             self.outbox.follow(attempt.key, handle.live.clone());
             self.table.started(attempt.key, handle);
             self.running.spawn(attempt.run);

@@ -10,19 +10,31 @@
 //! DATA/gone          forgotten conversations whose files are being removed
 //! ```
 //!
+//! A task that follows up another one's conversation has no `home`, `work` and `out` of its own: it works in those of that
+//! conversation, and only its `attempts` lie in its own directory, so that the attempts of two tasks never meet.
+//!
 //! Names are made of numbers the coordinator gave, never of anything a person or a model chose.
-//! Knows no process; [`sweep`] forgets what is old.
+//! Knows no process; [`claims`] lets one attempt at a time into a conversation, [`sweep`] forgets what is old.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use self::claims::Claims;
+
+pub mod claims;
 pub mod sweep;
+
+/// How long another agent's lock is waited for, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A task's conversation: the run's number and the task's index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +75,15 @@ pub enum HomeError {
         /// Which one.
         path: PathBuf,
     },
+    /// Somebody else works in the conversation.
+    #[error("the conversation is in use by {by}")]
+    InUse {
+        /// `name/number/task`.
+        by: String,
+    },
+    /// The conversation to be followed up is not here any more, or never was.
+    #[error("this agent no longer keeps that conversation (kept 24 h after its end)")]
+    Gone,
     /// Another agent runs on the same data.
     #[error("another agent already uses {}", path.display())]
     Locked {
@@ -75,6 +96,7 @@ pub enum HomeError {
 #[derive(Debug)]
 pub struct Homes {
     root: PathBuf,
+    claims: Claims,
     /// Held for the agent's life: two agents on one directory would end each other's children.
     _lock: File,
 }
@@ -104,11 +126,10 @@ impl Homes {
             .mode(0o600)
             .open(&lock_file)
             .map_err(|source| HomeError::Io { path: lock_file, source })?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| HomeError::Locked { path: data_dir.to_owned() })?;
+        take_lock(&lock).map_err(|_| HomeError::Locked { path: data_dir.to_owned() })?;
         let root = data_dir.join("tasks");
         private_dir(&root)?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self { root, claims: Claims::new(), _lock: lock })
     }
 
     /// The directories of a conversation, made when they are missing.
@@ -130,6 +151,47 @@ impl Homes {
             private_dir(dir)?;
         }
         Ok(conversation)
+    }
+
+    /// The directories of a conversation that is to be followed up, as they were left.
+    ///
+    /// # Errors
+    /// [`HomeError::Gone`] when there is none; else as [`Self::conversation`].
+    pub fn kept_conversation(&self, key: ConversationKey) -> Result<Conversation, HomeError> {
+        let conversation = Conversation { dir: self.dir(key) };
+        // The directory of a task that itself followed up another conversation has no home.
+        if fs::symlink_metadata(conversation.home()).is_err() {
+            return Err(HomeError::Gone);
+        }
+        self.conversation(key)
+    }
+
+    /// The directory of an attempt, empty, in the directory of its own task. What a start that never got far left there
+    /// is removed; the caller has made sure that nothing of it runs.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn fresh_attempt(&self, task: ConversationKey, attempt: u32) -> Result<PathBuf, HomeError> {
+        let own = Conversation { dir: self.dir(task) };
+        private_dir(&own.dir)?;
+        private_dir(&own.dir.join("attempts"))?;
+        own.fresh_attempt(attempt)
+    }
+
+    /// Empties the given directories of a conversation, however much is in them: what was there goes where forgotten
+    /// conversations go, and its disk space comes back with [`Self::empty_bin`]. Nothing runs in them.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn start_afresh(&self, dirs: &[PathBuf]) -> Result<(), HomeError> {
+        for dir in dirs {
+            let io = |source| HomeError::Io { path: dir.clone(), source };
+            if fs::read_dir(dir).map_err(io)?.next().is_some() {
+                self.throw_away(dir).map_err(io)?;
+                private_dir(dir)?;
+            }
+        }
+        Ok(())
     }
 
     /// The conversations that are kept, in ascending order.
@@ -247,6 +309,18 @@ impl Conversation {
     }
 }
 
+/// Locks for this process alone. A former agent that was just killed may have left a child between its birth and its
+/// program, which holds the lock a moment longer.
+fn take_lock(lock: &File) -> rustix::io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if began.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+}
+
 /// Makes a directory that only this user may enter, or checks that it is one.
 ///
 /// # Errors
@@ -314,6 +388,32 @@ mod tests {
         fs::remove_file(conversation.work()).unwrap();
         fs::write(conversation.work(), "").unwrap();
         assert!(matches!(homes.conversation(KEY), Err(HomeError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn a_conversation_to_be_followed_up_must_be_there_and_is_left_as_it_is() {
+        let (dir, homes) = homes();
+        assert!(matches!(homes.kept_conversation(KEY), Err(HomeError::Gone)));
+        let follow_up = ConversationKey { run: 130, task: 0 };
+        let attempt = homes.fresh_attempt(follow_up, 1).unwrap();
+        assert_eq!(attempt, dir.path().join("data/tasks/130-0/attempts/1"));
+        assert!(matches!(homes.kept_conversation(follow_up), Err(HomeError::Gone)), "it has only attempts");
+        fs::write(homes.conversation(KEY).unwrap().work().join("note"), "x").unwrap();
+        assert!(homes.kept_conversation(KEY).unwrap().work().join("note").exists());
+    }
+
+    #[test]
+    fn what_starts_afresh_is_empty_also_after_a_tree_nobody_may_enter() {
+        let (_dir, homes) = homes();
+        let conversation = homes.conversation(KEY).unwrap();
+        let locked = conversation.work().join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
+        fs::write(conversation.home().join("kept"), "x").unwrap();
+        homes.start_afresh(&[conversation.work(), conversation.out()]).unwrap();
+        assert_eq!(fs::read_dir(conversation.work()).unwrap().count(), 0);
+        assert!(conversation.home().join("kept").exists());
+        assert_eq!(homes.empty_bin(), Vec::<String>::new());
     }
 
     #[test]

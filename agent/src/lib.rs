@@ -18,15 +18,20 @@ use crate::sandbox::init::{INIT_COMMAND, init};
 use crate::supervisor::child::{CHILD_COMMAND, become_program};
 use crate::supervisor::run::{SUPERVISE_COMMAND, supervise};
 
+pub mod artifacts;
 pub mod assembly;
+pub mod beneath;
 pub mod boottime;
 pub mod causes;
 pub mod config;
 pub mod credentials;
 pub mod daemon;
+pub mod gates;
 pub mod homes;
 pub mod host;
+pub mod inputs;
 pub mod procfs;
+pub mod publish;
 pub mod reexec;
 pub mod runner;
 pub mod sandbox;
@@ -36,6 +41,8 @@ pub mod session;
 pub mod spool;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tree;
+pub mod workspaces;
 
 /// Threads of the daemon: one for its loop and one for TLS; everything heavy is in other processes.
 const RUNTIME_THREADS: usize = 2;

@@ -6,6 +6,7 @@
 //! | [`claude`] | the Claude Code CLI under a supervisor: the product |
 //! | [`command`] | a listed program under a supervisor; off unless the agent lists programs |
 //! | [`noop`] | nothing, in process; for benchmarks and health checks |
+//! | [`publish`] | copies files into a workspace, in process |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,16 +20,26 @@ use uuid::Uuid;
 
 pub use orch_proto::v1::Outcome;
 
+use crate::homes::ConversationKey;
 use crate::supervisor::stop::StopCause;
+
+pub use self::material::{
+    Collected, Content, GateCommand, GateKind, GateResult, Gates, Input, InputFile, LONGEST_FEEDBACK,
+    LONGEST_GATE_LOG, PublishContent, PublishItem, PublishWork, Reuse, Workspace,
+};
 
 pub mod claude;
 pub mod command;
 pub mod environment;
 pub mod limits;
+pub mod material;
 pub mod noop;
+mod note;
 pub mod program;
+pub mod publish;
 pub mod share;
 pub mod supervised;
+pub mod surroundings;
 pub mod waiting;
 
 /// Longest answer text a report carries, in bytes. A longer one is cut at a character and the detail says so;
@@ -104,6 +115,14 @@ pub struct AttemptSpec {
     /// Further variables for the child. Names that could change how programs are found, linked or
     /// configured are refused.
     pub env: BTreeMap<String, String>,
+    /// Results of the tasks it depends on, in the order of their index.
+    pub inputs: Vec<Input>,
+    /// The workspace it is shown.
+    pub workspace: Option<Workspace>,
+    /// What must hold before a good end counts as `ok`.
+    pub gates: Gates,
+    /// Earlier results of the same work, newest first.
+    pub reuse: Vec<Reuse>,
 }
 
 /// What executes an attempt.
@@ -115,6 +134,8 @@ pub enum Work {
     Command(CommandWork),
     /// Nothing.
     Noop,
+    /// Files to be copied into a workspace.
+    Publish(PublishWork),
 }
 
 /// Work for the Claude Code CLI.
@@ -134,6 +155,10 @@ pub struct ClaudeWork {
     pub max_turns: Option<u32>,
     /// Whether a denied tool makes the attempt fail with `permission_denied`. Otherwise it is reported only.
     pub denial_fails: bool,
+    /// What is said in the conversation in place of the prompt where it is still kept, and after the prompt where not.
+    pub feedback: Option<String>,
+    /// The task whose conversation this one continues, when not its own.
+    pub conversation: Option<ConversationKey>,
 }
 
 /// A worker as far as the CLI must know it.
@@ -311,6 +336,20 @@ pub struct AttemptReport {
     pub transcript_bytes: u64,
     /// Earliest time another attempt makes sense.
     pub retry_after: Option<Duration>,
+    /// What was found when gates were checked.
+    pub gates: Vec<GateResult>,
+    /// What the worker is to be told if it is sent back; with `gate_failed` of a gate.
+    pub feedback: Option<String>,
+    /// Tool calls, sub-agents' included.
+    pub tool_calls: u32,
+    /// Nothing was run: an earlier result fits.
+    pub reused: bool,
+    /// State of the workspace it saw.
+    pub tree: Option<[u8; 32]>,
+    /// The directory whose files are handed over; set by the runner with `ok` and `gate_failed`.
+    pub artifacts_from: Option<PathBuf>,
+    /// Its files once they are collected.
+    pub artifacts: Option<Collected>,
 }
 
 impl AttemptReport {
@@ -333,7 +372,23 @@ impl AttemptReport {
             duration: Duration::ZERO,
             transcript_bytes: 0,
             retry_after: None,
+            gates: Vec::new(),
+            feedback: None,
+            tool_calls: 0,
+            reused: false,
+            tree: None,
+            artifacts_from: None,
+            artifacts: None,
         }
+    }
+
+    /// The same, which hands over the files of `out` where its outcome lets it: what failed for another reason than a
+    /// gate was not finished.
+    #[must_use]
+    pub fn handing_over(mut self, out: &Path) -> Self {
+        let ended = matches!(self.outcome, Outcome::Ok | Outcome::GateFailed);
+        self.artifacts_from = (ended && !out.as_os_str().is_empty()).then(|| out.to_owned());
+        self
     }
 
     /// The report of an attempt that was stopped for `cause` before any of it ran.

@@ -9,7 +9,7 @@
 //! The plan is made by the daemon, carried out by the copy between supervisor and program ([`confine`]), and
 //! finished inside by the first process of the new PID namespace ([`init`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub struct Settings {
     pub hidden: Vec<PathBuf>,
     /// Places below hidden ones that every attempt may read.
     pub readable: Vec<PathBuf>,
+    /// Directories that are hidden from every attempt but those that are given one of them to read.
+    pub workspaces: Vec<PathBuf>,
     /// Where bwrap is looked for.
     pub search_path: String,
 }
@@ -103,6 +105,7 @@ pub struct Sandbox {
     /// Those and others that were there at the start.
     hidden: Vec<PathBuf>,
     readable: Vec<PathBuf>,
+    workspaces: Vec<PathBuf>,
     missing: Vec<String>,
 }
 
@@ -131,6 +134,7 @@ impl Sandbox {
             hidden: places::hidden(settings.hidden.clone()),
             own: settings.hidden,
             readable: settings.readable,
+            workspaces: settings.workspaces,
             missing,
         })
     }
@@ -172,15 +176,36 @@ impl Sandbox {
         self.missing.clone()
     }
 
+    /// What may not be seen and would be, if `dir` were shown to attempts; `None` where it can be shown.
+    #[must_use]
+    pub fn uncovered_by(&self, dir: &Path) -> Option<PathBuf> {
+        let hidden = if self.in_force { self.secret_now() } else { Vec::new() };
+        let is_covered = !places::uncovers(dir, &hidden);
+        let first =
+            || hidden.into_iter().find(|place| place.starts_with(dir)).unwrap_or_else(|| dir.to_owned());
+        (self.in_force && !is_covered).then(first)
+    }
+
+    /// Whether attempts are kept from writing where they may not.
+    #[must_use]
+    pub const fn is_in_force(&self) -> bool {
+        self.in_force && (self.bwrap.is_some() || !matches!(self.landlock, Landlock::Missing))
+    }
+
     /// The plan of an attempt; `None` where no layer is to be had and the operator allows that.
     #[must_use]
     pub fn plan(&self, bounds: Bounds) -> Option<Plan> {
         if !self.in_force {
             return None;
         }
-        let hidden = self.hidden_now();
+        let secret = self.secret_now();
         let mut readable = bounds.readable;
-        readable.retain(|path| !path.is_dir() || !places::uncovers(path, &hidden));
+        readable.retain(|path| !path.is_dir() || !places::uncovers(path, &secret));
+        let mut hidden = secret;
+        // Each attempt sees no workspace but its own; one that holds another shows the rest.
+        hidden.extend(self.workspaces.iter().filter(|dir| !places::holds_system(dir)).cloned());
+        hidden.sort();
+        hidden.dedup();
         readable.extend(self.readable.iter().cloned());
         Some(Plan {
             bwrap: self.bwrap.clone(),
@@ -192,7 +217,7 @@ impl Sandbox {
     }
 
     /// A key file may have come, or have been put elsewhere behind a link, since the agent was started.
-    fn hidden_now(&self) -> Vec<PathBuf> {
+    fn secret_now(&self) -> Vec<PathBuf> {
         let mut hidden = places::hidden(self.own.clone());
         hidden.extend(self.hidden.iter().cloned());
         hidden.sort();

@@ -37,7 +37,13 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
     let offer = offer(config, &agent).await;
     let claude = agent.claude_program.is_some().then(|| Arc::new(agent.claude) as Arc<dyn Runner>);
     let command = agent.command.map(|runner| Arc::new(runner) as Arc<dyn Runner>);
+    let publish = agent.publish.map(|runner| Arc::new(runner) as Arc<dyn Runner>);
     let pools = agent.pools;
+    let offered = agent.supplies.workspaces().all();
+    for workspace in offered {
+        tracing::info!(workspace = workspace.name, dir = %workspace.dir.display(), "workspace offered");
+    }
+    let offered = offered.iter().map(|workspace| workspace.name.clone()).collect();
     let daemon = Daemon::new(Parts {
         identity: Identity {
             name: certificate.name().to_owned(),
@@ -46,12 +52,12 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
         },
         offer,
         coordinators,
-        runners: Runners::new(claude, command),
+        runners: Runners::new(claude, command).supplied(agent.supplies, publish),
         pools: pools.clone(),
         homes: agent.homes,
         spool: Box::new(agent.spool),
         host: agent.probe,
-        status: StatusFile::new(config.status_file.clone(), certificate.name()),
+        status: StatusFile::new(config.status_file.clone(), certificate.name()).offering(offered),
         seed: rand::rng().random(),
     });
     let stop = CancellationToken::new();
@@ -95,6 +101,7 @@ async fn offer(config: &Config, agent: &Assembled) -> Offer {
     let mut capabilities: Vec<String> = config.capabilities.iter().cloned().collect();
     capabilities.extend(agent.pools.names().map(|name| format!("pool={name}")));
     capabilities.extend(config.allow_command.iter().map(|program| format!("program={program}")));
+    capabilities.extend(agent.supplies.workspaces().capabilities());
     let mut runners = vec!["noop".to_owned()];
     let mut cli_version = String::new();
     if let Some(program) = &agent.claude_program {
@@ -106,6 +113,9 @@ async fn offer(config: &Config, agent: &Assembled) -> Offer {
     }
     if agent.command.is_some() {
         runners.push("command".to_owned());
+    }
+    if agent.publish.is_some() {
+        runners.push("publish".to_owned());
     }
     Offer {
         slots: agent.slots,

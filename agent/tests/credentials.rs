@@ -22,8 +22,8 @@ use orch_agent::reexec::SelfExe;
 use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
 use orch_agent::runner::environment::HostEnvironment;
 use orch_agent::runner::{
-    AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, OnLoss, Outcome, Prompt, Runner, Work,
-    WorkerSettings, link,
+    AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, Gates, OnLoss, Outcome, Prompt,
+    Runner, Work, WorkerSettings, link,
 };
 use orch_agent::supervisor::client::Launcher;
 use orch_agent::supervisor::stop::StopCause;
@@ -113,6 +113,8 @@ fn spec(task: u32, worker: &str, pool: &str) -> AttemptSpec {
         budget_micro_usd: None,
         max_turns: None,
         denial_fails: false,
+        feedback: None,
+        conversation: None,
     };
     AttemptSpec {
         key: AttemptKey { run: 7, task, attempt: 1 },
@@ -121,6 +123,10 @@ fn spec(task: u32, worker: &str, pool: &str) -> AttemptSpec {
         limits: AttemptLimits { timeout: Some(PATIENCE * 4), ..AttemptLimits::default() },
         on_loss: OnLoss::Fast,
         env: BTreeMap::new(),
+        inputs: Vec::new(),
+        workspace: None,
+        gates: Gates::default(),
+        reuse: Vec::new(),
     }
 }
 

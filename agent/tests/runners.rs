@@ -5,151 +5,27 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch_agent::credentials::Pools;
-use orch_agent::credentials::health::Checker;
-use orch_agent::credentials::settings::{PoolSettings, Source};
-use orch_agent::homes::Homes;
-use orch_agent::reexec::SelfExe;
+use orch_agent::credentials::settings::Source;
 use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
 use orch_agent::runner::command::{AllowedPrograms, CommandRunner};
 use orch_agent::runner::environment::HostEnvironment;
 use orch_agent::runner::limits::AgentLimits;
 use orch_agent::runner::share::OutputShare;
 use orch_agent::runner::supervised::{self, Action, Watcher};
-use orch_agent::runner::{
-    AttemptHandle, AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Live,
-    OnLoss, Outcome, Prompt, Runner, Work, WorkerSettings, link,
-};
+use orch_agent::runner::{ClaudeWork, Live, Outcome, Prompt, Runner, Work, link};
 use orch_agent::sandbox::Sandbox;
-use orch_agent::supervisor::client::{End, Launcher, leftovers};
+use orch_agent::supervisor::client::{End, leftovers};
 use orch_agent::supervisor::spec::Secrets;
 use orch_agent::supervisor::stop::StopCause;
+use support::agent::{Agent, DONE, INIT, claude_work, command, end, joined, spec, start};
 use support::{PATIENCE, until};
 use uuid::Uuid;
-
-/// An agent's data and a fake CLI.
-struct Agent {
-    dir: tempfile::TempDir,
-    launcher: Launcher,
-    homes: Arc<Homes>,
-}
-
-impl Agent {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let homes = Arc::new(Homes::open(&data).unwrap());
-        let exe = SelfExe::Named(PathBuf::from(env!("CARGO_BIN_EXE_orch-agent")));
-        let launcher = Launcher::new(exe, dir.path().join("runtime"), data).unwrap();
-        Self { dir, launcher, homes }
-    }
-
-    fn claude(&self, script: &str) -> ClaudeRunner {
-        let program = self.dir.path().join("claude");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let key = self.dir.path().join("key");
-        fs::write(&key, "sk-canary-0123456789\n").unwrap();
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), self.settings(&program, key))
-    }
-
-    /// The same with limits of the agent.
-    fn limited(&self, script: &str, limits: AgentLimits) -> ClaudeRunner {
-        drop(self.claude(script));
-        let (program, key) = (self.dir.path().join("claude"), self.dir.path().join("key"));
-        let share = OutputShare::new(limits.agent_output_bytes);
-        let settings = ClaudeSettings { limits, share, ..self.settings(&program, key) };
-        ClaudeRunner::new(self.launcher.clone(), Arc::clone(&self.homes), settings)
-    }
-
-    fn settings(&self, program: &Path, key: PathBuf) -> ClaudeSettings {
-        ClaudeSettings {
-            program: program.to_str().unwrap().to_owned(),
-            api_base_url: Some("http://127.0.0.1:9".to_owned()),
-            host: HostEnvironment::pick([]),
-            pools: self.pools(Source::ApiKey(key)),
-            ..ClaudeSettings::default()
-        }
-    }
-
-    /// A pool `default` with this credential.
-    fn pools(&self, source: Source) -> Pools {
-        let pool = PoolSettings { name: "default".to_owned(), source, workers: [].into(), base_url: None };
-        Pools::open(&[pool], &self.dir.path().join("data"), Checker::default()).unwrap()
-    }
-
-    fn command(&self) -> CommandRunner {
-        let allowed = AllowedPrograms::find(&["sh".to_owned(), "echo".to_owned()], "/bin").unwrap();
-        CommandRunner::new(self.launcher.clone(), Arc::clone(&self.homes), allowed, HostEnvironment::pick([]))
-    }
-
-    fn work_dir(&self) -> PathBuf {
-        self.dir.path().join("data/tasks/7-0/work")
-    }
-}
-
-fn spec(work: Work) -> AttemptSpec {
-    AttemptSpec {
-        key: AttemptKey { run: 7, task: 0, attempt: 1 },
-        reference: "adhoc/7/main".to_owned(),
-        work,
-        limits: AttemptLimits { timeout: Some(PATIENCE), ..AttemptLimits::default() },
-        on_loss: OnLoss::Fast,
-        env: BTreeMap::new(),
-    }
-}
-
-fn claude_work(prompt: &str) -> ClaudeWork {
-    ClaudeWork {
-        worker: WorkerSettings {
-            model: "haiku".to_owned(),
-            system_prompt: "You are Anga.".to_owned(),
-            ..WorkerSettings::default()
-        },
-        prompt: Prompt::Text(prompt.to_owned()),
-        session: Uuid::from_u128(7),
-        output_schema: None,
-        budget_micro_usd: None,
-        max_turns: None,
-        denial_fails: false,
-    }
-}
-
-fn command(program: &str, args: &[&str]) -> AttemptSpec {
-    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    spec(Work::Command(CommandWork { program: program.to_owned(), args }))
-}
-
-async fn end(runner: &dyn Runner, spec: AttemptSpec) -> AttemptReport {
-    let (_handle, link) = link();
-    tokio::time::timeout(PATIENCE, runner.run(spec, link)).await.expect("the attempt ends")
-}
-
-/// Starts an attempt beside the test.
-fn start(
-    runner: impl Runner + 'static,
-    spec: AttemptSpec,
-) -> (AttemptHandle, tokio::task::JoinSet<AttemptReport>) {
-    let (handle, link) = link();
-    let mut attempts = tokio::task::JoinSet::new();
-    attempts.spawn(async move { runner.run(spec, link).await });
-    (handle, attempts)
-}
-
-async fn joined(mut attempts: tokio::task::JoinSet<AttemptReport>) -> AttemptReport {
-    tokio::time::timeout(PATIENCE, attempts.join_next()).await.expect("the attempt ends").unwrap().unwrap()
-}
-
-const INIT: &str = r#"echo '{"type":"system","subtype":"init","session_id":"s-1"}'"#;
-const DONE: &str = r#"echo '{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"done","total_cost_usd":0.25,"modelUsage":{"m":{"inputTokens":3,"outputTokens":4,"costUSD":0.25}}}'"#;
 
 #[tokio::test]
 async fn the_cli_gets_its_prompt_place_and_key_and_its_answer_is_reported() {
@@ -639,10 +515,10 @@ impl Watcher for Clumsy {
 #[tokio::test]
 async fn a_mistake_in_reading_the_output_ends_the_child() {
     let place = support::Place::new("echo x; exec sleep 622");
-    let (_handle, link) = link();
+    let (_handle, mut link) = link();
     let (secrets, mut clumsy) = (Secrets::default(), Clumsy);
     let seat = OutputShare::new(u64::MAX).take_seat();
-    let run = supervised::run(&place.launcher, &place.spec, &secrets, seat, link, &mut clumsy);
+    let run = supervised::run(&place.launcher, &place.spec, &secrets, seat, &mut link, &mut clumsy);
     let ended = tokio::time::timeout(PATIENCE, run).await.expect("it ends").unwrap();
     assert!(
         matches!(&ended.end, End::Lost { detail } if detail.contains("a mistake in the agent")),

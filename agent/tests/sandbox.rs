@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use orch_agent::procfs;
 use orch_agent::reexec::SelfExe;
+use orch_agent::runner::Workspace;
 use orch_agent::sandbox::{Bounds, Plan, Sandbox, Settings};
 use orch_agent::supervisor::client::Launcher;
 use orch_agent::supervisor::exit::ExitRecord;
 use orch_agent::supervisor::stop::{Rung, StopCause};
+use orch_agent::workspaces;
 use support::{Place, see_through, until};
 
 /// What must never be seen inside.
@@ -96,6 +98,8 @@ impl Scene {
             ("tls/agent.key", CANARY),
             ("tls/agent.pem", CANARY),
             ("api-key", CANARY),
+            ("studio/class.md", "the class"),
+            ("music/class.md", CANARY),
         ] {
             let file = root.join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -109,10 +113,14 @@ impl Scene {
         place.spec.ladder.int = true;
         let hidden =
             ["data", "runtime", "tls/agent.key", "tls/agent.pem", "api-key"].map(|name| root.join(name));
-        let sandbox = layers.of(Sandbox::probe(settings(hidden.to_vec())).unwrap());
+        let offered = ["studio", "music"].map(|name| root.join(name)).to_vec();
+        let settings = Settings { workspaces: offered, ..settings(hidden.to_vec()) };
+        let sandbox = layers.of(Sandbox::probe(settings).unwrap());
+        let studio = Workspace { name: "studio".to_owned(), dir: root.join("studio") };
+        workspaces::show(&conversation.join("work"), &studio, &conversation.join("attempts/1")).unwrap();
         let bounds = Bounds {
             writable: ["home", "work", "out"].map(|name| conversation.join(name)).to_vec(),
-            readable: vec![conversation.join("attempts/1/given")],
+            readable: vec![conversation.join("attempts/1/given"), studio.dir],
         };
         place.spec.sandbox = sandbox.plan(bounds);
         place.spec.cwd = conversation.join("work");
@@ -219,6 +227,46 @@ async fn what_belongs_to_the_agent_and_to_other_tasks_cannot_be_read() {
         let scene = Scene::new(layers, script);
         assert_eq!(scene.said().await, "given to read\n", "{layers:?}");
         assert!(!scene.place.stderr().contains(CANARY), "{layers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_is_read_but_not_written_and_no_other_one_is_seen() {
+    for layers in offered("a_workspace_is_read_but_not_written_and_no_other_one_is_seen") {
+        let script = r#"
+            cat workspace/class.md; echo
+            for way in workspace "$ROOT/studio" workspace/../studio; do
+                (echo x > "$way/evil") 2>/dev/null && echo "wrote $way"
+                (echo x >> "$way/class.md") 2>/dev/null && echo "changed $way"
+                mkdir "$way/evil" 2>/dev/null && echo "made a directory in $way"
+                rm -f "$way/class.md" 2>/dev/null && echo "removed from $way"
+                ln "$way/class.md" "$OUT/hard" 2>/dev/null && echo x >> "$OUT/hard" && echo "changed by a link"
+                mv "$way/class.md" "$way/other.md" 2>/dev/null && echo "renamed in $way"
+                touch "$way/class.md" 2>/dev/null && echo "touched $way"
+                chmod 777 "$way/class.md" 2>/dev/null && echo "opened $way"
+            done
+            for way in workspace/../music "$ROOT/music"; do
+                cat "$way/class.md" 2>/dev/null && echo "read $way"
+                found=$(ls -A "$way" 2>/dev/null) && [ -n "$found" ] && echo "listed $way"
+            done
+            ln -s "$ROOT/music" mine && cat mine/class.md 2>/dev/null && echo "read by a link"
+            true"#;
+        let scene = Scene::new(layers, script);
+        let studio = scene.root.join("studio");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        let before = mode(&studio.join("class.md"));
+        let said = scene.said().await;
+        assert_eq!(fs::read_to_string(studio.join("class.md")).unwrap(), "the class", "{layers:?}: {said}");
+        assert_eq!(fs::read_dir(&studio).unwrap().count(), 1, "{layers:?}: {said}");
+        if layers.has_namespaces() {
+            assert_eq!(said, "the class\n", "{layers:?}");
+            assert_eq!(mode(&studio.join("class.md")), before, "{layers:?}");
+        } else {
+            // Landlock knows contents and names; times and modes of its user's own files it does not.
+            let known = ["the class", "touched ", "opened "];
+            let others = said.lines().filter(|line| !known.iter().any(|word| line.starts_with(word)));
+            assert_eq!(others.collect::<Vec<_>>(), Vec::<&str>::new(), "{layers:?}");
+        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! What may change about the host while the agent is connected: the credential pools, and what is wrong with them. Knows
-//! how often it is worth saying; refuses to know how a pool is looked at.
+//! What may change about the host while the agent is connected: the credential pools, and what is wrong with them or with a
+//! workspace. Knows how often it is worth saying; refuses to know how a pool is looked at.
 
 use crate::credentials::{Health, PoolState, Pools};
+use crate::workspaces::Workspaces;
 use orch_proto::v1::{self, PoolHealth, PoolKind};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,18 +17,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct FactsWatch {
     pools: Pools,
     changes: watch::Receiver<()>,
+    workspaces: Workspaces,
+    gone: watch::Receiver<BTreeSet<String>>,
     not_before: Instant,
 }
 
 impl FactsWatch {
-    pub(super) fn new(pools: Pools) -> Self {
-        Self { changes: pools.changes(), pools, not_before: Instant::now() }
+    pub(super) fn new(pools: Pools, workspaces: Workspaces) -> Self {
+        let (changes, gone) = (pools.changes(), workspaces.changes());
+        Self { changes, pools, gone, workspaces, not_before: Instant::now() }
     }
 
     /// Waits until there is something new to say. Dropping the future loses nothing.
     pub(super) async fn changed(&mut self) {
         tokio::time::sleep_until(self.not_before).await;
-        if self.changes.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = self.changes.changed() => changed,
+            changed = self.gone.changed() => changed,
+        };
+        if changed.is_err() {
             std::future::pending().await
         }
     }
@@ -34,10 +43,12 @@ impl FactsWatch {
     /// The facts of this moment; from now on only what is new counts as changed.
     pub(super) fn now(&mut self, warnings: &[String], cli_version: &str) -> v1::Facts {
         self.changes.mark_unchanged();
+        self.gone.mark_unchanged();
         self.not_before = Instant::now() + PAUSE;
         let states = self.pools.states();
         let mut warnings = warnings.to_vec();
         warnings.extend(states.iter().filter_map(warning));
+        warnings.extend(self.workspaces.warnings());
         let pools = states.into_iter().map(pool).collect();
         v1::Facts { warnings, pools, cli_version: cli_version.to_owned() }
     }
@@ -92,7 +103,7 @@ mod tests {
     async fn a_change_is_said_once_and_not_more_often_than_every_second() {
         let dir = tempfile::tempdir().unwrap();
         let pools = pools(dir.path());
-        let mut facts = FactsWatch::new(pools.clone());
+        let mut facts = FactsWatch::new(pools.clone(), Workspaces::default());
         let first = facts.now(&["no sandbox".into()], "2");
         assert_eq!(
             (first.pools[0].health(), first.pools[0].kind()),

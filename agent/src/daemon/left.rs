@@ -29,6 +29,7 @@ enum RunnerKind {
     Claude,
     Command,
     Noop,
+    Publish,
 }
 
 /// The note for an assignment, as bytes.
@@ -37,6 +38,7 @@ pub(super) fn note(assigned: &Assigned) -> Vec<u8> {
         AssignedWork::Claude(work) => (RunnerKind::Claude, demands_structure(work)),
         AssignedWork::Command(_) => (RunnerKind::Command, false),
         AssignedWork::Noop => (RunnerKind::Noop, false),
+        AssignedWork::Publish(_) => (RunnerKind::Publish, false),
     };
     let note = Note { reference: assigned.reference.clone(), runner, structured };
     // Such a note is always JSON; an empty one only means that the attempt counts as lost after a restart.
@@ -61,7 +63,8 @@ pub(super) fn report(key: AttemptKey, note: &[u8], runners: &Runners, homes: &Ho
         let runner = match note.runner {
             RunnerKind::Claude => runners.claude.as_ref(),
             RunnerKind::Command => runners.command.as_ref(),
-            RunnerKind::Noop => None,
+            // Made again, a publication finds what was done.
+            RunnerKind::Noop | RunnerKind::Publish => None,
         };
         runner?.judge_left(&dir, note.structured)
     });
@@ -69,6 +72,10 @@ pub(super) fn report(key: AttemptKey, note: &[u8], runners: &Runners, homes: &Ho
         transcript_bytes: transcript_bytes(&dir),
         ..AttemptReport::of(Outcome::LostAgent, "the agent restarted while it ran")
     });
+    let report = match runners.supplies() {
+        Some(supplies) => supplies.collect_now(key, report),
+        None => report,
+    };
     // An attempt that never began has no directory.
     if dir.exists()
         && let Err(error) = homes.note_end(conversation)

@@ -1,16 +1,20 @@
 //! What goes up: items gathered into frames, reports whose texts are too long for one, and transcripts.
 //! Knows the connection of the moment; what must not be lost is in the table and its spool, never here alone.
 
+use crate::artifacts::{self, Kept};
 use crate::daemon::table::Table;
 use crate::homes::ConversationKey;
 use crate::runner::{AttemptKey, Live};
 use crate::session::bulk::{self, BulkError};
 use crate::session::convert::INLINE_BYTES;
+use crate::session::convert::material::are_stored;
 use crate::session::link::Bulk;
 use crate::session::transcript::{Upload, UploadError};
 use orch_proto::v1::{self, agent_item::Item, text::Body};
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -45,11 +49,18 @@ pub(super) struct Outbox {
     uploads: JoinSet<Uploaded>,
     /// Turns of transcripts that have ended.
     turns: Arc<Semaphore>,
+    /// Files that reports speak of, until they are stored.
+    kept: Option<Kept>,
+    /// Removals of those that were.
+    removals: JoinSet<(AttemptKey, std::io::Result<()>)>,
 }
 
-impl Default for Outbox {
-    fn default() -> Self {
+impl Outbox {
+    /// Nothing to be said yet. `kept`: where the files lie that reports speak of.
+    pub(super) fn new(kept: Option<Kept>) -> Self {
         Self {
+            kept,
+            removals: JoinSet::new(),
             items: VecDeque::new(),
             heartbeat: None,
             bulk: None,
@@ -63,6 +74,12 @@ impl Default for Outbox {
     }
 }
 
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 type LongReport = (AttemptKey, Result<Box<v1::Report>, BulkError>);
 type Uploaded = (AttemptKey, Result<(), UploadError>);
 
@@ -71,6 +88,7 @@ type Uploaded = (AttemptKey, Result<(), UploadError>);
 pub(super) enum BulkDone {
     Report(Result<LongReport, JoinError>),
     Transcript(Result<Uploaded, JoinError>),
+    Removed(Result<(AttemptKey, std::io::Result<()>), JoinError>),
 }
 
 impl Outbox {
@@ -155,20 +173,25 @@ impl Outbox {
             return;
         }
         self.unanswered.insert(key);
-        if is_short(report.answer.as_ref()) && is_short(report.structured.as_ref()) {
+        let texts = [&report.answer, &report.structured, &report.feedback];
+        if report.artifacts.is_none() && texts.into_iter().all(|text| is_short(text.as_ref())) {
             let report = report.clone();
             self.push(Item::Report(report));
         } else {
             let (bulk, report) = (bulk.clone(), Box::new(report.clone()));
+            let keep = self.kept.as_ref().map(|kept| kept.of(key));
             self.long_reports.spawn(async move {
                 tokio::time::sleep(pause).await;
-                (key, with_blobs(bulk, report).await)
+                (key, with_blobs(bulk, report, keep).await)
             });
         }
     }
 
-    /// A report was answered; others may go.
+    /// A report was answered; others may go. What it spoke of is not needed any more.
     pub(super) fn answered(&mut self, key: AttemptKey, table: &Table) {
+        if let Some(keep) = self.kept.as_ref().map(|kept| kept.of(key)).filter(|keep| keep.exists()) {
+            self.removals.spawn_blocking(move || (key, artifacts::clear(&keep)));
+        }
         self.unanswered.remove(&key);
         self.held_back.remove(&key);
         while self.unanswered.len() < MAX_UNANSWERED
@@ -222,14 +245,24 @@ impl Outbox {
         tokio::select! {
             Some(done) = self.long_reports.join_next(), if !self.long_reports.is_empty() => BulkDone::Report(done),
             Some(done) = self.uploads.join_next(), if !self.uploads.is_empty() => BulkDone::Transcript(done),
+            Some(done) = self.removals.join_next(), if !self.removals.is_empty() => BulkDone::Removed(done),
             else => std::future::pending().await,
         }
     }
 
-    /// Goes on after something ended.
-    pub(super) fn bulk_done(&mut self, done: BulkDone, table: &Table) {
+    /// Goes on after something ended. Gives an attempt whose report cannot be sent, because what it speaks of is gone.
+    pub(super) fn bulk_done(&mut self, done: BulkDone, table: &Table) -> Option<AttemptKey> {
         match done {
             BulkDone::Report(Ok((_, Ok(report)))) => self.push(Item::Report(*report)),
+            BulkDone::Report(Ok((key, Err(BulkError::Lost(path))))) => {
+                tracing::error!(path = %path.display(), "a kept file is gone or damaged");
+                return Some(key);
+            }
+            BulkDone::Removed(Ok((_, Ok(())))) => {}
+            BulkDone::Removed(Ok((key, Err(error)))) => {
+                let _span = key.span().entered();
+                tracing::warn!(%error, "files that were stored cannot be removed");
+            }
             BulkDone::Report(Ok((key, Err(error)))) => {
                 let _span = key.span().entered();
                 tracing::warn!(%error, "the long texts of a report could not be sent; they will be tried again");
@@ -254,10 +287,13 @@ impl Outbox {
                 tracing::debug!(%error, "a transcript stream broke off");
                 self.upload(key, BULK_PAUSE);
             }
-            BulkDone::Report(Err(error)) | BulkDone::Transcript(Err(error)) => {
+            BulkDone::Report(Err(error))
+            | BulkDone::Transcript(Err(error))
+            | BulkDone::Removed(Err(error)) => {
                 tracing::error!(%error, "sending bulk broke off; the next session does it again");
             }
         }
+        None
     }
 }
 
@@ -268,9 +304,19 @@ fn is_short(text: Option<&v1::Text>) -> bool {
     }
 }
 
-/// Moves long texts of a report to blobs. The digest stays: it speaks of the texts, not of where they are.
-async fn with_blobs(mut bulk: Bulk, mut report: Box<v1::Report>) -> Result<Box<v1::Report>, BulkError> {
-    for text in [&mut report.answer, &mut report.structured].into_iter().flatten() {
+/// Moves long texts of a report to blobs, and stores the files it speaks of, which lie in `keep`. The digest stays: it
+/// speaks of texts and files, not of where they are.
+async fn with_blobs(
+    mut bulk: Bulk,
+    mut report: Box<v1::Report>,
+    keep: Option<PathBuf>,
+) -> Result<Box<v1::Report>, BulkError> {
+    if let Some(artifacts) = report.artifacts.as_mut().filter(|artifacts| !are_stored(artifacts)) {
+        let keep = keep.unwrap_or_default();
+        artifacts.manifest = Some(store(&mut bulk, artifacts.manifest.as_ref(), &keep).await?);
+    }
+    let texts = [&mut report.answer, &mut report.structured, &mut report.feedback];
+    for text in texts.into_iter().flatten() {
         if let Some(Body::Inline(inline)) = &mut text.body
             && inline.len() > INLINE_BYTES
         {
@@ -279,6 +325,33 @@ async fn with_blobs(mut bulk: Bulk, mut report: Box<v1::Report>) -> Result<Box<v
         }
     }
     Ok(report)
+}
+
+/// Stores the files in `keep`, then the list of them, and says where that is.
+async fn store(
+    bulk: &mut Bulk,
+    expected: Option<&v1::BlobRef>,
+    keep: &Path,
+) -> Result<v1::BlobRef, BulkError> {
+    let lost = |_| BulkError::Lost(keep.to_owned());
+    let mut manifest = artifacts::kept(keep).map_err(lost)?;
+    let digest = Sha256::digest(manifest.encode_to_vec());
+    if expected.is_none_or(|expected| expected.digest != digest.as_slice()) {
+        return Err(BulkError::Lost(keep.to_owned()));
+    }
+    let mut stored: BTreeMap<Vec<u8>, v1::BlobRef> = BTreeMap::new();
+    for blob in manifest.artifacts.iter_mut().filter_map(|artifact| artifact.blob.as_mut()) {
+        *blob = match stored.get(&blob.digest) {
+            Some(known) => known.clone(),
+            None => {
+                let path = artifacts::kept_file(keep, &blob.digest);
+                let placed = bulk::put_file(&mut bulk.blobs, blob, &path).await?;
+                stored.insert(placed.digest.clone(), placed.clone());
+                placed
+            }
+        };
+    }
+    bulk::put(&mut bulk.blobs, manifest.encode_to_vec()).await
 }
 
 #[cfg(test)]

@@ -2,14 +2,17 @@
 //! Knows runners by trait; refuses to know processes.
 
 use crate::causes::one_line;
+use crate::daemon::supply::{Fetched, Supplies, reusable};
+use crate::inputs::InputError;
 use crate::runner::{
-    AttemptHandle, AttemptKey, AttemptLink, AttemptReport, Outcome, Prompt, Runner, Work, link,
-    noop::NoopRunner,
+    AttemptHandle, AttemptKey, AttemptLink, AttemptReport, AttemptSpec, Input, Outcome, Prompt, Runner, Work,
+    Workspace, link, noop::NoopRunner,
 };
 use crate::session::bulk::{self, BulkError};
 use crate::session::convert::{self, Assigned, AssignedWork, AssignmentError};
 use crate::session::link::Bulk;
 use crate::supervisor::stop::StopCause;
+use crate::workspaces::WorkspaceError;
 use futures_util::FutureExt as _;
 use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN, v1};
 use std::collections::BTreeMap;
@@ -24,9 +27,9 @@ use tracing::Instrument as _;
 const MAX_DEFINITIONS: usize = 64;
 /// How often bulk is asked for again while the coordinator is out of reach: together a little less than the time after
 /// which it would give the attempt to somebody else.
-const FETCH_TRIES: u32 = 20;
+pub(super) const FETCH_TRIES: u32 = 20;
 /// Pause between two of them.
-const FETCH_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FETCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who the agent is.
 #[derive(Debug, Clone)]
@@ -85,7 +88,28 @@ pub struct Runners {
     pub claude: Option<Arc<dyn Runner>>,
     /// Listed programs, when there are any.
     pub command: Option<Arc<dyn Runner>>,
+    /// Publications, where there is a workspace.
+    publish: Option<Arc<dyn Runner>>,
+    supplies: Option<Supplies>,
     definitions: Arc<Mutex<Definitions>>,
+}
+
+/// What became of the preparation of an attempt.
+enum Ready {
+    Work(Box<Prepared>),
+    /// It need not be made.
+    Reused(Box<AttemptReport>),
+}
+
+/// An attempt with everything it needs.
+struct Prepared {
+    work: Work,
+    inputs: Vec<Input>,
+    workspace: Option<Workspace>,
+    /// State of the workspace.
+    tree: Option<[u8; 32]>,
+    /// Kept until the attempt has ended.
+    fetched: Option<Fetched>,
 }
 
 /// Worker definitions by digest.
@@ -97,9 +121,19 @@ pub(super) struct Attempt {
     pub(super) run: Pin<Box<dyn Future<Output = (AttemptKey, AttemptReport)> + Send>>,
 }
 
+/// What the daemon gives to every attempt it starts.
+pub(super) struct Terms {
+    /// How long it may go on without a renewal.
+    pub(super) stop_after: Duration,
+    /// The cluster whose attempt it is.
+    pub(super) cluster: Vec<u8>,
+    /// Where bulk comes from.
+    pub(super) bulk: Option<Bulk>,
+}
+
 /// Why an attempt could not be prepared.
 #[derive(Debug, thiserror::Error)]
-enum PrepareError {
+pub(super) enum PrepareError {
     #[error("there was no connection to fetch the prompt by")]
     NoBulk,
     #[error("cannot fetch the {0}")]
@@ -108,13 +142,54 @@ enum PrepareError {
     Assignment(#[from] AssignmentError),
     #[error("the {0} is not UTF-8")]
     NotText(&'static str),
+    #[error("the {0} cannot be read")]
+    Unreadable(&'static str),
+    #[error("its inputs are too much: {0}; depend on fewer tasks, or have them hand over less")]
+    TooMuch(String),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    #[error(transparent)]
+    Inputs(#[from] InputError),
+    #[error("this agent has no directory for inputs")]
+    NoSupplies,
+    #[error("cannot make a directory for inputs")]
+    Io(#[from] std::io::Error),
+}
+
+impl PrepareError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            // Another agent could not do better, nor this one later.
+            Self::TooMuch(_) => Outcome::LimitOutput,
+            Self::NoBulk
+            | Self::Fetch(..)
+            | Self::Assignment(_)
+            | Self::NotText(_)
+            | Self::Unreadable(_)
+            | Self::Workspace(_)
+            | Self::Inputs(_)
+            | Self::NoSupplies
+            | Self::Io(_) => Outcome::SpawnFailed,
+        }
+    }
 }
 
 impl Runners {
     /// The given runners, and `noop`.
     #[must_use]
     pub fn new(claude: Option<Arc<dyn Runner>>, command: Option<Arc<dyn Runner>>) -> Self {
-        Self { claude, command, definitions: Arc::default() }
+        Self { claude, command, publish: None, supplies: None, definitions: Arc::default() }
+    }
+
+    /// The same with the stores of the agent and, where it offers workspaces, what publishes into them.
+    #[must_use]
+    pub fn supplied(self, supplies: Supplies, publish: Option<Arc<dyn Runner>>) -> Self {
+        Self { publish, supplies: Some(supplies), ..self }
+    }
+
+    /// The stores of the agent.
+    pub(super) const fn supplies(&self) -> Option<&Supplies> {
+        self.supplies.as_ref()
     }
 
     /// Whether an assignment can be run here.
@@ -122,6 +197,13 @@ impl Runners {
     /// # Errors
     /// Why not, in plain English.
     pub(super) fn can_run(&self, assigned: &Assigned) -> Result<(), String> {
+        let offers = |name: &str| {
+            let all = self.supplies.as_ref().map(|supplies| supplies.workspaces().all());
+            all.unwrap_or_default().iter().any(|workspace| workspace.name == name)
+        };
+        if !assigned.workspace.is_empty() && !offers(&assigned.workspace) {
+            return Err(format!("this agent offers no workspace {:?}", assigned.workspace));
+        }
         match &assigned.work {
             AssignedWork::Claude(_) if self.claude.is_none() => {
                 Err("this agent has no claude CLI".to_owned())
@@ -129,21 +211,22 @@ impl Runners {
             AssignedWork::Command(_) if self.command.is_none() => {
                 Err("this agent allows no program".to_owned())
             }
-            AssignedWork::Claude(_) | AssignedWork::Command(_) | AssignedWork::Noop => Ok(()),
+            AssignedWork::Publish(_) if self.publish.is_none() => {
+                Err("this agent offers no workspace".to_owned())
+            }
+            AssignedWork::Claude(_)
+            | AssignedWork::Command(_)
+            | AssignedWork::Noop
+            | AssignedWork::Publish(_) => Ok(()),
         }
     }
 
     /// Starts an attempt. The future ends with its report, whatever happens.
-    pub(super) fn start(
-        &self,
-        assigned: Assigned,
-        stop_after: Duration,
-        bulk: Option<Bulk>,
-    ) -> (AttemptHandle, Attempt) {
+    pub(super) fn start(&self, assigned: Assigned, terms: Terms) -> (AttemptHandle, Attempt) {
         let (handle, link) = link();
         let (this, key) = (self.clone(), assigned.key);
         let run = async move {
-            let run = AssertUnwindSafe(this.execute(assigned, stop_after, bulk, link)).catch_unwind();
+            let run = AssertUnwindSafe(this.execute(assigned, terms, link)).catch_unwind();
             let report = run.await.unwrap_or_else(|_| {
                 tracing::error!("a runner broke off, which is a mistake in the agent");
                 AttemptReport::of(
@@ -156,47 +239,114 @@ impl Runners {
         (handle, Attempt { key, run: Box::pin(run.instrument(key.span())) })
     }
 
-    async fn execute(
-        self,
-        assigned: Assigned,
-        stop_after: Duration,
-        bulk: Option<Bulk>,
-        link: AttemptLink,
-    ) -> AttemptReport {
+    async fn execute(self, assigned: Assigned, terms: Terms, link: AttemptLink) -> AttemptReport {
         let mut stop = link.stop.clone();
+        let stop_after = terms.stop_after;
         let prepared = tokio::select! {
             cause = asked_to_stop(&mut stop) => return AttemptReport::stopped(cause),
-            prepared = self.prepare(&assigned.work, bulk) => prepared,
+            prepared = self.prepare(&assigned, terms) => prepared,
         };
-        let work = match prepared {
-            Ok(work) => work,
-            Err(error) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+        let Prepared { work, inputs, workspace, tree, fetched } = match prepared {
+            Ok(Ready::Work(prepared)) => *prepared,
+            Ok(Ready::Reused(report)) => return *report,
+            Err(error) => return AttemptReport::of(error.outcome(), one_line(&error)),
         };
         let runner = match &work {
             Work::Claude(_) => self.claude,
             Work::Command(_) => self.command,
             Work::Noop => Some(Arc::new(NoopRunner) as Arc<dyn Runner>),
+            Work::Publish(_) => self.publish,
         };
-        match runner {
-            Some(runner) => runner.run(convert::spec(&assigned, work, stop_after), link).await,
-            None => AttemptReport::of(Outcome::SpawnFailed, "this agent has no such runner"),
+        let Some(runner) = runner else {
+            return AttemptReport::of(Outcome::SpawnFailed, "this agent has no such runner");
+        };
+        let shown = workspace.clone().filter(|_| tree.is_some());
+        let spec = AttemptSpec { inputs, workspace, ..convert::spec(&assigned, work, stop_after) };
+        let live = link.live.clone();
+        let mut report = runner.run(spec, link).await;
+        drop(fetched);
+        if let (Some(supplies), Some(workspace)) = (&self.supplies, shown) {
+            // One that changed meanwhile was seen in no single state: its result is not used again.
+            report.tree = supplies.state(&workspace).await.filter(|after| tree == Some(*after));
+        }
+        match self.supplies {
+            Some(supplies) if report.artifacts_from.is_some() => {
+                live.send_modify(|live| "collecting what it hands over".clone_into(&mut live.now));
+                supplies.collect(assigned.key, report).await
+            }
+            Some(_) | None => report,
         }
     }
 
-    async fn prepare(&self, work: &AssignedWork, bulk: Option<Bulk>) -> Result<Work, PrepareError> {
-        let claude = match work {
-            AssignedWork::Noop => return Ok(Work::Noop),
-            AssignedWork::Command(command) => return Ok(Work::Command(command.clone())),
-            AssignedWork::Claude(claude) => claude,
+    /// Everything an attempt needs; or the report of one that need not be made.
+    async fn prepare(&self, assigned: &Assigned, terms: Terms) -> Result<Ready, PrepareError> {
+        let (workspace, tree) = self.workspace(assigned).await?;
+        if let Some(report) = reusable(assigned, tree) {
+            return Ok(Ready::Reused(Box::new(report)));
+        }
+        let (mut bulk, mut fetched) = (terms.bulk, None);
+        let mut inputs = Vec::new();
+        if !assigned.inputs.is_empty() {
+            let bulk = bulk.as_mut().ok_or(PrepareError::NoBulk)?;
+            let place = fetched.insert(self.fetched(assigned.key)?);
+            inputs = place.inputs(&assigned.inputs, bulk).await?;
+        }
+        let work = match &assigned.work {
+            AssignedWork::Noop => Work::Noop,
+            AssignedWork::Command(command) => Work::Command(command.clone()),
+            AssignedWork::Claude(claude) => {
+                self.claude_work(claude, bulk.as_mut().ok_or(PrepareError::NoBulk)?).await?
+            }
+            AssignedWork::Publish(publish) => {
+                let bulk = bulk.as_mut().ok_or(PrepareError::NoBulk)?;
+                let place = match &mut fetched {
+                    Some(place) => place,
+                    none => none.insert(self.fetched(assigned.key)?),
+                };
+                Work::Publish(place.publication(publish, &terms.cluster, bulk).await?)
+            }
         };
-        let mut bulk = bulk.ok_or(PrepareError::NoBulk)?;
-        let definition = self.definition(claude.worker.as_ref(), &mut bulk).await?;
-        let prompt = text("prompt", claude.prompt.as_ref(), &mut bulk).await?;
+        Ok(Ready::Work(Box::new(Prepared { work, inputs, workspace, tree, fetched })))
+    }
+
+    /// The workspace that an assignment names, and its state where somebody reads it.
+    async fn workspace(
+        &self,
+        assigned: &Assigned,
+    ) -> Result<(Option<Workspace>, Option<[u8; 32]>), PrepareError> {
+        let name = assigned.workspace.as_str();
+        if name.is_empty() {
+            return Ok((None, None));
+        }
+        let unknown = || WorkspaceError::Unknown(name.to_owned());
+        let supplies = self.supplies.as_ref().ok_or_else(unknown)?;
+        let workspace = supplies.workspaces().find(name)?.clone();
+        let tree = match assigned.work {
+            AssignedWork::Publish(_) => None,
+            AssignedWork::Claude(_) | AssignedWork::Command(_) | AssignedWork::Noop => {
+                supplies.state(&workspace).await
+            }
+        };
+        Ok((Some(workspace), tree))
+    }
+
+    fn fetched(&self, key: AttemptKey) -> Result<Fetched, PrepareError> {
+        Ok(self.supplies.as_ref().ok_or(PrepareError::NoSupplies)?.fetched(key)?)
+    }
+
+    async fn claude_work(
+        &self,
+        claude: &v1::ClaudeAssignment,
+        bulk: &mut Bulk,
+    ) -> Result<Work, PrepareError> {
+        let definition = self.definition(claude.worker.as_ref(), bulk).await?;
+        let prompt = text("prompt", claude.prompt.as_ref(), bulk).await?;
         let prompt = prompt.ok_or(AssignmentError::Missing("prompt"))?;
-        let schema = text("output schema", claude.output_schema.as_ref(), &mut bulk).await?;
-        let files = text("context files", claude.context_files.as_ref(), &mut bulk).await?;
+        let schema = text("output schema", claude.output_schema.as_ref(), bulk).await?;
+        let files = text("context files", claude.context_files.as_ref(), bulk).await?;
+        let feedback = text("feedback", claude.feedback.as_ref(), bulk).await?;
         let (prompt, files) = (Prompt::Text(prompt), files.unwrap_or_default());
-        Ok(convert::claude_work(claude, &definition, prompt, schema.unwrap_or_default(), files)?)
+        Ok(convert::claude_work(claude, &definition, prompt, schema.unwrap_or_default(), files, feedback)?)
     }
 
     async fn definition(
@@ -240,7 +390,11 @@ async fn text(
 
 /// Fetches bulk, again and again while the coordinator is out of reach for a moment: that is nothing an attempt should
 /// fail for.
-async fn fetch(what: &'static str, blob: &v1::BlobRef, bulk: &mut Bulk) -> Result<Vec<u8>, PrepareError> {
+pub(super) async fn fetch(
+    what: &'static str,
+    blob: &v1::BlobRef,
+    bulk: &mut Bulk,
+) -> Result<Vec<u8>, PrepareError> {
     let mut tries = 1;
     loop {
         match bulk::get(&mut bulk.blobs, blob).await {

@@ -24,6 +24,7 @@ pub enum Connection {
 pub struct StatusFile {
     path: Option<PathBuf>,
     agent: String,
+    workspaces: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -31,20 +32,29 @@ struct Status<'a> {
     state: Connection,
     agent: &'a str,
     pid: u32,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    workspaces: &'a [String],
 }
 
 impl StatusFile {
     /// Writes to `path` on every change.
     #[must_use]
     pub fn new(path: Option<PathBuf>, agent: &str) -> Self {
-        Self { path, agent: agent.to_owned() }
+        Self { path, agent: agent.to_owned(), workspaces: Vec::new() }
+    }
+
+    /// The same, with the names of the workspaces on offer.
+    #[must_use]
+    pub fn offering(self, workspaces: Vec<String>) -> Self {
+        Self { workspaces, ..self }
     }
 
     /// Announces a state. A file that cannot be written is logged, not fatal.
     pub fn write(&self, state: Connection) {
         notify_systemd(state);
         let Some(path) = &self.path else { return };
-        let status = Status { state, agent: &self.agent, pid: std::process::id() };
+        let status =
+            Status { state, agent: &self.agent, pid: std::process::id(), workspaces: &self.workspaces };
         if let Err(error) = replace(path, &status) {
             tracing::warn!(path = %path.display(), %error, "cannot write the status file");
         }
@@ -80,12 +90,13 @@ mod tests {
     fn the_file_always_holds_one_whole_state() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.json");
-        let file = StatusFile::new(Some(path.clone()), "box-1");
+        let file = StatusFile::new(Some(path.clone()), "box-1").offering(vec!["dance".to_owned()]);
         for (state, word) in [(Connection::Connecting, "connecting"), (Connection::Connected, "connected")] {
             file.write(state);
             let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             assert_eq!((json["state"].as_str(), json["agent"].as_str()), (Some(word), Some("box-1")));
             assert_eq!(json["pid"], std::process::id());
+            assert_eq!(json["workspaces"], serde_json::json!(["dance"]));
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
     }

@@ -5,7 +5,7 @@ use crate::boottime::BootMillis;
 use crate::daemon::meter::Meter;
 use crate::daemon::{left, start};
 use crate::homes::ConversationKey;
-use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Renewal};
+use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Outcome, Renewal};
 use crate::session::convert::{self, Assigned, AssignedWork};
 use crate::spool::{Entry, Spool, SpoolError, SyncJob};
 use crate::supervisor::stop::StopCause;
@@ -179,6 +179,19 @@ impl Table {
         }
     }
 
+    /// What an attempt handed over is gone, so its report cannot be sent: it is lost, and made again.
+    pub(super) fn lose(&mut self, key: AttemptKey) {
+        let Some(Held::Finished(report)) = self.held.get_mut(&key) else { return };
+        let lost =
+            AttemptReport::of(Outcome::LostAgent, "the files it handed over were lost on the agent's disk");
+        let mut lost = convert::report(key, lost);
+        // What it cost stays true.
+        lost.usage = report.usage.take();
+        lost.transcript_bytes = report.transcript_bytes;
+        self.spool.append(Entry::Finished { key, report: lost.encode_to_vec() });
+        **report = lost;
+    }
+
     /// All that ended and was not answered.
     pub(super) fn finished_keys(&self) -> Vec<AttemptKey> {
         let finished = self.held.iter().filter(|(_, held)| matches!(held, Held::Finished(_)));
@@ -331,7 +344,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::{Outcome, link};
+    use crate::runner::link;
     use crate::spool::memory::MemorySpool;
 
     const fn key(task: u32) -> AttemptKey {

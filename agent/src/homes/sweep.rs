@@ -45,7 +45,7 @@ impl Homes {
         for key in self.kept()? {
             let bytes = disk_usage(&self.dir(key));
             total = total.saturating_add(bytes);
-            if !in_use.contains(&key) {
+            if !in_use.contains(&key) && !self.claims.holds(key) {
                 idle.push((self.ended(key), key, bytes));
             }
         }
@@ -65,12 +65,18 @@ impl Homes {
     /// Takes a conversation away, at once. Its disk space comes back with [`Self::empty_bin`].
     ///
     /// # Errors
-    /// When it cannot be renamed; it is then as it was.
+    /// When it cannot be renamed, or an attempt works in it, which may be one of a task that follows it up; it is then
+    /// as it was.
     pub fn forget(&self, key: ConversationKey) -> io::Result<()> {
+        self.claims.unless_held(key, || self.throw_away(&self.dir(key))).map_err(io::Error::other)?
+    }
+
+    /// Puts a directory into the bin, at once.
+    pub(super) fn throw_away(&self, dir: &Path) -> io::Result<()> {
         let bin = self.bin();
         private_dir(&bin).map_err(io::Error::other)?;
-        let place = tempfile::Builder::new().prefix(&key.name()).tempdir_in(&bin)?;
-        fs::rename(self.dir(key), place.path().join("conversation"))?;
+        let place = tempfile::Builder::new().prefix("gone").tempdir_in(&bin)?;
+        fs::rename(dir, place.path().join("contents"))?;
         // From here on it belongs to the bin.
         let _ = place.keep();
         Ok(())
@@ -119,7 +125,7 @@ pub fn disk_usage(root: &Path) -> u64 {
 /// Removes a tree, also where a child took the rights off its own directories. What lies in a directory is raised into the
 /// root before the directory goes: a child can nest deeper than a path, a stack or a table of open files can follow.
 /// Nothing of it runs any more.
-fn remove_tree(root: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(root: &Path) -> io::Result<()> {
     let mut raised: u64 = 0;
     fs::set_permissions(root, Permissions::from_mode(0o700))?;
     while fs::read_dir(root)?.next().is_some() {

@@ -1,5 +1,8 @@
 //! The runner of plain programs: only those the agent lists, by absolute path, without a shell, in the same
 //! directories and under the same supervisor as the CLI. Knows no model.
+//!
+//! `work/` is as an earlier attempt left it, so that a program can go on; `out/` begins empty, because all of it is handed
+//! over. A red gate ends the task: there is nobody to be told what is wrong.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +12,10 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
+use crate::boottime::BootMillis;
 use crate::causes::one_line;
+use crate::gates::{Gatekeeper, Life, Tree};
+use crate::homes::claims::Holder;
 use crate::homes::{ConversationKey, HomeError, Homes};
 use crate::sandbox::{Bounds, Sandbox};
 use crate::supervisor::client::{End, Launcher};
@@ -20,8 +26,11 @@ use crate::supervisor::stop::StopCause;
 
 use super::environment::{EnvironmentError, HostEnvironment};
 use super::limits::{AgentLimits, show_size};
+use super::note::{Note, unchecked};
 use super::share::OutputShare;
 use super::supervised::{self, Action, Ended, Watcher, supervisor_id, with_end};
+use super::surroundings::{self, SurroundingsError};
+use super::waiting::{left_to_live, wait_for};
 use super::{
     AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture, Runner, Work,
     outcome_of_stop, program, shorten,
@@ -86,6 +95,10 @@ enum PrepareError {
     Environment(#[from] EnvironmentError),
     #[error(transparent)]
     Home(#[from] HomeError),
+    #[error(transparent)]
+    Surroundings(#[from] SurroundingsError),
+    #[error("{0}")]
+    Gates(String),
     #[error("cannot prepare the attempt")]
     Io(#[from] io::Error),
 }
@@ -117,59 +130,95 @@ impl CommandRunner {
         Self { sandbox, limits, share, ..self }
     }
 
-    async fn attempt(&self, spec: AttemptSpec, link: AttemptLink) -> AttemptReport {
-        let conversation = ConversationKey { run: spec.key.run, task: spec.key.task };
+    fn gatekeeper(&self) -> Gatekeeper {
+        Gatekeeper {
+            launcher: self.launcher.clone(),
+            allowed: Arc::clone(&self.allowed),
+            sandbox: self.sandbox.clone(),
+            limits: self.limits,
+            share: self.share.clone(),
+            search_path: self.host.path().to_owned(),
+        }
+    }
+
+    async fn attempt(&self, spec: AttemptSpec, mut link: AttemptLink) -> AttemptReport {
+        let life = Life { limits: spec.limits, accepted: BootMillis::now() };
+        let (key, gates) = (spec.key, spec.gates.clone());
+        let own = ConversationKey { run: key.run, task: key.task };
+        let by = Holder { task: own, reference: spec.reference.clone() };
+        let claim = match wait_for(self.homes.claim(own, by), &mut link, &life.limits).await {
+            Ok(Ok(claim)) => claim,
+            Ok(Err(error)) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+            Err(cause) => return AttemptReport::stopped(cause),
+        };
         let this = self.clone();
-        let prepared = match spawn_blocking(move || this.prepare(&spec)).await {
+        let (mut supervise, tree) = match spawn_blocking(move || this.prepare(&spec)).await {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(error)) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
             Err(error) => return AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
         };
-        let mut watcher = Collector::default();
-        let ended = supervised::run(
-            &self.launcher,
-            &prepared,
-            &Secrets::default(),
-            self.share.take_seat(),
-            link,
-            &mut watcher,
-        )
-        .await;
-        if let Err(error) = self.homes.note_end(conversation) {
+        let left = left_to_live(&link, &life.limits, life.accepted, BootMillis::now());
+        supervise.limits.stop_after_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let (mut watcher, seat) = (Collector::default(), self.share.take_seat());
+        let (launcher, secrets) = (&self.launcher, Secrets::default());
+        let ended = supervised::run(launcher, &supervise, &secrets, seat, &mut link, &mut watcher).await;
+        let report = match ended {
+            Ok(ended) => {
+                let report = report(watcher, &ended).handing_over(&tree.out);
+                let mut judged = self.gatekeeper().judge(report, (key, &gates), &tree, life, &mut link).await;
+                judged.feedback = None;
+                judged
+            }
+            Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
+        };
+        if let Err(error) = self.homes.note_end(own) {
             tracing::warn!(%error, "the end of a conversation could not be noted");
         }
-        match ended {
-            Ok(ended) => report(watcher, &ended),
-            Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
-        }
+        drop(claim);
+        report
     }
 
-    fn prepare(&self, spec: &AttemptSpec) -> Result<SuperviseSpec, PrepareError> {
+    fn prepare(&self, spec: &AttemptSpec) -> Result<(SuperviseSpec, Tree), PrepareError> {
         let Work::Command(work) = &spec.work else { return Err(PrepareError::OtherWork) };
         let path = self.allowed.path(&work.program);
         let program = path.ok_or_else(|| PrepareError::NotAllowed(work.program.clone()))?.clone();
         if work.args.iter().any(|arg| arg.contains('\0')) {
             return Err(PrepareError::Nul);
         }
+        self.gatekeeper().refuse(&spec.gates).map_err(PrepareError::Gates)?;
         let mut env = self.host.for_attempt(spec)?;
         let id = supervisor_id(self.launcher.owner(), spec.key);
         self.launcher.refuse_running(&id).map_err(io::Error::other)?;
         let conversation =
             self.homes.conversation(ConversationKey { run: spec.key.run, task: spec.key.task })?;
+        self.homes.start_afresh(&[conversation.out()])?;
         for (name, dir) in [("HOME", conversation.home()), ("TMPDIR", conversation.tmp())] {
             env.insert(name.to_owned(), dir.to_string_lossy().into_owned());
         }
-        let bounds = Bounds {
+        let attempt_dir = conversation.fresh_attempt(spec.key.attempt)?;
+        Note { gated: !spec.gates.is_empty(), out: conversation.out(), ..Note::default() }
+            .write(&attempt_dir)?;
+        let mut bounds = Bounds {
             writable: vec![conversation.home(), conversation.work(), conversation.out()],
             readable: vec![program.clone()],
         };
-        Ok(SuperviseSpec {
+        surroundings::place(spec, &conversation.work(), &attempt_dir, &mut env, &mut bounds)?;
+        let tree = Tree {
+            reference: spec.reference.clone(),
+            attempt_dir: attempt_dir.clone(),
+            work: conversation.work(),
+            out: conversation.out(),
+            env: env.clone(),
+            bounds: bounds.clone(),
+            ..Tree::default()
+        };
+        let supervise = SuperviseSpec {
             version: SPEC_VERSION,
             id,
             owner: self.launcher.owner().to_owned(),
             reference: spec.reference.clone(),
             runtime_dir: self.launcher.runtime_dir().to_owned(),
-            attempt_dir: conversation.fresh_attempt(spec.key.attempt)?,
+            attempt_dir,
             program,
             args: work.args.clone(),
             env,
@@ -178,7 +227,8 @@ impl CommandRunner {
             ladder: LadderPlan::program(),
             limits: supervised::limits(&spec.limits, &self.limits),
             sandbox: self.sandbox.plan(bounds),
-        })
+        };
+        Ok((supervise, tree))
     }
 }
 
@@ -194,7 +244,9 @@ impl Runner for CommandRunner {
     fn judge_left(&self, attempt_dir: &Path, _structured: bool) -> Option<AttemptReport> {
         let mut collector = Collector::default();
         let ended = supervised::left(attempt_dir, |bytes| drop(collector.stdout(bytes)))?;
-        Some(report(collector, &ended))
+        let note = Note::read(attempt_dir);
+        let report = report(collector, &ended).handing_over(&note.out);
+        Some(if note.gated { unchecked(report) } else { report })
     }
 }
 
@@ -260,7 +312,7 @@ fn judge(record: &ExitRecord, stderr: &str) -> (Outcome, String) {
 }
 
 /// The reason of a stop, with the figures where memory was it.
-pub(super) fn with_memory(why: &str, record: &ExitRecord) -> String {
+pub(crate) fn with_memory(why: &str, record: &ExitRecord) -> String {
     let over_memory = record.stop.is_some_and(|stop| stop.cause == StopCause::Memory);
     match record.memory_limit_bytes.filter(|_| over_memory) {
         Some(limit) => {

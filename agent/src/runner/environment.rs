@@ -9,7 +9,7 @@ use super::AttemptSpec;
 
 /// Variables passed on from the agent's own environment when they are set: where programs are, which
 /// language they speak, how to reach the network.
-const PASSED_ON: [&str; 19] = [
+const PASSED_ON: [&str; 20] = [
     "PATH",
     "LANG",
     "LANGUAGE",
@@ -30,6 +30,7 @@ const PASSED_ON: [&str; 19] = [
     // Read only by the stand-in that takes the CLI's place in rehearsals and tests.
     "ORCH_STANDIN_DELAY_MS",
     "ORCH_STANDIN_REQUIRE_AUTH",
+    "ORCH_STANDIN_TOKEN_US",
 ];
 
 /// Where programs are when the agent's environment does not say.
@@ -148,7 +149,7 @@ pub fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AttemptKey, AttemptLimits, OnLoss, Work};
+    use super::super::{AttemptKey, AttemptLimits, Gates, OnLoss, Work};
     use super::*;
 
     fn spec(env: &[(&str, &str)]) -> AttemptSpec {
@@ -159,6 +160,10 @@ mod tests {
             limits: AttemptLimits::default(),
             on_loss: OnLoss::Fast,
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            inputs: Vec::new(),
+            workspace: None,
+            gates: Gates::default(),
+            reuse: Vec::new(),
         }
     }
 

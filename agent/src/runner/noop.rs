@@ -13,7 +13,7 @@ impl NoopRunner {
     pub fn end(spec: &AttemptSpec) -> AttemptReport {
         match spec.work {
             Work::Noop => AttemptReport::of(Outcome::Ok, ""),
-            Work::Claude(_) | Work::Command(_) => {
+            Work::Claude(_) | Work::Command(_) | Work::Publish(_) => {
                 AttemptReport::of(Outcome::SpawnFailed, "this work is not for the noop runner")
             }
         }
@@ -44,6 +44,10 @@ mod tests {
             limits: AttemptLimits::default(),
             on_loss: OnLoss::Fast,
             env: std::collections::BTreeMap::new(),
+            inputs: Vec::new(),
+            workspace: None,
+            gates: crate::runner::Gates::default(),
+            reuse: Vec::new(),
         };
         let report = NoopRunner.run(spec.clone(), link().1).await;
         assert_eq!((report.outcome, report.usage.cost_micro_usd), (Outcome::Ok, 0));

@@ -50,6 +50,12 @@ pub trait Watcher: Send {
 
     /// Fills in what the child is doing.
     fn describe(&self, live: &mut Live);
+
+    /// Whether the child's output is the attempt's transcript: followed, sent and kept. Otherwise nobody reads it while
+    /// it grows, and only its end stays on the disk.
+    fn is_transcript(&self) -> bool {
+        true
+    }
 }
 
 /// A child that ended, and the last of its standard error.
@@ -100,42 +106,48 @@ pub async fn run(
     spec: &SuperviseSpec,
     secrets: &Secrets,
     seat: Seat,
-    mut link: AttemptLink,
+    link: &mut AttemptLink,
     watcher: &mut dyn Watcher,
 ) -> Result<Ended, StartError> {
     let supervised = launcher.start(spec, secrets).await?;
+    let is_transcript = watcher.is_transcript();
     let mut follower = Follower {
         dir: spec.attempt_dir.clone(),
         segment_bytes: spec.limits.segment_bytes,
         read: 0,
         written: [0; 2],
+        let_go: [0; 2],
         seat,
         supervised,
         watcher,
     };
     link.live.send_modify(|live| {
         live.supervisor_pid = Some(follower.supervised.supervisor_pid());
-        live.attempt_dir = Some(spec.attempt_dir.clone());
+        if is_transcript {
+            live.attempt_dir = Some(spec.attempt_dir.clone());
+        }
     });
     link.stop.mark_changed();
     // Whoever understands the output reads what a model and its tools wrote. A mistake in it must not leave a child
     // that nobody watches.
-    if AssertUnwindSafe(follower.follow(&mut link)).catch_unwind().await.is_err() {
+    if AssertUnwindSafe(follower.follow(link)).catch_unwind().await.is_err() {
         return Ok(Ended { end: follower.break_off().await, stderr: String::new() });
     }
     let end = follower.supervised.finish().await;
     if let End::Recorded(record) = &end {
         let (dir, len) = (spec.attempt_dir.clone(), record.stderr_len);
         let segment_bytes = spec.limits.segment_bytes;
-        // What was written between the last word and the end.
-        read_on(&dir, segment_bytes, &mut follower.read, record.stdout_len, &mut |bytes| {
-            follower.watcher.stdout(bytes);
-        })
-        .await;
-        link.live.send_modify(|live| {
-            follower.watcher.describe(live);
-            live.transcript_bytes = record.stdout_len;
-        });
+        if is_transcript {
+            // What was written between the last word and the end.
+            read_on(&dir, segment_bytes, &mut follower.read, record.stdout_len, &mut |bytes| {
+                follower.watcher.stdout(bytes);
+            })
+            .await;
+            link.live.send_modify(|live| {
+                follower.watcher.describe(live);
+                live.transcript_bytes = record.stdout_len;
+            });
+        }
         let tail =
             spawn_blocking(move || segments::tail(&dir, Channel::Stderr, segment_bytes, len, STDERR_TAIL));
         let stderr = String::from_utf8_lossy(&tail.await.unwrap_or_default()).into_owned();
@@ -189,6 +201,8 @@ struct Follower<'a> {
     read: u64,
     /// Bytes of standard output and standard error.
     written: [u64; 2],
+    /// Segments of both that are not needed any more.
+    let_go: [u64; 2],
     seat: Seat,
     supervised: Supervised,
     watcher: &'a mut dyn Watcher,
@@ -237,6 +251,12 @@ impl Follower<'_> {
 
     async fn heed(&mut self, event: Event, live: &watch::Sender<Live>) {
         self.count(&event);
+        if !self.watcher.is_transcript() {
+            if let Event::Progress { channel, len } = event {
+                self.keep_the_end(channel, len).await;
+            }
+            return;
+        }
         match event {
             Event::Progress { channel: Channel::Stdout, len } => self.catch_up(len).await,
             Event::Status(status) => self.catch_up(status.stdout_len).await,
@@ -262,6 +282,19 @@ impl Follower<'_> {
             | Event::Unknown => return,
         }
         self.seat.wrote(self.written[0].saturating_add(self.written[1]));
+    }
+
+    /// Lets go of all segments but the last two, so that the end is there whole wherever it falls.
+    async fn keep_the_end(&mut self, channel: Channel, len: u64) {
+        let at = match channel {
+            Channel::Stdout => 0,
+            Channel::Stderr => 1,
+        };
+        let whole = len / self.segment_bytes.max(1);
+        while self.let_go[at] + 1 < whole {
+            self.supervised.acknowledge(channel, self.let_go[at]).await;
+            self.let_go[at] += 1;
+        }
     }
 
     async fn catch_up(&mut self, len: u64) {

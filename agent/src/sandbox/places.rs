@@ -54,7 +54,8 @@ fn closed_parent(path: &Path) -> Option<PathBuf> {
     (!path.is_dir() && mode & 0o007 == 0).then(|| parent.to_owned())
 }
 
-fn holds_system(path: &Path) -> bool {
+/// Whether hiding a place would hide the system.
+pub(super) fn holds_system(path: &Path) -> bool {
     SYSTEM.iter().any(|system| Path::new(system).starts_with(path))
 }
 

@@ -1,9 +1,12 @@
 //! Between the wire and the agent's own words. The only file that names both; nothing is decided here.
 
+pub mod material;
+
+use crate::homes::ConversationKey;
 use crate::host::HostFigures;
 use crate::runner::{
-    AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, OnLoss, Prompt, Usage,
-    Work, WorkerSettings,
+    AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Gates, LONGEST_FEEDBACK,
+    OnLoss, Prompt, Reuse, Usage, Work, WorkerSettings,
 };
 use orch_proto::v1;
 use prost::Message as _;
@@ -40,6 +43,34 @@ pub struct Assigned {
     pub on_loss: OnLoss,
     /// What executes it.
     pub work: AssignedWork,
+    /// Results of the tasks it depends on, whole or as bulk.
+    pub inputs: AssignedInputs,
+    /// Workspace it is shown, or that it publishes into; empty means none.
+    pub workspace: String,
+    /// What must hold before a good end counts as `ok`.
+    pub gates: Gates,
+    /// Earlier results of the same work.
+    pub reuse: Vec<Reuse>,
+}
+
+/// Inputs of an assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AssignedInputs {
+    /// They came with it.
+    Here(Vec<v1::Input>),
+    /// An encoded set that is still to be fetched.
+    Bulk(v1::BlobRef),
+}
+
+impl AssignedInputs {
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::Here(inputs) => inputs.is_empty(),
+            Self::Bulk(_) => false,
+        }
+    }
 }
 
 /// What executes an assignment.
@@ -51,6 +82,8 @@ pub enum AssignedWork {
     Command(CommandWork),
     /// Nothing.
     Noop,
+    /// Files to be copied into a workspace; they are bulk.
+    Publish(v1::PublishAssignment),
 }
 
 /// Reads an assignment.
@@ -66,7 +99,11 @@ pub fn assigned(wire: v1::Assignment) -> Result<Assigned, AssignmentError> {
             AssignedWork::Command(CommandWork { program, args })
         }
         Runner::Noop(v1::NoopTask {}) => AssignedWork::Noop,
-        Runner::Publish(_) => return Err(AssignmentError::Missing("a runner that this agent knows")),
+        Runner::Publish(publish) => AssignedWork::Publish(publish),
+    };
+    let workspace = match &work {
+        AssignedWork::Publish(publish) => publish.workspace.clone(),
+        AssignedWork::Claude(_) | AssignedWork::Command(_) | AssignedWork::Noop => wire.workspace,
     };
     Ok(Assigned {
         key,
@@ -82,6 +119,13 @@ pub fn assigned(wire: v1::Assignment) -> Result<Assigned, AssignmentError> {
             Ok(v1::OnLoss::Fast | v1::OnLoss::Unspecified) | Err(_) => OnLoss::Fast,
         },
         work,
+        inputs: match wire.inputs_blob {
+            Some(blob) => AssignedInputs::Bulk(blob),
+            None => AssignedInputs::Here(wire.inputs),
+        },
+        workspace,
+        gates: material::gates(wire.gates),
+        reuse: material::reuse(wire.reuse),
     })
 }
 
@@ -95,6 +139,7 @@ pub fn claude_work(
     prompt: Prompt,
     schema: String,
     context_files: String,
+    feedback: Option<String>,
 ) -> Result<Work, AssignmentError> {
     let worker = v1::WorkerDefinition::decode(definition).map_err(|_| AssignmentError::Missing("worker"))?;
     let session = Uuid::parse_str(&wire.session_id).map_err(|_| AssignmentError::Missing("session"))?;
@@ -120,10 +165,15 @@ pub fn claude_work(
         budget_micro_usd: wire.budget_micro_usd,
         max_turns: Some(wire.max_turns).filter(|turns| *turns > 0),
         denial_fails: worker.denial_fails,
+        feedback: feedback.filter(|feedback| !feedback.is_empty()),
+        conversation: wire
+            .conversation
+            .as_ref()
+            .map(|task| ConversationKey { run: task.run_id, task: task.task_index }),
     })))
 }
 
-/// The whole specification.
+/// The specification without what has to be fetched or looked up: inputs and workspace.
 #[must_use]
 pub fn spec(assigned: &Assigned, work: Work, stop_after: Duration) -> AttemptSpec {
     AttemptSpec {
@@ -133,11 +183,15 @@ pub fn spec(assigned: &Assigned, work: Work, stop_after: Duration) -> AttemptSpe
         limits: AttemptLimits { stop_after: Some(stop_after), ..assigned.limits },
         on_loss: assigned.on_loss,
         env: BTreeMap::new(),
+        inputs: Vec::new(),
+        workspace: None,
+        gates: assigned.gates.clone(),
+        reuse: assigned.reuse.clone(),
     }
 }
 
-/// A report, with its texts inline whatever their length: what the spool keeps. The digest covers everything
-/// but the digest.
+/// A report, with its texts inline whatever their length and its files not stored yet: what the spool keeps. The digest
+/// covers everything but the digest.
 #[must_use]
 pub fn report(key: AttemptKey, report: AttemptReport) -> v1::Report {
     let mut wire = v1::Report {
@@ -154,7 +208,12 @@ pub fn report(key: AttemptKey, report: AttemptReport) -> v1::Report {
         transcript_bytes: report.transcript_bytes,
         retry_after: report.retry_after.and_then(|wait| prost_types::Duration::try_from(wait).ok()),
         denied_tools: report.denied_tools,
-        ..v1::Report::default()
+        artifacts: report.artifacts.as_ref().map(material::artifacts),
+        gates: material::gate_results(report.gates),
+        feedback: report.feedback.map(|text| inline(crate::runner::shorten(text, LONGEST_FEEDBACK))),
+        tool_calls: report.tool_calls,
+        reused: report.reused,
+        tree: report.tree.map(Vec::from).unwrap_or_default(),
     };
     wire.digest = Sha256::digest(wire.encode_to_vec()).to_vec();
     wire
@@ -231,11 +290,18 @@ mod tests {
                 session_id: Uuid::nil().to_string(),
                 ..Default::default()
             };
-            match claude_work(&wire, &definition, Prompt::Text("x".into()), String::new(), String::new())
-                .unwrap()
+            match claude_work(
+                &wire,
+                &definition,
+                Prompt::Text("x".into()),
+                String::new(),
+                String::new(),
+                None,
+            )
+            .unwrap()
             {
                 Work::Claude(work) => work.worker.model,
-                other @ (Work::Command(_) | Work::Noop) => panic!("{other:?}"),
+                other @ (Work::Command(_) | Work::Noop | Work::Publish(_)) => panic!("{other:?}"),
             }
         };
         assert_eq!((model("haiku").as_str(), model("").as_str()), ("haiku", "opus"));
@@ -248,7 +314,7 @@ mod tests {
                 v1::WorkerDefinition { denial_fails: said, ..Default::default() }.encode_to_vec();
             let wire = v1::ClaudeAssignment { session_id: Uuid::nil().to_string(), ..Default::default() };
             let work =
-                claude_work(&wire, &definition, Prompt::Text("x".into()), String::new(), String::new());
+                claude_work(&wire, &definition, Prompt::Text("x".into()), String::new(), String::new(), None);
             let Work::Claude(work) = work.unwrap() else { panic!("not for the CLI") };
             assert_eq!(work.denial_fails, said);
         }

@@ -107,6 +107,12 @@ impl Known {
         self.patterns = Arc::new(Patterns::new(texts.map(String::as_str)));
     }
 
+    /// Every text that is looked for now.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        self.start.iter().chain(&self.learnt).cloned().collect()
+    }
+
     /// The login, unless the file is the one that was read before.
     fn read_if_changed(&mut self) -> Option<Login> {
         let path = self.login.as_ref()?;

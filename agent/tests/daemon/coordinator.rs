@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::blobs::Blobs;
 use orch_agent::session::dial::{Dial, Dialling, Wire};
 use orch_proto::v1;
 use orch_proto::v1::agent_item::Item as Said;
 use orch_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use orch_proto::v1::blob_service_server::BlobServiceServer;
 use orch_proto::v1::coordinator_item::Item;
 use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,6 +44,7 @@ pub(crate) struct Coordinator {
     pub(crate) url: String,
     sessions: mpsc::Receiver<Session>,
     transcripts: Transcripts,
+    pub(crate) blobs: Blobs,
     _server: JoinSet<()>,
 }
 
@@ -63,16 +66,19 @@ impl Coordinator {
         let (opened, sessions) = mpsc::channel(ROOM);
         let transcripts = Transcripts::default();
         let scribe = Scribe(Arc::clone(&transcripts));
+        let blobs = Blobs::default();
+        let store = BlobServiceServer::new(blobs.clone());
         let mut server = JoinSet::new();
         server.spawn(async move {
             tonic::transport::Server::builder()
                 .add_service(AgentServiceServer::new(Front(opened)))
                 .add_service(TranscriptServiceServer::new(scribe))
+                .add_service(store)
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
                 .unwrap();
         });
-        Self { url, sessions, transcripts, _server: server }
+        Self { url, sessions, transcripts, blobs, _server: server }
     }
 
     /// The next session of the agent, without Welcome.

@@ -15,6 +15,8 @@ use orch_agent::supervisor::ladder::LadderPlan;
 use orch_agent::supervisor::spec::{Input, Limits, MARK_VARIABLE, SPEC_VERSION, Secrets, SuperviseSpec};
 use orch_agent::supervisor::wire::Event;
 
+pub(crate) mod agent;
+
 /// Long enough for a loaded machine, short enough to notice.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 

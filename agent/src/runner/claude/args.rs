@@ -83,6 +83,8 @@ pub struct Place<'a> {
     pub tmp: &'a Path,
     /// What the task hands over: a working directory besides the current one.
     pub out: &'a Path,
+    /// The workspace it is shown, where it has one: another working directory.
+    pub workspace: Option<&'a Path>,
     /// File of the system prompt.
     pub system_prompt: &'a Path,
     /// File of the worker's settings, where it has any.
@@ -107,6 +109,9 @@ pub fn arguments(work: &ClaudeWork, place: Place<'_>) -> Result<Vec<String>, Arg
     option("--model", word("the model", &worker.model)?);
     option(if place.resume { "--resume" } else { "--session-id" }, work.session.to_string());
     option("--add-dir", path("the output directory", place.out)?);
+    if let Some(dir) = place.workspace {
+        option("--add-dir", path("the workspace", dir)?);
+    }
     option("--setting-sources", checks::setting_sources(&worker.setting_sources)?);
     if let Some(file) = place.settings {
         option("--settings", path("the settings", file)?);
@@ -285,6 +290,8 @@ mod tests {
             budget_micro_usd: Some(1_250_000),
             max_turns: Some(9),
             denial_fails: false,
+            feedback: None,
+            conversation: None,
         }
     }
 
@@ -293,6 +300,7 @@ mod tests {
         config: Path::new("/t/home/.claude"),
         tmp: Path::new("/t/home/tmp"),
         out: Path::new("/t/out"),
+        workspace: None,
         system_prompt: Path::new("/t/given/system-prompt.md"),
         settings: None,
         mcp_config: None,
@@ -364,6 +372,15 @@ mod tests {
     }
 
     #[test]
+    fn a_workspace_is_another_working_directory() {
+        let place = Place { workspace: Some(Path::new("/srv/dance")), ..PLACE(false) };
+        let args = arguments(&work(), place).unwrap();
+        let dirs: Vec<_> =
+            args.windows(2).filter(|pair| pair[0] == "--add-dir").map(|pair| &pair[1]).collect();
+        assert_eq!(dirs, ["/t/out", "/srv/dance"]);
+    }
+
+    #[test]
     fn no_tools_is_an_empty_argument() {
         let mut work = work();
         work.worker.tools.clear();
@@ -430,6 +447,23 @@ mod tests {
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST_JSON));
         assert!(refused(|work| work.output_schema = Some(long)).contains("98304 are allowed"));
         assert_eq!(refused(|work| work.budget_micro_usd = Some(0)), "the budget is spent");
+    }
+
+    #[test]
+    fn the_schemas_that_orch_ships_can_be_passed() {
+        for schema in [
+            include_str!("../../../../prompts/schemas/plan.json"),
+            include_str!("../../../../prompts/schemas/result.json"),
+            include_str!("../../../../prompts/schemas/review.json"),
+            include_str!("../../../../prompts/schemas/synthesis.json"),
+        ] {
+            let args =
+                arguments(&ClaudeWork { output_schema: Some(schema.to_owned()), ..work() }, PLACE(false));
+            let args = args.unwrap();
+            let at = args.iter().position(|arg| arg == "--json-schema").unwrap();
+            let passed: serde_json::Value = serde_json::from_str(&args[at + 1]).unwrap();
+            assert_eq!(passed, serde_json::from_str::<serde_json::Value>(schema).unwrap());
+        }
     }
 
     #[test]

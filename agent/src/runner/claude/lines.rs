@@ -23,6 +23,18 @@ pub fn task(text: &str, work: &str, out: &str) -> String {
     ))
 }
 
+/// A task with what was found about an earlier attempt at it, for a conversation that does not know of that attempt.
+#[must_use]
+pub fn with_feedback(prompt: &str, feedback: &str) -> String {
+    format!(
+        "{prompt}\n\n\
+         ===== What was found about an earlier attempt at this task =====\n\
+         That attempt's conversation and files are gone: begin anew, and heed what follows.\n\n\
+         {feedback}\n\
+         ===== End of what was found ====="
+    )
+}
+
 /// Asks the CLI to drop what it is doing. It answers with a result and stays for more.
 #[must_use]
 pub fn interrupt() -> String {
@@ -88,6 +100,15 @@ mod tests {
             line["message"]["content"][0]["text"],
             "\nWorking directory: /t/work\nOutput directory: /t/out\nFiles to hand over go into the output \
              directory.\n\n/help\n @x"
+        );
+    }
+
+    #[test]
+    fn what_was_found_follows_the_task_and_is_set_off_from_it() {
+        assert_eq!(
+            with_feedback("/help", "make test failed"),
+            "/help\n\n===== What was found about an earlier attempt at this task =====\nThat attempt's conversation and \
+             files are gone: begin anew, and heed what follows.\n\nmake test failed\n===== End of what was found ====="
         );
     }
 

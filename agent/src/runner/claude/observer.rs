@@ -95,6 +95,8 @@ pub struct Facts {
     pub turns: u32,
     /// Messages of sub-agents.
     pub subagent_messages: u32,
+    /// Tool calls, sub-agents' included. A structured answer is an answer, though the CLI takes it as a tool call.
+    pub tool_calls: u32,
     /// What it waited for lately, each with the offset of the line that told it, in order.
     pub waits: VecDeque<(u64, Waiting)>,
     /// Why this observer asked for a stop, with its figures.
@@ -248,6 +250,9 @@ impl Observer {
 
     fn said(&mut self, said: &Assistant) -> Vec<Action> {
         self.facts.ledger.message(said);
+        let calls = said.tools.iter().filter(|tool| *tool != STRUCTURED_OUTPUT).count();
+        self.facts.tool_calls =
+            self.facts.tool_calls.saturating_add(u32::try_from(calls).unwrap_or(u32::MAX));
         match said.tools.first() {
             Some(tool) => {
                 self.doing(&format!("using {tool}"));
@@ -489,6 +494,23 @@ mod tests {
         assert_eq!(live.now.chars().count(), LONGEST_NOW);
         assert!(!live.now.contains('\u{1b}') && live.now.starts_with("using a[31m"));
         assert_eq!(live.num_turns, 1);
+    }
+
+    #[test]
+    fn tool_calls_are_counted_over_all_threads_and_an_answer_is_none() {
+        let mut observer = observer(Demands::default());
+        for (id, tool, parent) in [
+            ("a", Some("Bash"), None),
+            // Another block of the same message.
+            ("a", Some("Write"), None),
+            ("s", Some("Bash"), Some("t")),
+            ("b", None, None),
+            ("c", Some(STRUCTURED_OUTPUT), None),
+        ] {
+            observer.push(model(id, tool, parent).as_bytes());
+        }
+        observer.push(TOOL_RESULT.as_bytes());
+        assert_eq!(observer.finish().tool_calls, 3);
     }
 
     #[test]
