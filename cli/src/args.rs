@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod artifacts;
+pub(crate) mod bridge;
 pub(crate) mod fleet;
 pub(crate) mod local;
 pub(crate) mod parse;
+pub(crate) mod plan;
 pub(crate) mod setup;
 pub(crate) mod submit;
 pub(crate) mod work;
@@ -53,7 +56,12 @@ Work
   ls          List runs, or the tasks of one
   logs        Show or follow the transcript of a task
   result      Print the results of a run or task
+  artifacts   List and fetch the files that tasks handed over
+  approve     Run a plan that waits for approval
+  reject      Cancel a run whose plan waits for approval
+  edit        Change a plan that waits for approval, and run it
   wait        Block until references reach a state
+  bridge      Run task files from a folder, for programs that know nothing else
   cancel      Stop runs or tasks
   retry       Run failed, cancelled and skipped tasks again
   explain     Say why a task is where it is
@@ -271,6 +279,16 @@ pub(crate) enum Command {
     Logs(work::LogsArgs),
     /// Print the results of a run or task
     Result(work::ResultArgs),
+    /// List and fetch the files that tasks handed over
+    Artifacts(artifacts::ArtifactsArgs),
+    /// Run a plan that waits for approval
+    Approve(plan::ApproveArgs),
+    /// Cancel a run whose plan waits for approval
+    Reject(plan::RejectArgs),
+    /// Change a plan that waits for approval, and run it
+    Edit(plan::EditArgs),
+    /// Run task files from a folder, for programs that know nothing else
+    Bridge(bridge::BridgeArgs),
     /// Block until references reach a state
     Wait(work::WaitArgs),
     /// Stop runs or tasks

@@ -21,8 +21,10 @@ use crate::refs::Reference;
 use crate::retry::{self, FullJitter, GaveUp, Limits};
 
 mod admin;
+mod artifacts;
 pub(crate) mod bulk;
 pub(crate) mod events;
+pub(crate) mod plan;
 pub(crate) mod submission;
 pub(crate) mod transcript;
 

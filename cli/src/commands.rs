@@ -7,7 +7,10 @@ use crate::failure::Outcome;
 use crate::session::Session;
 
 mod agents;
+mod approval;
+mod artifacts;
 mod bench;
+mod bridge;
 mod bulk;
 mod certs;
 pub(crate) mod completions;
@@ -50,7 +53,12 @@ pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Dur
         Command::Ls(args) => list::run(session, args).await,
         Command::Logs(args) => logs::run(session, args).await,
         Command::Result(args) => follow::result(session, args).await,
+        Command::Artifacts(args) => artifacts::run(session, args).await,
+        Command::Approve(args) => approval::approve(session, args).await,
+        Command::Reject(args) => approval::reject(session, args).await,
+        Command::Edit(args) => approval::edit(session, args).await,
         Command::Wait(args) => follow::wait(session, args).await,
+        Command::Bridge(args) => bridge::run(session, args).await,
         Command::Cancel(args) => steer::cancel(session, args).await,
         Command::Retry(args) => steer::retry(session, args).await,
         Command::Explain(args) => explain::run(session, args).await,

@@ -1,15 +1,19 @@
-//! How flags become a run: one task for a worker, a command or nothing. Pure; the texts that flags point to are read
-//! by whoever calls.
+//! How flags become a run: one task for a worker, a command or nothing, or a request that is planned. Pure; the texts
+//! that flags point to are read by whoever calls, and so is the task whose conversation goes on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner as Work;
-use orch_proto::v1::{CommandTask, NoopTask, OnLoss, RunSpec, TaskSpec, WorkerTask};
+use orch_proto::v1::{
+    CommandTask, Gates, NoopTask, OnLoss, Publication, Review, RunSpec, TaskSpec, WorkerTask,
+};
 
-use crate::args::submit::{Runner, Terms, What};
+use crate::args::submit::{Checks, Runner, Terms, What};
 use crate::failure::Failure;
+
+mod request;
 
 /// Longest description, from the wire's documentation.
 pub(crate) const MAX_DESCRIPTION: usize = 8 << 20;
@@ -23,25 +27,38 @@ pub(crate) struct Material {
     pub(crate) context: String,
     /// The content of `--output-schema`.
     pub(crate) output_schema: String,
+    /// The task that `--after` names.
+    pub(crate) after: Option<Conversation>,
+}
+
+/// A conversation that goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct Conversation {
+    /// Ref of the task.
+    pub(crate) reference: String,
+    /// Its worker, who does what follows too.
+    pub(crate) worker: String,
 }
 
 /// The run that flags describe.
 ///
 /// # Errors
 /// Wrong usage: exit code 2.
-pub(crate) fn single(what: &What, material: Material) -> Result<RunSpec, Failure> {
-    let work = match (&what.worker, what.runner) {
-        (Some(worker), _) => Work::Worker(worker_task(worker, what, material)?),
+pub(crate) fn described(what: &What, material: Material) -> Result<RunSpec, Failure> {
+    let continued = material.after.as_ref().map(|after| after.worker.clone());
+    let work = match (what.worker.clone().or(continued), what.runner) {
+        (Some(worker), _) => Work::Worker(worker_task(&worker, what, material)?),
         (None, Some(runner)) => {
-            refuse_worker_terms(runner, &what.terms)?;
+            refuse_worker_terms(runner, &what.terms, &what.checks)?;
             match runner {
                 Runner::Noop => noop(what)?,
                 Runner::Command => command(what)?,
             }
         }
-        (None, None) => return Err(no_worker()),
+        (None, None) => return request::planned(what, material),
     };
-    let terms = &what.terms;
+    request::refuse_planning(&what.planning)?;
+    let (terms, checks) = (&what.terms, &what.checks);
     let task = TaskSpec {
         task_id: String::new(),
         runner: Some(work),
@@ -52,13 +69,54 @@ pub(crate) fn single(what: &What, material: Material) -> Result<RunSpec, Failure
         requires: terms.requires.iter().cloned().collect(),
         on_loss: terms.on_loss.unwrap_or(OnLoss::Unspecified).into(),
         agent: terms.agent.clone().unwrap_or_default(),
+        gates: gates(checks),
+        publish: publications(checks),
+        cache: checks.cache,
         ..TaskSpec::default()
     };
-    Ok(named(RunSpec { tasks: vec![task], ..RunSpec::default() }, what))
+    Ok(whole(RunSpec { tasks: vec![task], ..RunSpec::default() }, what))
+}
+
+/// The gates of flags, if there are any.
+fn gates(checks: &Checks) -> Option<Gates> {
+    let review = checks.review.clone().map(|worker| Review { worker, ..Review::default() });
+    let gates = Gates {
+        min_tool_calls: checks.min_tool_calls.unwrap_or(0),
+        required_artifacts: checks.required_artifacts.clone(),
+        commands: checks.gates.clone(),
+        review,
+        repairs: checks.repairs,
+    };
+    (gates != Gates::default()).then_some(gates)
+}
+
+fn publications(checks: &Checks) -> Vec<Publication> {
+    let one = |(artifact, to): &(String, String)| Publication {
+        artifact: artifact.clone(),
+        to: to.clone(),
+        replace: false,
+    };
+    checks.publish.iter().map(one).collect()
+}
+
+/// A run with what flags say of it as a whole: they win over a file.
+pub(crate) fn whole(mut spec: RunSpec, what: &What) -> RunSpec {
+    let flags = &what.whole;
+    if let Some(workspace) = &flags.workspace {
+        spec.workspace.clone_from(workspace);
+    }
+    if let Some(policy) = flags.on_failure {
+        spec.set_on_failure(policy);
+    }
+    if let Some(limit) = flags.max_parallel {
+        spec.max_parallel = limit;
+    }
+    spec.no_cache |= flags.no_cache;
+    named(spec, what)
 }
 
 /// A run with the name and labels of the flags, which win over those of a file.
-pub(crate) fn named(mut spec: RunSpec, what: &What) -> RunSpec {
+fn named(mut spec: RunSpec, what: &What) -> RunSpec {
     if let Some(name) = &what.name {
         spec.name.clone_from(name);
     }
@@ -67,26 +125,10 @@ pub(crate) fn named(mut spec: RunSpec, what: &What) -> RunSpec {
 }
 
 fn worker_task(worker: &str, what: &What, material: Material) -> Result<WorkerTask, Failure> {
-    let text = match (material.text, what.program.as_slice()) {
-        (Some(text), []) => text,
-        // After `--` a text may start with a dash.
-        (None, [text]) => utf8(text)?,
-        (None, []) => {
-            return Err(Failure::usage(format!("nothing is said for {worker} to do")).help(format!(
-                "orchctl run --worker {worker} \"what is to be done\", or - to read it from stdin"
-            )));
-        }
-        (_, [..]) => {
-            return Err(Failure::usage("a worker takes one text")
-                .help("put it in quotes; a program needs --runner command"));
-        }
-    };
-    if text.trim().is_empty() {
-        return Err(Failure::coded(ErrorCode::EmptyPrompt, format!("the text for {worker} is empty")));
-    }
-    if text.len() > MAX_DESCRIPTION {
-        let message = format!("the text has {} bytes; at most 8 MiB are allowed", text.len());
-        return Err(Failure::coded(ErrorCode::TooLarge, message));
+    let continues = material.after.is_some();
+    let text = text_for(worker, what, material.text, continues)?;
+    if continues {
+        refuse_with_after(what)?;
     }
     Ok(WorkerTask {
         worker: worker.to_owned(),
@@ -96,8 +138,58 @@ fn worker_task(worker: &str, what: &What, material: Material) -> Result<WorkerTa
         output_schema: material.output_schema,
         budget_micro_usd: what.terms.budget,
         max_turns: what.terms.max_turns,
-        ..WorkerTask::default()
+        contract: what.checks.contract,
+        after_ref: material.after.map(|after| after.reference).unwrap_or_default(),
     })
+}
+
+/// The one text that somebody gave.
+fn text_for(who: &str, what: &What, text: Option<String>, continues: bool) -> Result<String, Failure> {
+    let text = match (text, what.program.as_slice()) {
+        (Some(text), []) => text,
+        // After `--` a text may start with a dash.
+        (None, [text]) => utf8(text)?,
+        (None, []) => {
+            let flag = if continues { "--after REF" } else { "--worker" };
+            let flag = if continues { flag.to_owned() } else { format!("{flag} {who}") };
+            return Err(Failure::usage(format!("nothing is said for {who} to do"))
+                .help(format!("orchctl run {flag} \"what is to be done\", or - to read it from stdin")));
+        }
+        (_, [..]) => {
+            return Err(Failure::usage("a worker takes one text")
+                .help("put it in quotes; a program needs --runner command"));
+        }
+    };
+    checked(who, text)
+}
+
+/// A text that may be sent.
+fn checked(who: &str, text: String) -> Result<String, Failure> {
+    if text.trim().is_empty() {
+        return Err(Failure::coded(ErrorCode::EmptyPrompt, format!("the text for {who} is empty")));
+    }
+    if text.len() > MAX_DESCRIPTION {
+        let message = format!("the text has {} bytes; at most 8 MiB are allowed", text.len());
+        return Err(Failure::coded(ErrorCode::TooLarge, message));
+    }
+    Ok(text)
+}
+
+/// A conversation that goes on hears the text alone: what would change the rest of it is refused, never ignored.
+fn refuse_with_after(what: &What) -> Result<(), Failure> {
+    let given = [
+        ("--model", what.terms.model.is_some()),
+        ("--context", what.terms.context.is_some()),
+        ("--context-file", !what.context_files.is_empty()),
+        ("--agent", what.terms.agent.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::usage(format!(
+            "{flag} means nothing with --after: the conversation goes on where it is, as it is"
+        ))
+        .help("put what is new into the text")),
+        None => Ok(()),
+    }
 }
 
 fn noop(what: &What) -> Result<Work, Failure> {
@@ -121,7 +213,7 @@ fn command(what: &What) -> Result<Work, Failure> {
 }
 
 /// Terms that only a worker can honour are refused elsewhere, never ignored.
-fn refuse_worker_terms(runner: Runner, terms: &Terms) -> Result<(), Failure> {
+fn refuse_worker_terms(runner: Runner, terms: &Terms, checks: &Checks) -> Result<(), Failure> {
     let word = match runner {
         Runner::Noop => "noop",
         Runner::Command => "command",
@@ -137,6 +229,8 @@ fn refuse_worker_terms(runner: Runner, terms: &Terms) -> Result<(), Failure> {
         ("--max-turns", terms.max_turns.is_some()),
         ("--output-schema", terms.output_schema.is_some()),
         ("--context", terms.context.is_some()),
+        ("--contract", checks.contract),
+        ("--min-tool-calls", checks.min_tool_calls.is_some()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::usage(format!("{flag} means nothing to the runner {word}"))),
@@ -146,17 +240,6 @@ fn refuse_worker_terms(runner: Runner, terms: &Terms) -> Result<(), Failure> {
 
 fn utf8(text: &OsString) -> Result<String, Failure> {
     text.to_str().map(str::to_owned).ok_or_else(|| Failure::usage(format!("{} is not UTF-8", text.display())))
-}
-
-/// A plain request would have to be planned, which this release does not do.
-fn no_worker() -> Failure {
-    Failure::coded(
-        ErrorCode::RunnerMissing,
-        "nobody is named to do it: planning a plain request comes in a later release",
-    )
-    .help("name a worker:      orchctl run --worker anga \"…\"   (orchctl workers lists them)")
-    .and_help("or a program:       orchctl run --runner command -- PROGRAM ARGS")
-    .and_help("or a file of tasks: orchctl run -f FILE")
 }
 
 #[cfg(test)]
@@ -178,7 +261,7 @@ mod tests {
     fn spec(line: &str) -> Result<TaskSpec, Failure> {
         let what = what(line);
         let text = what.text.clone();
-        single(&what, Material { text, ..Material::default() }).map(|mut spec| spec.tasks.remove(0))
+        described(&what, Material { text, ..Material::default() }).map(|mut spec| spec.tasks.remove(0))
     }
 
     #[test]
@@ -218,7 +301,7 @@ mod tests {
     #[test]
     fn wrong_usage_is_refused_with_exit_code_2() {
         for line in [
-            "orchctl run hello",
+            "orchctl run",
             "orchctl run --worker anga",
             "orchctl run --worker anga hello -- more",
             "orchctl run --runner noop hello",
@@ -226,19 +309,61 @@ mod tests {
             "orchctl run --runner command hello",
             "orchctl run --runner noop --budget 1",
             "orchctl run --runner noop --model opus",
+            "orchctl run --runner noop --contract",
+            "orchctl run --runner noop --plan-only",
+            "orchctl run --worker anga hello --approve",
         ] {
             assert_eq!(spec(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }
 
+    fn followed(line: &str) -> Result<TaskSpec, Failure> {
+        let what = what(line);
+        let after = Conversation { reference: "adhoc/7/task".into(), worker: "marie".into() };
+        let material = Material { text: what.text.clone(), after: Some(after), ..Material::default() };
+        described(&what, material).map(|mut spec| spec.tasks.remove(0))
+    }
+
     #[test]
-    fn a_plain_request_says_that_planning_comes_later() {
-        insta::assert_snapshot!(spec("orchctl run hello").unwrap_err().text(false), @r#"
-        error[E0106]: nobody is named to do it: planning a plain request comes in a later release
-        help:  name a worker:      orchctl run --worker anga "…"   (orchctl workers lists them)
-               or a program:       orchctl run --runner command -- PROGRAM ARGS
-               or a file of tasks: orchctl run -f FILE
-        "#);
+    fn a_conversation_goes_on_with_its_worker_and_the_text_alone() {
+        let task = followed("orchctl run --after adhoc/7 more").unwrap();
+        let Some(Work::Worker(work)) = task.runner else { panic!("no worker") };
+        assert_eq!((work.worker.as_str(), work.after_ref.as_str()), ("marie", "adhoc/7/task"));
+        assert_eq!(work.description, "more");
+        for flag in ["--model opus", "--context x", "--context-file x", "--agent box-1"] {
+            let failure = followed(&format!("orchctl run --after adhoc/7 more {flag}")).unwrap_err();
+            assert!(failure.message().contains("means nothing with --after"), "{flag}");
+        }
+        let nothing = followed("orchctl run --after adhoc/7").unwrap_err().text(false);
+        assert!(nothing.contains("orchctl run --after REF"), "{nothing}");
+        assert!(Cli::try_parse_from("orchctl run --after a/1 --worker anga x".split(' ')).is_err());
+    }
+
+    #[test]
+    fn gates_publications_and_the_contract_reach_the_task() {
+        let line = "orchctl run --worker anga hello --gate make --gate make --require-artifact *.md --min-tool-calls 3 \
+                    --review fabien --repairs 0 --publish a.md=notes/a.md --cache --contract";
+        let task = spec(line).unwrap();
+        let gates = task.gates.unwrap();
+        assert_eq!((gates.commands.len(), gates.min_tool_calls, gates.repairs), (2, 3, Some(0)));
+        assert_eq!(gates.required_artifacts, ["*.md"]);
+        assert_eq!(gates.review.unwrap().worker, "fabien");
+        assert_eq!((task.publish[0].artifact.as_str(), task.publish[0].to.as_str()), ("a.md", "notes/a.md"));
+        let Some(Work::Worker(work)) = task.runner else { panic!("no worker") };
+        assert!(task.cache && work.contract);
+        assert_eq!(spec("orchctl run --worker anga hello").unwrap().gates, None);
+    }
+
+    #[test]
+    fn terms_of_a_run_reach_it_and_win_over_a_file() {
+        use orch_proto::v1::FailurePolicy;
+        let file = RunSpec { workspace: "old".into(), max_parallel: 9, ..RunSpec::default() };
+        let line = "orchctl run -f x --workspace dance --on-failure best-effort --max-parallel 2 --no-cache";
+        let spec = whole(file, &what(line));
+        assert_eq!((spec.workspace.as_str(), spec.max_parallel, spec.no_cache), ("dance", 2, true));
+        assert_eq!(spec.on_failure(), FailurePolicy::BestEffort);
+        let kept = RunSpec { workspace: "old".into(), max_parallel: 9, ..RunSpec::default() };
+        assert_eq!(whole(kept.clone(), &what("orchctl run -f x")), kept);
     }
 
     #[test]

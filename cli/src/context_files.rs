@@ -40,7 +40,8 @@ pub(crate) fn fill(spec: &mut RunSpec, dir: &Path, further: &[PathBuf]) -> Outco
         }
         spec.context_files.push(ContextFile { name, text });
     }
-    let has_worker = spec.tasks.iter().any(|task| matches!(task.runner, Some(Runner::Worker(_))));
+    let names_one = spec.tasks.iter().any(|task| matches!(task.runner, Some(Runner::Worker(_))));
+    let has_worker = names_one || spec.request.is_some();
     if !spec.context_files.is_empty() && !has_worker {
         return Err(Failure::usage("context files are for workers, and the run has none")
             .help("leave them out, or name a --worker"));

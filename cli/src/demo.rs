@@ -1,6 +1,7 @@
-//! `demo`: a rehearsal of the whole thing on this machine. A coordinator and three agents as processes of their own, a
-//! run of dependent tasks, shown live, every result printed, nothing left behind. Unless `--real` is given, a stand-in
-//! plays the Claude CLI, and it is said so wherever somebody could take it for the real one.
+//! `demo`: a rehearsal of the whole thing on this machine. A coordinator and three agents as processes of their own and a
+//! sample studio as workspace; a request in plain language is planned, done, checked, published and combined, shown live,
+//! every result printed, nothing left behind. Unless `--real` is given, a stand-in plays the Claude CLI, and it is said so
+//! wherever somebody could take it for the real one.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{Run, RunSpec};
+use orch_proto::v1::{PlannedRequest, Run, RunSpec};
 
 use crate::args::Format;
 use crate::args::setup::DemoArgs;
@@ -24,7 +25,7 @@ use crate::dev::setup::{self, Setup};
 use crate::embedded;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::follow::{Display, Ending, Until, follow};
+use crate::follow::{Display, Ending, ShowPlan, Until, follow};
 use crate::live::model::Model;
 use crate::output::Out;
 use crate::output::figures::{dollars, plural};
@@ -34,8 +35,16 @@ use crate::results;
 use crate::runfile;
 use crate::session::interrupt;
 
-/// The run that is rehearsed, in the format of `orchctl run -f`.
+mod studio;
+
+/// What is asked in a rehearsal.
+const REQUEST: &str = "Evaluate all students in my hip-hop class. Also have the script tools/free-places.sh reviewed, and \
+                       write the announcement of the class for the newsletter.";
+/// The same as fixed tasks, in the format of `orchctl run -f`: for the real CLI, because what a plan costs cannot be capped
+/// before budgets hold over a whole run.
 const STORY: &str = include_str!("demo/story.json");
+/// Name of the workspace.
+const WORKSPACE: &str = "dance";
 /// Agents of a rehearsal.
 const AGENTS: [&str; 3] = ["studio-1", "studio-2", "studio-3"];
 /// Slots of each: two tasks at a time show that they share the work.
@@ -45,8 +54,11 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// `orchctl demo`.
 pub(crate) async fn run(out: &Out, args: DemoArgs, timeout: Option<Duration>) -> Outcome {
-    let spec = runfile::read("story.json", STORY.as_bytes())?;
-    let spec = if args.real { capped(spec, args.max_cost) } else { spec };
+    let spec = if args.real {
+        capped(runfile::read("story.json", STORY.as_bytes())?, args.max_cost)
+    } else {
+        planned()
+    };
     introduce(out, &args, &spec);
     if args.real && !agreed(out, "Go on?", "demo --real asks before it spends money")? {
         return Ok(exit::CANCELLED);
@@ -59,8 +71,8 @@ pub(crate) async fn run(out: &Out, args: DemoArgs, timeout: Option<Duration>) ->
 
 /// Says what is about to happen, before it does.
 fn introduce(out: &Out, args: &DemoArgs, spec: &RunSpec) {
-    let tasks = plural(spec.tasks.len() as u64, "task");
     if args.real {
+        let tasks = plural(spec.tasks.len() as u64, "task");
         out.note(&format!(
             "This runs {tasks} with the Claude CLI. It costs real money: at most {}, by a budget on every task.",
             dollars(args.max_cost, false)
@@ -70,9 +82,21 @@ fn introduce(out: &Out, args: &DemoArgs, spec: &RunSpec) {
     let text = "REHEARSAL: a stand-in plays the Claude CLI. No model is asked, nothing leaves this machine, nothing is spent.";
     out.note(&out.stderr().paint(WARN, text));
     out.note(&format!(
-        "A coordinator and {} agents start as processes of their own and run {tasks}.",
+        "A coordinator and {} agents start as processes of their own, with a sample dance studio as workspace. Asked is:",
         AGENTS.len()
     ));
+    out.note(&format!("  {REQUEST}"));
+}
+
+/// The request, to be planned.
+fn planned() -> RunSpec {
+    RunSpec {
+        name: "demo".to_owned(),
+        labels: [("purpose".to_owned(), "rehearsal".to_owned())].into(),
+        workspace: WORKSPACE.to_owned(),
+        request: Some(PlannedRequest { text: REQUEST.to_owned(), ..PlannedRequest::default() }),
+        ..RunSpec::default()
+    }
 }
 
 /// The cap in equal parts: a budget holds per task.
@@ -93,6 +117,15 @@ struct Stage {
 }
 
 impl Stage {
+    /// Where the studio lies: beside the fleet, whose directory agents hide from their tasks.
+    fn studio(&self) -> PathBuf {
+        self.dir.join("studio")
+    }
+
+    fn fleet(&self) -> PathBuf {
+        self.dir.join("fleet")
+    }
+
     fn new(args: &DemoArgs) -> Outcome<Self> {
         if let Some(dir) = &args.dir {
             let dir = std::path::absolute(dir)
@@ -124,7 +157,7 @@ impl Stage {
 
 /// Starts the fleet, performs, and stops the fleet however the performance ended.
 async fn play(out: &Out, args: &DemoArgs, stage: &Stage, spec: RunSpec, limit: Duration) -> Outcome {
-    let setup = prepare(args, &stage.dir)?;
+    let setup = prepare(args, stage)?;
     let started = tokio::select! {
         started = Fleet::start(setup) => started,
         code = interrupt() => return Ok(code),
@@ -132,7 +165,7 @@ async fn play(out: &Out, args: &DemoArgs, stage: &Stage, spec: RunSpec, limit: D
     let mut fleet = started?;
     let outcome = match open(out, &fleet) {
         Ok(client) => tokio::select! {
-            outcome = perform(out, args, &client, spec) => outcome,
+            outcome = perform(out, args, stage, &client, spec) => outcome,
             failure = tend(out, &mut fleet) => Err(failure),
             code = interrupt() => Ok(code),
             () = tokio::time::sleep(limit) => {
@@ -169,7 +202,7 @@ async fn tend(out: &Out, fleet: &mut Fleet) -> Failure {
     }
 }
 
-async fn perform(out: &Out, args: &DemoArgs, client: &Client, spec: RunSpec) -> Outcome {
+async fn perform(out: &Out, args: &DemoArgs, stage: &Stage, client: &Client, spec: RunSpec) -> Outcome {
     let submission = Submission { spec, request_id: new_request_id(), validate_only: false };
     let Run { r#ref: run, .. } =
         client.submit(submission).await?.run.ok_or_else(|| incomplete("SubmitRun"))?;
@@ -179,7 +212,12 @@ async fn perform(out: &Out, args: &DemoArgs, client: &Client, spec: RunSpec) -> 
         client,
         &run,
         display,
-        Until { reached: &Model::has_ended, stuck: true, ctrl_c: "Ctrl-C stops the demo" },
+        Until {
+            reached: &Model::has_ended,
+            stuck: true,
+            plan: ShowPlan::News,
+            ctrl_c: "Ctrl-C stops the demo",
+        },
     )
     .await?;
     let code = match &ending {
@@ -196,20 +234,36 @@ async fn perform(out: &Out, args: &DemoArgs, client: &Client, spec: RunSpec) -> 
         out.line("")?;
     }
     results::print_run(out, result)?;
+    if out.format == Format::Table {
+        show_studio(out, &stage.studio())?;
+    }
     if !args.real && out.format == Format::Table {
         out.line(&out.paint(
             BOLD,
             "This was a rehearsal: the answers, tokens and prices above are the stand-in's inventions.",
         ))?;
-        out.hint("next: orchctl dev, then orchctl run --worker anga \"…\" in another terminal");
+        out.hint("next: orchctl dev, then orchctl run \"…\" in another terminal");
     }
     Ok(code)
 }
 
-fn prepare(args: &DemoArgs, dir: &Path) -> Outcome<Setup> {
-    let (layout, lock) = setup::open(dir)?;
+/// Names what was published.
+fn show_studio(out: &Out, dir: &Path) -> Outcome<()> {
+    out.line("")?;
+    out.line("In the studio's folders now:")?;
+    for path in studio::evaluations(dir) {
+        out.line(&format!("  {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn prepare(args: &DemoArgs, stage: &Stage) -> Outcome<Setup> {
+    let (layout, lock) = setup::open(&stage.fleet())?;
+    let workspace = stage.studio();
+    studio::write(&workspace)
+        .map_err(|error| Failure::new(exit::FAILED, "cannot write the sample studio").cause(error))?;
     let (claude_bin, credential) =
-        if args.real { real_cli(&layout)? } else { (stand_in(dir)?, Credential::default()) };
+        if args.real { real_cli(&layout)? } else { (stand_in(&stage.fleet())?, Credential::default()) };
     let agents: Vec<_> = AGENTS
         .iter()
         .map(|name| AgentPlan {
@@ -217,6 +271,7 @@ fn prepare(args: &DemoArgs, dir: &Path) -> Outcome<Setup> {
             slots: Some(SLOTS),
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
+            workspaces: vec![(WORKSPACE.to_owned(), workspace.clone())],
             claude_bin: Some(claude_bin.clone()),
             credential: credential.given,
             api_base_url: credential.base_url.clone(),
@@ -271,11 +326,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_story_has_dependent_tasks_for_three_workers() {
+    fn the_fixed_story_asks_three_workers_for_what_the_request_asks() {
         let spec = runfile::read("story.json", STORY.as_bytes())
             .unwrap_or_else(|failure| panic!("{}", failure.text(false)));
-        assert!(spec.tasks.len() >= 4);
-        assert!(spec.tasks.iter().any(|task| task.dependencies.len() >= 3));
+        assert_eq!(spec.workspace, WORKSPACE);
+        assert_eq!(spec.tasks.iter().filter(|task| !task.publish.is_empty()).count(), 3);
         let workers: std::collections::BTreeSet<_> = spec
             .tasks
             .iter()
@@ -284,7 +339,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(workers.into_iter().collect::<Vec<_>>(), ["anga", "fabien", "marie"]);
+        assert_eq!(workers.into_iter().collect::<Vec<_>>(), ["anga", "fabien", "marie", "orchestrator"]);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::future::pending;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use orch_proto::v1::{Task, WatchEvent, WatchRunsResponse};
+use orch_proto::v1::{GetPlanResponse, Run, RunState, Task, WatchEvent, WatchRunsResponse};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::args::Progress;
-use crate::client::Client;
 use crate::client::events::Frame;
+use crate::client::{Client, TaskQuery};
 use crate::failure::Outcome;
 use crate::live::model::{Model, Told};
 use crate::live::redraw::Redraw;
@@ -20,6 +20,7 @@ use crate::output::encode::Encoder;
 use crate::output::safe::one_line;
 use crate::output::times::Times;
 use crate::output::{Out, Stream};
+use crate::plan;
 
 /// How often the live view is drawn again; durations on it move by the second.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -101,6 +102,21 @@ impl Display {
         }
     }
 
+    /// Shows a plan that has been made.
+    fn plan(&mut self, answer: &GetPlanResponse) -> Outcome<()> {
+        match self {
+            Self::Hidden => Ok(()),
+            Self::Live(redraw) => {
+                let text = plan::text(answer, redraw.stream());
+                redraw.above(&text)
+            }
+            Self::Plain(stream, _) => stream.write(plan::text(answer, stream).as_bytes()),
+            Self::Jsonl(stream, encoder) => {
+                stream.write(encoder.event(&EventView::planned(answer), stream)?.as_bytes())
+            }
+        }
+    }
+
     fn lost(&self, cause: &str) {
         let text = format!("lost the coordinator ({}); trying again\n", one_line(cause, TOLD));
         if let Self::Plain(stream, _) = self {
@@ -131,8 +147,50 @@ pub(crate) struct Until<'a> {
     pub(crate) reached: &'a dyn Fn(&Model) -> bool,
     /// Whether a run that can never go on ends it too.
     pub(crate) stuck: bool,
+    /// When the plan of a planned run is shown.
+    pub(crate) plan: ShowPlan,
     /// What Ctrl-C does, for the foot of the live view.
     pub(crate) ctrl_c: &'a str,
+}
+
+/// When the plan of a planned run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShowPlan {
+    /// Whoever follows shows it otherwise, or does not want it.
+    Never,
+    /// When it is made while one looks, or waits for an answer.
+    WhenMade,
+    /// As soon as there is one: nobody has seen it yet.
+    News,
+}
+
+/// Whether the plan has been shown, and what the run was before.
+struct Plans {
+    show: ShowPlan,
+    before: RunState,
+    shown: bool,
+}
+
+impl Plans {
+    fn new(show: ShowPlan) -> Self {
+        Self { show, before: RunState::Unspecified, shown: false }
+    }
+
+    /// Whether to show it now, of a run that has come to this.
+    fn due(&mut self, run: &Run) -> bool {
+        let was_planning = std::mem::replace(&mut self.before, run.state()) == RunState::Planning;
+        if !run.planned || self.shown || self.show == ShowPlan::Never {
+            return false;
+        }
+        self.shown = match run.state() {
+            RunState::WaitingApproval => true,
+            RunState::Running | RunState::Synthesizing => was_planning || self.show == ShowPlan::News,
+            // Who submitted the run reads it among the results.
+            RunState::Failed => was_planning && self.show == ShowPlan::WhenMade,
+            RunState::Unspecified | RunState::Planning | RunState::Succeeded | RunState::Cancelled => false,
+        };
+        self.shown
+    }
 }
 
 /// What Ctrl-C does to a follower that only looks.
@@ -162,6 +220,8 @@ pub(crate) async fn follow(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut check = StuckCheck::default();
     let mut names = Names::of_run([]);
+    let mut plans = Plans::new(until.plan);
+    let mut asked = None;
     loop {
         tokio::select! {
             frame = watch.next() => {
@@ -169,10 +229,19 @@ pub(crate) async fn follow(
                     Some(Frame::Update(update)) => {
                         footer = until.ctrl_c;
                         let happened = model.apply(&update);
-                        if !update.tasks.is_empty() {
+                        // Tasks have joined the run. What cannot be had now is had with the next that join.
+                        let joined = model.lacking().filter(|lacking| asked.replace(*lacking) != Some(*lacking));
+                        if joined.is_some() && let Ok(tasks) = client.tasks(&TaskQuery::all(run)).await {
+                            model.fill(tasks);
+                        }
+                        if !update.tasks.is_empty() || joined.is_some() {
                             names = Names::of_run(model.tasks());
                         }
                         display.tell(&happened, names)?;
+                        // A plan that cannot be had is missed less than the run.
+                        if plans.due(&model.run) && let Ok(plan) = client.plan(run).await {
+                            display.plan(&plan)?;
+                        }
                         check.frame_came(until.stuck);
                     }
                     Some(Frame::Lost(cause)) => {
@@ -312,4 +381,29 @@ async fn stuck(client: &Client, waiting: &[&Task]) -> Outcome<Option<Vec<String>
         reasons.push(format!("{}: {}", task.r#ref, explained.summary));
     }
     Ok(if reasons.is_empty() { None } else { Some(reasons) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(show: ShowPlan, planned: bool, states: &[RunState]) -> Vec<bool> {
+        let mut plans = Plans::new(show);
+        let run = |state: &RunState| Run { planned, state: (*state).into(), ..Run::default() };
+        states.iter().map(|state| plans.due(&run(state))).collect()
+    }
+
+    #[test]
+    fn a_plan_is_shown_once_when_it_is_there() {
+        use RunState::{Failed, Planning, Running, Synthesizing, WaitingApproval};
+        use ShowPlan::{Never, News, WhenMade};
+        assert_eq!(shown(WhenMade, true, &[Planning, Running, Synthesizing]), [false, true, false]);
+        assert_eq!(shown(WhenMade, true, &[Running, Synthesizing]), [false, false], "it is known already");
+        assert_eq!(shown(News, true, &[Running]), [true], "nobody has seen it");
+        assert_eq!(shown(WhenMade, true, &[WaitingApproval, Running]), [true, false]);
+        assert_eq!(shown(WhenMade, true, &[Planning, Failed]), [false, true]);
+        assert_eq!(shown(News, true, &[Planning, Failed]), [false, false], "the results show it");
+        assert_eq!(shown(Never, true, &[Planning, Running]), [false, false]);
+        assert_eq!(shown(News, false, &[Running]), [false]);
+    }
 }

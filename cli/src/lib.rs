@@ -38,6 +38,7 @@ mod failure;
 mod follow;
 mod live;
 mod output;
+mod plan;
 mod private_file;
 mod refs;
 mod results;

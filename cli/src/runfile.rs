@@ -51,14 +51,8 @@ fn check(text: &str) -> Result<RunSpec, Vec<Diagnostic>> {
     let draft = fields::run(text, &document, &mut problems);
     graph::check(&draft.tasks, &mut problems);
     if problems.is_empty() {
-        let fields::Draft { name, labels, context_files, tasks } = draft;
-        return Ok(RunSpec {
-            name,
-            labels,
-            tasks: tasks.into_iter().map(|task| task.spec).collect(),
-            context_files,
-            ..RunSpec::default()
-        });
+        let fields::Draft { spec, tasks } = draft;
+        return Ok(RunSpec { tasks: tasks.into_iter().map(|task| task.spec).collect(), ..spec });
     }
     problems.sort_by_key(|problem| problem.span.start);
     Err(problems)

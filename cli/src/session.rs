@@ -7,6 +7,7 @@ use std::time::Duration;
 use orch_proto::codes::ErrorCode;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::args::artifacts::ArtifactsCommand;
 use crate::args::{Cli, Command, Connection, OutputFormat};
 use crate::client::Client;
 use crate::commands;
@@ -222,7 +223,10 @@ fn is_quick(command: &Command) -> bool {
         | Command::Result(_)
         | Command::Cancel(_)
         | Command::Retry(_)
+        | Command::Approve(_)
+        | Command::Reject(_)
         | Command::Explain(_) => true,
+        Command::Artifacts(args) => matches!(args.command, ArtifactsCommand::List(_)),
         Command::Init(_)
         | Command::Certs(_)
         | Command::Submit(_)
@@ -230,6 +234,9 @@ fn is_quick(command: &Command) -> bool {
         | Command::Watch(_)
         | Command::Logs(_)
         | Command::Wait(_)
+        | Command::Bridge(_)
+        // Somebody may be editing.
+        | Command::Edit(_)
         | Command::Bench(_)
         | Command::Context(_)
         | Command::Config(_)

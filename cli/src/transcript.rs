@@ -1,6 +1,8 @@
 //! A transcript as people read it: what the assistant said, which tools it used, how it ended. Lines that are not
-//! events of the CLI, such as those of a program, are shown as they are. Pure: bytes in, lines out.
+//! events of the CLI, such as those of a program, are shown as they are. What a sub-agent does stands below the call
+//! that started it. Pure: bytes in, lines out.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -16,6 +18,13 @@ const INPUT: usize = 160;
 const TELLING: &[&str] =
     &["command", "file_path", "path", "pattern", "query", "url", "description", "prompt"];
 
+/// Calls remembered as possible parents; a transcript with more is not shown in depth any further.
+const MAX_CALLS: usize = 10_000;
+/// Deepest indentation: the CLI nests sub-agents once, and nothing should push text off the screen.
+const MAX_DEPTH: usize = 6;
+/// Longest id of a call.
+const MAX_ID: usize = 200;
+
 /// What a line is about; decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -27,6 +36,8 @@ pub(crate) enum Kind {
     Tool,
     /// How it ended.
     Result,
+    /// Whose lines follow: of several sub-agents at once each is named again where its lines go on. No event.
+    Heading,
     /// Anything else.
     Other,
 }
@@ -40,8 +51,19 @@ pub(crate) struct LogLine {
     pub(crate) label: &'static str,
     /// The text; several lines where the assistant wrote several.
     pub(crate) text: String,
-    /// Said or done by a sub-agent.
-    pub(crate) nested: bool,
+    /// Sub-agents around whoever said or did it.
+    pub(crate) depth: usize,
+    /// Call that started the sub-agent which said or did it.
+    pub(crate) parent: Option<String>,
+    /// Id of the call, where the line is one.
+    pub(crate) call: Option<String>,
+}
+
+/// A call that may have started a sub-agent.
+#[derive(Debug)]
+struct Call {
+    depth: usize,
+    title: String,
 }
 
 /// Turns bytes into lines as they come.
@@ -50,12 +72,17 @@ pub(crate) struct Renderer {
     rest: Vec<u8>,
     /// Show whole inputs and outputs of tools.
     full: bool,
+    calls: HashMap<String, Call>,
+    /// Sub-agent of the last line.
+    inside: Option<String>,
+    /// The last line, where it was a call.
+    called: Option<String>,
 }
 
 impl Renderer {
     /// A renderer at the start of a transcript.
     pub(crate) fn new(full: bool) -> Self {
-        Self { rest: Vec::new(), full }
+        Self { full, ..Self::default() }
     }
 
     /// Takes bytes and returns the lines they complete.
@@ -81,7 +108,7 @@ impl Renderer {
         lines
     }
 
-    fn line(&self, line: &[u8], lines: &mut Vec<LogLine>) {
+    fn line(&mut self, line: &[u8], lines: &mut Vec<LogLine>) {
         let line = line.trim_ascii_end();
         if line.is_empty() {
             return;
@@ -90,28 +117,72 @@ impl Renderer {
             Ok(event) if event.get("type").is_some_and(Value::is_string) => self.event(&event, lines),
             Ok(_) | Err(_) => {
                 let text = safe(&String::from_utf8_lossy(line)).into_owned();
-                lines.push(LogLine { kind: Kind::Other, label: "", text, nested: false });
+                lines.push(LogLine {
+                    kind: Kind::Other,
+                    label: "",
+                    text,
+                    depth: 0,
+                    parent: None,
+                    call: None,
+                });
             }
         }
     }
 
-    fn event(&self, event: &Value, lines: &mut Vec<LogLine>) {
-        let nested = event.get("parent_tool_use_id").is_some_and(Value::is_string);
-        let mut add = |kind, label, text: String| lines.push(LogLine { kind, label, text, nested });
+    fn event(&mut self, event: &Value, lines: &mut Vec<LogLine>) {
+        let parent = event["parent_tool_use_id"].as_str().map(str::to_owned);
+        // The call of a sub-agent that was never seen, as when only the end is read, still makes it one.
+        let depth = parent.as_ref().map_or(0, |id| self.calls.get(id).map_or(1, |call| call.depth + 1));
+        let depth = depth.min(MAX_DEPTH);
+        let mut told: Vec<(Kind, &'static str, String, Option<String>)> = Vec::new();
         match event["type"].as_str().unwrap_or_default() {
-            "system" if event["subtype"] == "init" => add(Kind::Session, "session", session(event)),
+            "system" if event["subtype"] == "init" => {
+                told.push((Kind::Session, "session", session(event), None))
+            }
             "assistant" | "user" => {
                 for part in parts(event) {
-                    self.part(part, &mut add);
+                    let call = self.remember(part, depth);
+                    self.part(part, &mut |kind, label, text| told.push((kind, label, text, call.clone())));
                 }
             }
-            "result" => add(Kind::Result, "result", result(event)),
+            "result" => told.push((Kind::Result, "result", result(event), None)),
             "rate_limit_event" => {
-                add(Kind::Other, "limit", one_line(&event["rate_limit_info"].to_string(), INPUT))
+                let text = one_line(&event["rate_limit_info"].to_string(), INPUT);
+                told.push((Kind::Other, "limit", text, None));
             }
             // Partial messages repeat what the whole ones say; the rest is the CLI talking to itself. --raw shows all.
             _ => {}
         }
+        for (kind, label, text, call) in told {
+            self.heading(parent.as_deref(), depth, lines);
+            (self.inside, self.called) = (parent.clone(), call.clone());
+            lines.push(LogLine { kind, label, text, depth, parent: parent.clone(), call });
+        }
+    }
+
+    /// Remembers a call, and gives its id.
+    fn remember(&mut self, part: &Value, depth: usize) -> Option<String> {
+        let id = part["id"].as_str().filter(|id| part["type"] == "tool_use" && id.len() <= MAX_ID)?;
+        if self.calls.len() < MAX_CALLS {
+            let title = self.tool(part);
+            self.calls.insert(id.to_owned(), Call { depth, title: one_line(&title, INPUT) });
+        }
+        Some(id.to_owned())
+    }
+
+    /// Names a sub-agent again where its lines go on after those of somebody else.
+    fn heading(&self, parent: Option<&str>, depth: usize, lines: &mut Vec<LogLine>) {
+        let begins = parent.is_some() && self.called.as_deref() == parent;
+        let Some(id) = parent.filter(|_| self.inside.as_deref() != parent && !begins) else { return };
+        let Some(call) = self.calls.get(id) else { return };
+        lines.push(LogLine {
+            kind: Kind::Heading,
+            label: "in",
+            text: call.title.clone(),
+            depth: depth.saturating_sub(1),
+            parent: None,
+            call: Some(id.to_owned()),
+        });
     }
 
     fn part(&self, part: &Value, add: &mut impl FnMut(Kind, &'static str, String)) {
@@ -142,6 +213,10 @@ impl Renderer {
             return format!("{name} {}", safe(&serde_json::to_string_pretty(input).unwrap_or_default()));
         }
         let telling = TELLING.iter().find_map(|field| input[*field].as_str());
+        let name = match input["subagent_type"].as_str() {
+            Some(kind) => format!("{name} {}:", one_line(kind, INPUT)),
+            None => name,
+        };
         match telling {
             Some(text) => format!("{name} {}", one_line(text, INPUT)),
             None if input.as_object().is_none_or(serde_json::Map::is_empty) => name,
@@ -234,9 +309,7 @@ mod tests {
         let shown: Vec<_> = lines
             .iter()
             .map(|line| {
-                format!("{}{:<9} {}", if line.nested { "  " } else { "" }, line.label, line.text)
-                    .trim_end()
-                    .to_owned()
+                format!("{}{:<9} {}", "  ".repeat(line.depth), line.label, line.text).trim_end().to_owned()
             })
             .collect();
         shown.join("\n")
@@ -270,6 +343,76 @@ mod tests {
           "file_path": "/w/out.txt"
         }
         "#);
+    }
+
+    /// What the CLI wrote when it was recorded.
+    fn recorded(name: &str) -> Vec<u8> {
+        let path = format!("{}/../tests/standin/streams/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn recorded_sub_agents_stand_below_the_calls_that_started_them() {
+        for name in
+            ["agent_general", "ctl_partial_subagent_bash", "subagent_perm", "subagent_bg", "recommended"]
+        {
+            let lines = Renderer::new(false).push(&recorded(name));
+            let nested: Vec<_> = lines.iter().filter(|line| line.parent.is_some()).collect();
+            for line in &nested {
+                assert_eq!(line.depth, 1, "{name}: {line:?}");
+                let before = lines.iter().take_while(|other| !std::ptr::eq(*other, *line));
+                let called =
+                    before.filter(|other| other.call == line.parent && other.kind == Kind::Tool).count();
+                assert_eq!(called, 1, "{name}: the call of {line:?} stands above it");
+            }
+        }
+        insta::assert_snapshot!(told(&Renderer::new(false).push(&recorded("ctl_partial_subagent_bash"))), @r"
+        session   ca855aae-20b6-4dda-a3bb-364722a66c36  model claude-sonnet-5  CLI 2.1.197
+        tool      Agent general-purpose: stand-in sub-agent
+          tool      Bash echo inner
+        assistant all done
+        result    success  2 turns  0.2s  80 output tokens  $0.0024 est.
+        ");
+    }
+
+    #[test]
+    fn sub_agents_at_once_are_named_where_their_lines_go_on() {
+        let call = |id: &str, what: &str, parent: &str| {
+            format!(
+                r#"{{"type":"assistant","parent_tool_use_id":{parent},"message":{{"content":[{{"type":"tool_use","id":"{id}","name":"Agent","input":{{"subagent_type":"Explore","description":"{what}"}}}}]}}}}"#
+            )
+        };
+        let said = |parent: &str, text: &str| {
+            format!(
+                r#"{{"type":"assistant","parent_tool_use_id":"{parent}","message":{{"content":[{{"type":"text","text":"{text}"}}]}}}}"#
+            )
+        };
+        let lines = [
+            call("a", "the north", "null"),
+            call("b", "the south", "null"),
+            said("a", "I look north"),
+            said("a", "still north"),
+            said("b", "I look south"),
+            call("c", "the deep south", "\"b\""),
+            said("c", "I dig"),
+            said("a", "north again"),
+            said("unseen", "whoever"),
+        ];
+        let text = lines.join("\n") + "\n";
+        insta::assert_snapshot!(told(&Renderer::new(false).push(text.as_bytes())), @r"
+        tool      Agent Explore: the north
+        tool      Agent Explore: the south
+        in        Agent Explore: the north
+          assistant I look north
+          assistant still north
+        in        Agent Explore: the south
+          assistant I look south
+          tool      Agent Explore: the deep south
+            assistant I dig
+        in        Agent Explore: the north
+          assistant north again
+          assistant whoever
+        ");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use orch_proto::v1::{OnLoss, RunState, TaskState};
+use orch_proto::v1::{FailurePolicy, GateCommand, OnLoss, RunState, TaskRole, TaskState};
 
 /// Priority that the word `high` stands for; the words are those of the wire's documentation.
 pub(crate) const PRIORITY_HIGH: i32 = 100;
@@ -91,6 +91,76 @@ pub(crate) fn on_loss(text: &str) -> Result<OnLoss, String> {
     }
 }
 
+/// `fail_fast`, `continue` or `best_effort`; dashes do as well.
+pub(crate) fn on_failure(text: &str) -> Result<FailurePolicy, String> {
+    match text.replace('-', "_").as_str() {
+        "fail_fast" => Ok(FailurePolicy::FailFast),
+        "continue" => Ok(FailurePolicy::Continue),
+        "best_effort" => Ok(FailurePolicy::BestEffort),
+        _ => Err(format!("{text:?} is none of fail-fast, continue and best-effort")),
+    }
+}
+
+/// A program and its arguments in one text.
+pub(crate) fn gate(text: &str) -> Result<GateCommand, String> {
+    let mut words = words(text)?.into_iter();
+    let program = words.next().filter(|program| !program.is_empty()).ok_or("a gate names a program")?;
+    Ok(GateCommand { program, args: words.collect(), ..GateCommand::default() })
+}
+
+/// Words as a shell divides them, without a shell: at blanks, with `'…'` and `"…"` around what stays together and `\`
+/// before a character that stands for itself. What a shell would act upon is refused, never passed on as a word.
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
+            '\'' | '"' => {
+                let into = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        None => return Err(format!("a {char} is not closed")),
+                        Some(end) if end == char => break,
+                        Some('\\') if char == '"' => into.push(chars.next().ok_or("a \" is not closed")?),
+                        Some('$' | '`') if char == '"' => {
+                            return Err("there is no shell to fill in variables; use sh -c '...'".to_owned());
+                        }
+                        Some(inner) => into.push(inner),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(chars.next().ok_or("nothing follows the \\")?),
+            '|' | '&' | ';' | '<' | '>' | '$' | '`' | '(' | ')' | '*' | '?' => {
+                return Err(format!("there is no shell to understand {char}; quote it, or use sh -c '...'"));
+            }
+            char => word.get_or_insert_default().push(char),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// The word of a task's role in JSON and tables; nothing for ordinary work.
+pub(crate) fn role_word(role: TaskRole) -> Option<String> {
+    match role {
+        TaskRole::Unspecified | TaskRole::Work => None,
+        TaskRole::Plan | TaskRole::Synthesis | TaskRole::Review | TaskRole::Publish => {
+            Some(word(role.as_str_name(), "TASK_ROLE_"))
+        }
+    }
+}
+
+/// The word of a failure policy in JSON.
+pub(crate) fn on_failure_word(policy: FailurePolicy) -> &'static str {
+    match policy {
+        FailurePolicy::FailFast => "fail_fast",
+        FailurePolicy::BestEffort => "best_effort",
+        FailurePolicy::Unspecified | FailurePolicy::Continue => "continue",
+    }
+}
+
 /// The word of a run state in JSON and tables: its wire name without prefix, in lower case.
 pub(crate) fn run_state_word(state: RunState) -> String {
     word(state.as_str_name(), "RUN_STATE_")
@@ -172,6 +242,44 @@ mod tests {
         for bad in ["", "-", "gpu", "=x"] {
             assert!(label_change(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_gate_is_split_into_words_without_a_shell() {
+        let gate = gate(r#"cargo test -p "my crate" --features 'a b' x\ y '' "#).unwrap();
+        assert_eq!(gate.program, "cargo");
+        assert_eq!(gate.args, ["test", "-p", "my crate", "--features", "a b", "x y", ""]);
+        assert_eq!(words(r#"sh -c 'test $A | grep "x"'"#).unwrap(), ["sh", "-c", r#"test $A | grep "x""#]);
+        assert_eq!(words("").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_only_a_shell_understands_is_refused() {
+        for bad in [
+            "",
+            "  ",
+            "''",
+            "a | b",
+            "a && b",
+            "rm *",
+            "echo $HOME",
+            "\"$HOME\"",
+            "a 'b",
+            "a \"b",
+            "a \\",
+            "a > b",
+            "(a)",
+        ] {
+            assert!(gate(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn policies_have_dashes_or_underscores() {
+        assert_eq!(on_failure("fail-fast"), Ok(FailurePolicy::FailFast));
+        assert_eq!(on_failure("best_effort"), Ok(FailurePolicy::BestEffort));
+        assert_eq!(on_failure(on_failure_word(FailurePolicy::Continue)), Ok(FailurePolicy::Continue));
+        assert!(on_failure("ignore").is_err());
     }
 
     #[test]

@@ -130,6 +130,9 @@ pub(crate) struct DevArgs {
     /// Program that the agents may run; may be repeated
     #[arg(long = "allow-command", value_name = "PROGRAM")]
     pub(crate) allow_commands: Vec<String>,
+    /// Directory that the agents offer as a workspace; may be repeated
+    #[arg(long = "workspace", value_name = "NAME=DIR", value_parser = workspace)]
+    pub(crate) workspaces: Vec<(String, PathBuf)>,
     /// Let the tasks use your own Claude login, the CLI's or CLAUDE_CODE_OAUTH_TOKEN; without this flag and without
     /// ANTHROPIC_API_KEY a terminal is asked
     #[arg(long)]
@@ -162,4 +165,13 @@ pub(crate) struct DemoArgs {
     /// Most that --real may cost, in US dollars
     #[arg(long, value_name = "USD", default_value = "1.00", value_parser = super::parse::budget, requires = "real")]
     pub(crate) max_cost: u64,
+}
+
+/// Reads `NAME=DIR`.
+#[cfg(feature = "dev")]
+fn workspace(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => Ok((name.to_owned(), dir.into())),
+        Some(_) | None => Err("write NAME=DIR, such as dance=/srv/dance".to_owned()),
+    }
 }

@@ -6,20 +6,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use orch_proto::v1::OnLoss;
+use orch_proto::v1::{FailurePolicy, GateCommand, OnLoss};
 
 use super::parse;
 
 const EXAMPLES: &str = "\
 Examples:
-  orchctl run --worker anga \"Review the last change\"
+  orchctl run \"Evaluate all students in my hip-hop class\" --workspace dance
+  orchctl run --worker anga \"Review the last change\" --gate 'cargo test'
+  orchctl run --after release/12 \"Now also mend what you found\"
   git diff | orchctl run --worker anga -
   orchctl submit --runner command -- make test
   orchctl submit -f release.json --key release-2.1
 
-A file is JSON: a list of tasks, or {\"name\", \"labels\", \"context_files\", \"tasks\"}. A task has task_id, worker, description,
-dependencies, priority (high, medium, low or a number), timeout (seconds or \"10m\"), context (text or JSON), model,
-retries, requires, budget_usd, max_turns, output_schema, on_loss, agent; or runner (\"noop\" or \"command\"), program, args.";
+Without --worker, --runner, --after or a file the text is a request: the worker orchestrator plans it.
+With --approve and nobody to ask, run prints how to answer and exits 0; the run waits.
+
+A gate is a program with its arguments, without a shell: words are split at blanks; \" \" and ' ' keep blanks, \\
+keeps the next character. Pipes, variables and wildcards are not understood; sh -c '...' is a gate like any other.
+
+A file is JSON: a list of tasks, or an object around one. orchctl schema run prints its fields.";
 
 /// Flags of `submit`.
 #[derive(Debug, Args)]
@@ -60,6 +66,9 @@ pub(crate) struct What {
     /// Named worker that does it
     #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "runner"])]
     pub(crate) worker: Option<String>,
+    /// Task that ended and whose conversation goes on, where it is kept; its worker does it
+    #[arg(long, value_name = "REF", conflicts_with_all = ["file", "runner", "worker"])]
+    pub(crate) after: Option<String>,
     /// Runner instead of a worker
     #[arg(long, value_name = "RUNNER", conflicts_with = "file")]
     pub(crate) runner: Option<Runner>,
@@ -79,7 +88,79 @@ pub(crate) struct What {
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
+    pub(crate) whole: Whole,
+    #[command(flatten)]
+    pub(crate) planning: Planning,
+    #[command(flatten)]
     pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) checks: Checks,
+}
+
+/// What holds for a whole run. Flags win over a file.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Terms of a run")]
+pub(crate) struct Whole {
+    /// Directory that agents offer by this name: its tasks see it, read-only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workspace: Option<String>,
+    /// When a task does not succeed: fail-fast, continue (the default) or best-effort
+    #[arg(long, value_name = "POLICY", value_parser = parse::on_failure)]
+    pub(crate) on_failure: Option<FailurePolicy>,
+    /// At most so many of its tasks at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_parallel: Option<u32>,
+    /// Run every task, whatever results are recorded
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+/// How a request is planned.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Planning of a request")]
+pub(crate) struct Planning {
+    /// Only plan, and print the plan
+    #[arg(long, conflicts_with_all = ["approve", "file"])]
+    pub(crate) plan_only: bool,
+    /// Run nothing of the plan before somebody approves it
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) approve: bool,
+    /// Most tasks of the plan, 1 to 1000; 20 without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "file")]
+    pub(crate) max_tasks: Option<u32>,
+    /// Workers that the plan may name; all without it
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', conflicts_with = "file")]
+    pub(crate) workers: Vec<String>,
+}
+
+/// What must hold before a single task counts as done, and what becomes of its files.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Checks and files of a single task")]
+pub(crate) struct Checks {
+    /// Program that must exit with 0, such as 'cargo test'; may be repeated
+    #[arg(long = "gate", value_name = "COMMAND", value_parser = parse::gate, conflicts_with = "file")]
+    pub(crate) gates: Vec<GateCommand>,
+    /// File that must be there beneath out/, such as '*.md'; may be repeated
+    #[arg(long = "require-artifact", value_name = "GLOB", conflicts_with = "file")]
+    pub(crate) required_artifacts: Vec<String>,
+    /// Least number of tool calls
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "file")]
+    pub(crate) min_tool_calls: Option<u32>,
+    /// Worker that judges the result
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    pub(crate) review: Option<String>,
+    /// Times it is sent back with what is wrong; 1 without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10), conflicts_with = "file")]
+    pub(crate) repairs: Option<u32>,
+    /// Copy a file of out/ into the workspace, such as note.md=notes/{date}.md; may be repeated
+    #[arg(long, value_name = "FILE=PATH", value_parser = parse::key_value, conflicts_with = "file")]
+    pub(crate) publish: Vec<(String, String)>,
+    /// Use the recorded result of the same work, if there is one
+    #[arg(long, conflicts_with_all = ["file", "no_cache"])]
+    pub(crate) cache: bool,
+    /// Have the answer keep to the result contract: status, summary, findings, recommendations
+    #[arg(long, conflicts_with_all = ["file", "output_schema"])]
+    pub(crate) contract: bool,
 }
 
 /// On what terms a single task runs. In a file, each task says so itself.

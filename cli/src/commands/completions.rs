@@ -148,9 +148,11 @@ fn names_of(arg: &Arg, group: &str) -> Option<Names> {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match (arg.get_id().as_str(), value, group) {
         ("context_name", _, _) | (_, Some("NAME"), "context") => Some(Names::Contexts),
-        (_, Some("REF"), _) => Some(Names::Runs),
+        (_, Some("REF" | "REF[:PATH]"), _) => Some(Names::Runs),
         ("agent", _, _) | (_, Some("NAME"), "agents") => Some(Names::Agents),
-        ("worker", _, _) | (_, Some("NAME"), "workers") => Some(Names::Workers),
+        ("worker" | "workers" | "review", _, "submit" | "run")
+        | ("worker", _, _)
+        | (_, Some("NAME"), "workers") => Some(Names::Workers),
         (_, Some("KEY"), "config") => Some(Names::Settings),
         (_, Some("TOPIC"), "help") => Some(Names::Topics),
         (_, Some("KIND"), "schema") => Some(Names::Kinds),

@@ -32,6 +32,7 @@ fn writes(command: &Command) -> bool {
         Command::Submit(args) => !args.what.dry_run,
         Command::Run(args) => !args.what.dry_run,
         Command::Cancel(_) | Command::Retry(_) | Command::Bench(_) => true,
+        Command::Approve(_) | Command::Reject(_) | Command::Edit(_) | Command::Bridge(_) => true,
         Command::Agents(args) => match &args.command {
             Some(
                 AgentsCommand::Drain(_)
@@ -56,6 +57,7 @@ fn writes(command: &Command) -> bool {
         | Command::Ls(_)
         | Command::Logs(_)
         | Command::Result(_)
+        | Command::Artifacts(_)
         | Command::Wait(_)
         | Command::Explain(_)
         | Command::Events(_)
@@ -85,6 +87,9 @@ mod tests {
             "run --runner noop",
             "cancel a/1",
             "retry a/1",
+            "approve a/1",
+            "reject a/1",
+            "edit a/1",
             "agents drain a",
             "workers reload",
         ] {

@@ -11,7 +11,7 @@ use crate::args::{Format, Progress};
 use crate::client::Client;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::follow::{Display, Ending, Everything, LEAVES, Until, follow, follow_all};
+use crate::follow::{Display, Ending, Everything, LEAVES, ShowPlan, Until, follow, follow_all};
 use crate::live::model::Model;
 use crate::output::Out;
 use crate::output::view::{RunView, TaskView};
@@ -46,7 +46,12 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
         Format::Table | Format::Name => Display::choose(out, out.stdout())?,
     };
     let goal = Target { reference: reference.clone(), goal: Goal::Succeeded };
-    let until = Until { reached: &|model| goal.reached(model), stuck: false, ctrl_c: LEAVES };
+    let until = Until {
+        reached: &|model| goal.reached(model),
+        stuck: false,
+        plan: ShowPlan::WhenMade,
+        ctrl_c: LEAVES,
+    };
     let (Ending::Reached(model) | Ending::Stuck(model, _)) =
         follow(&client, &reference.run, display, until).await?;
     match &reference.task {
@@ -84,7 +89,8 @@ pub(crate) async fn wait(session: &Session, args: WaitArgs) -> Outcome {
 async fn wait_for(out: &Out, client: &Client, reference: &str, goal: Goal) -> Outcome {
     let reference = client.resolve(reference).await?;
     let target = Target { reference: reference.clone(), goal };
-    let until = Until { reached: &|model| target.reached(model), stuck: true, ctrl_c: LEAVES };
+    let until =
+        Until { reached: &|model| target.reached(model), stuck: true, plan: ShowPlan::Never, ctrl_c: LEAVES };
     match follow(client, &reference.run, Display::Hidden, until).await? {
         Ending::Reached(model) => {
             target.tell(out, &model)?;

@@ -125,13 +125,13 @@ fn tell(out: &Out, prefix: &Prefix, line: &LogLine) -> Outcome<()> {
         return tell_script(out, &prefix.name, line);
     }
     let style = match line.kind {
-        Kind::Session | Kind::Other => DIM,
+        Kind::Session | Kind::Heading | Kind::Other => DIM,
         Kind::Tool => BUSY,
         Kind::Result => GOOD,
         Kind::Assistant => Style::new(),
     };
     let prefix = out.paint(prefix.style, &format!("{}▸", prefix.name));
-    let indent = if line.nested { "  " } else { "" };
+    let indent = "  ".repeat(line.depth);
     let label = out.paint(style, &format!("{:<9}", line.label));
     let continued = format!("\n{} {indent}{:<9} ", prefix, "");
     let text = if line.label.is_empty() {
@@ -144,9 +144,18 @@ fn tell(out: &Out, prefix: &Prefix, line: &LogLine) -> Outcome<()> {
 
 fn tell_script(out: &Out, name: &str, line: &LogLine) -> Outcome<()> {
     match out.format {
+        // For eyes only: the parent of each line says it.
+        Format::Json | Format::Jsonl if line.kind == Kind::Heading => Ok(()),
         Format::Json | Format::Jsonl => {
             let label = if line.label.is_empty() { "output" } else { line.label };
-            out.event(&LogLineView { task_id: name, r#type: label, text: &line.text, nested: line.nested })
+            out.event(&LogLineView {
+                task_id: name,
+                r#type: label,
+                text: &line.text,
+                nested: line.depth > 0,
+                parent: line.parent.as_deref(),
+                call: line.call.as_deref(),
+            })
         }
         Format::Table | Format::Name | Format::None => Ok(()),
     }
@@ -161,6 +170,12 @@ pub(crate) struct LogLineView<'a> {
     text: &'a str,
     /// Whether a sub-agent said it.
     nested: bool,
+    /// The `call` that started the sub-agent which said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'a str>,
+    /// Of a tool call: its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<&'a str>,
 }
 
 /// Lets lines through, or keeps the last ones for the end.

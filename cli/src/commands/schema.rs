@@ -19,7 +19,9 @@ use crate::output::view::fleet::{AgentView, ExplainView, StatusView, WorkerView}
 use crate::output::view::operate::{
     DefinedWorkerView, DoctorView, IntroductionView, ReloadedView, ValidatedView,
 };
-use crate::output::view::{ResultView, RunResultView, RunView, SubmittedView, TaskView};
+use crate::output::view::result::{ArtifactView, ResultView, RunResultView};
+use crate::output::view::{RunView, SubmittedView, TaskView};
+use crate::plan::PlanView;
 use crate::session::Session;
 use crate::suggest::did_you_mean;
 
@@ -45,6 +47,7 @@ pub(crate) const KINDS: &[Kind] = &[
         printed_by: "agents list, show, drain, resume, label",
         schema: schema_of::<AgentView>,
     },
+    Kind { name: "artifact", printed_by: "artifacts list, get", schema: schema_of::<ArtifactView> },
     Kind {
         name: "bench-latency",
         printed_by: "bench --scenario latency",
@@ -73,13 +76,18 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "introduction", printed_by: "agents test", schema: schema_of::<IntroductionView> },
     Kind { name: "log-line", printed_by: "logs", schema: schema_of::<super::logs::LogLineView<'static>> },
     Kind { name: "outcome", printed_by: "help outcomes", schema: schema_of::<super::help::OutcomeRowView> },
+    Kind { name: "plan", printed_by: "run --approve that waits", schema: schema_of::<PlanView> },
     Kind { name: "reload", printed_by: "workers reload", schema: schema_of::<ReloadedView> },
     Kind {
         name: "result",
         printed_by: "result REF of a task; -o jsonl of a run",
         schema: schema_of::<ResultView>,
     },
-    Kind { name: "run", printed_by: "ls, status, wait, cancel, retry", schema: schema_of::<RunView> },
+    Kind {
+        name: "run",
+        printed_by: "ls, status, wait, cancel, retry, approve, reject, edit",
+        schema: schema_of::<RunView>,
+    },
     Kind { name: "run-result", printed_by: "run, result", schema: schema_of::<RunResultView> },
     Kind { name: "setting", printed_by: "config view, get", schema: schema_of::<super::config::SettingView> },
     Kind { name: "status", printed_by: "status", schema: schema_of::<StatusView> },

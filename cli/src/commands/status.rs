@@ -2,24 +2,25 @@
 
 use std::fmt::Write as _;
 
-use orch_proto::v1::{ClusterStatus, RunState, Task, Worker};
+use orch_proto::v1::{ClusterStatus, FailurePolicy, Run, RunState, Task, TaskRole, Worker};
 
 use super::{tables, watching};
 use crate::args::Format;
-use crate::args::parse::{run_state_word, task_state_word};
+use crate::args::parse::{on_failure_word, run_state_word, task_state_word};
 use crate::args::work::StatusArgs;
 use crate::client::{Client, TaskQuery};
 use crate::exit;
 use crate::failure::Outcome;
 use crate::output::Out;
 use crate::output::figures::{between, bytes, dollars, moment, plural, short, span, spent};
-use crate::output::safe::one_line;
+use crate::output::safe::{one_line, safe};
 use crate::output::table::width_of;
 use crate::output::view::fleet::StatusView;
 use crate::output::view::{RunView, TaskView};
 use crate::output::words::{
     BAD, BOLD, DIM, GOOD, WARN, agent_look, run_ended, run_look, task_ended, task_look,
 };
+use crate::plan;
 use crate::refs::Reference;
 use crate::results::denied;
 use crate::session::Session;
@@ -161,18 +162,48 @@ async fn one_run(out: &Out, client: &Client, reference: &Reference) -> Outcome {
             let state = out.paint(style, &format!("{glyph} {}", run_state_word(run.state())));
             let name = out.paint(BOLD, &run.r#ref);
             out.line(&format!("{name}  {state}  {took}  {}  {cost}", plural(run.task_count.into(), "task")))?;
-            out.line(&out.paint(DIM, &format!("submitted by {}", one_line(&run.submitted_by, TOLD))))?;
+            out.line(&out.paint(DIM, &origin(&run)))?;
+            if !run.detail.is_empty() {
+                out.line(&one_line(&run.detail, TOLD))?;
+            }
             if let Some(row) = run.outcome().row().filter(|_| run.state() == RunState::Failed) {
                 out.line(&format!("{}: {}", row.word, row.sentence))?;
             }
             let tasks = client.tasks(&TaskQuery { limit: SHOWN, ..TaskQuery::all(&run.r#ref) }).await?;
             out.data(&tables::tasks(&tasks).render(out.stdout()))?;
+            if run.state() == RunState::WaitingApproval {
+                let plan = client.plan(&run.r#ref).await?;
+                out.data(&format!("\nits plan\n{}", plan::text(&plan, out.stdout())))?;
+                let name = one_line(&run.r#ref, TOLD);
+                out.hint(&format!(
+                    "it waits: orchctl approve {name}, orchctl edit {name}, orchctl reject {name}"
+                ));
+            }
             if run.task_count as usize > tasks.len() {
                 out.hint(&format!("all tasks: orchctl ls {}", run.r#ref));
             }
         }
     }
     Ok(exit::DONE)
+}
+
+/// Where a run comes from, and what holds for it.
+fn origin(run: &Run) -> String {
+    let mut text = format!("submitted by {}", one_line(&run.submitted_by, TOLD));
+    if run.planned {
+        text.push_str(", a request that is planned");
+    }
+    if !run.workflow.is_empty() {
+        text.push_str(&format!(", from the workflow {}", one_line(&run.workflow, TOLD)));
+    }
+    let policy = run.on_failure();
+    if matches!(policy, FailurePolicy::FailFast | FailurePolicy::BestEffort) {
+        text.push_str(&format!(", {}", on_failure_word(policy)));
+    }
+    if run.max_parallel > 0 {
+        text.push_str(&format!(", at most {} at once", run.max_parallel));
+    }
+    text
 }
 
 async fn task(out: &Out, client: &Client, reference: &Reference) -> Outcome {
@@ -213,6 +244,30 @@ fn task_text(out: &Out, task: &Task) -> String {
     let mut text = format!("{name}  {state}  by {}  {cost}\n", one_line(by, TOLD));
     if !task.dependencies.is_empty() {
         let _ = writeln!(text, "after {}", one_line(&task.dependencies.join(", "), TOLD));
+    }
+    let belongs = match task.role() {
+        TaskRole::Plan => "plans the run".to_owned(),
+        TaskRole::Synthesis => "sums the run up".to_owned(),
+        TaskRole::Review => format!("reviews {}", one_line(&task.of, TOLD)),
+        TaskRole::Publish => format!("publishes files of {}", one_line(&task.of, TOLD)),
+        TaskRole::Unspecified | TaskRole::Work => String::new(),
+    };
+    let sent_back = if task.repairs > 0 { format!("sent back {}x", task.repairs) } else { String::new() };
+    let reused = if task.reused_from.is_empty() {
+        String::new()
+    } else {
+        format!("reused from {}", one_line(&task.reused_from, TOLD))
+    };
+    for line in [belongs, sent_back, reused].iter().filter(|line| !line.is_empty()) {
+        let _ = writeln!(text, "{line}");
+    }
+    for gate in &task.gates {
+        let (glyph, style) = if gate.passed { ("✔", GOOD) } else { ("✗", BAD) };
+        let name = format!("{} {}", one_line(&gate.kind, TOLD), one_line(&gate.name, TOLD));
+        let _ = writeln!(text, "{} {name}", out.paint(style, glyph));
+        for line in safe(gate.log.trim_end()).lines().filter(|_| !gate.passed) {
+            let _ = writeln!(text, "    {line}");
+        }
     }
     if let Some(denied) = denied(task) {
         let _ = writeln!(text, "{}", out.paint(WARN, &denied));

@@ -6,25 +6,28 @@ use std::path::Path;
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{RunSpec, SubmitRunResponse, TaskSpec};
+use orch_proto::v1::{RunSpec, RunState, SubmitRunResponse, TaskSpec};
 
+use super::approval::{self, Asked};
 use super::tables;
 use crate::args::Format;
-use crate::args::parse::run_state_word;
+use crate::args::parse::{run_state_word, task_state_word};
 use crate::args::submit::{RunArgs, SubmitArgs, What};
 use crate::client::submission::Submission;
-use crate::client::{incomplete, new_request_id};
-use crate::compose::{self, MAX_DESCRIPTION, Material};
+use crate::client::{TaskQuery, incomplete, new_request_id};
+use crate::compose::{self, Conversation, MAX_DESCRIPTION, Material};
 use crate::config::project;
 use crate::context_files;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::follow::{Display, Ending, LEAVES, Until, follow};
+use crate::follow::{Display, Ending, LEAVES, ShowPlan, Until, follow};
 use crate::live::model::Model;
 use crate::output::Out;
 use crate::output::figures::plural;
 use crate::output::safe::one_line;
 use crate::output::view::{ImpossibleView, SubmittedView};
+use crate::output::words::task_ended;
+use crate::plan::PlanView;
 use crate::results;
 use crate::runfile;
 use crate::session::Session;
@@ -40,11 +43,10 @@ const TOLD: usize = 300;
 /// `orchctl submit`.
 pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
     let out = &session.out;
-    let spec = specification(out, &args.what)?;
+    let spec = specification(session, &args.what).await?;
     if args.what.dry_run {
         return dry_run(session, spec, &args.what).await;
     }
-    let tasks = spec.tasks.len();
     let answer = send(session, spec, &args.what, false).await?;
     let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
     match out.format {
@@ -52,7 +54,7 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
         Format::Json | Format::Jsonl => out.json(&SubmittedView {
             reference: Some(run.r#ref.clone()),
             state: Some(run_state_word(run.state())),
-            task_count: u32::try_from(tasks).unwrap_or(u32::MAX),
+            task_count: run.task_count,
             existing: answer.existing,
             dry_run: false,
             impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
@@ -66,16 +68,22 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
         }
         return Ok(exit::DONE);
     }
-    let (_, code) = attend(session, &run.r#ref, false).await?;
+    let (ending, code) = attend(session, &run.r#ref, false, ShowPlan::News).await?;
+    if let Ending::Reached(model) = ending
+        && model.run.state() == RunState::WaitingApproval
+    {
+        approval::how(out, &run.r#ref);
+    }
     Ok(code)
 }
 
 /// `orchctl run`.
 pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
-    let spec = specification(&session.out, &args.what)?;
+    let spec = specification(session, &args.what).await?;
     if args.what.dry_run {
         return dry_run(session, spec, &args.what).await;
     }
+    let request = spec.request.clone();
     let answer = send(session, spec, &args.what, false).await?;
     let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
     if session.out.format == Format::Name {
@@ -83,26 +91,64 @@ pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     }
     session.out.hint(&format!("submitted {}", run.r#ref));
     advise(session, &answer);
-    let (ending, code) = attend(session, &run.r#ref, args.cancel_on_interrupt).await?;
+    let mut show = if request.as_ref().is_some_and(|request| request.plan_only) {
+        ShowPlan::Never
+    } else {
+        ShowPlan::News
+    };
+    loop {
+        let (ending, code) = attend(session, &run.r#ref, args.cancel_on_interrupt, show).await?;
+        let (Ending::Reached(model) | Ending::Stuck(model, _)) = &ending;
+        if model.run.state() != RunState::WaitingApproval {
+            return conclude(session, &run.r#ref, matches!(ending, Ending::Stuck(..)), code).await;
+        }
+        if !approval::can_ask(&session.out) || approval::ask(session, &run.r#ref).await? == Asked::Waits {
+            return waits(session, &run.r#ref).await;
+        }
+        // What was approved has been seen.
+        show = ShowPlan::Never;
+    }
+}
+
+/// A plan waits for somebody who is not here: it is shown, and how to answer. That is what was asked for.
+async fn waits(session: &Session, run: &str) -> Outcome {
+    let out = &session.out;
+    if out.is_json() {
+        out.json(&PlanView::from(&session.client()?.plan(run).await?))?;
+    }
+    approval::how(out, run);
+    Ok(exit::DONE)
+}
+
+/// Prints what came of a run.
+async fn conclude(session: &Session, run: &str, impossible: bool, code: u8) -> Outcome {
     if session.out.format == Format::Name {
         return Ok(code);
     }
     let client = session.client()?;
-    let reference = crate::refs::Reference::parse(&run.r#ref)?;
+    let reference = crate::refs::Reference::parse(run)?;
     let mut result = results::fetch(&client, client.run(&reference).await?).await?;
-    result.impossible = matches!(ending, Ending::Stuck(..));
+    result.impossible = impossible;
     results::print_run(&session.out, result)?;
     Ok(code)
 }
 
-/// Follows a run on stderr, for stdout has better to do, and says how it exits.
-async fn attend(session: &Session, run: &str, cancel_on_interrupt: bool) -> Outcome<(Ending, u8)> {
+/// Follows a run on stderr, for stdout has better to do, until it has ended or its plan waits for an answer, and says
+/// how it exits.
+async fn attend(
+    session: &Session,
+    run: &str,
+    cancel_on_interrupt: bool,
+    plan: ShowPlan,
+) -> Outcome<(Ending, u8)> {
     session.follows(run, cancel_on_interrupt);
     let display = Display::choose(&session.out, session.out.stderr())?;
     let ctrl_c = if cancel_on_interrupt { "Ctrl-C cancels the run" } else { LEAVES };
-    let until = Until { reached: &Model::has_ended, stuck: true, ctrl_c };
+    let reached = |model: &Model| model.has_ended() || model.run.state() == RunState::WaitingApproval;
+    let until = Until { reached: &reached, stuck: true, plan, ctrl_c };
     let ending = follow(&session.client()?, run, display, until).await?;
     let code = match &ending {
+        Ending::Reached(model) if model.run.state() == RunState::WaitingApproval => exit::DONE,
         Ending::Reached(model) => exit::of_run(&model.run, model.tasks()),
         Ending::Stuck(_, reasons) => {
             session.out.failure(&super::follow::impossible(run, reasons));
@@ -150,6 +196,8 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
     let out = &session.out;
     let answer = send(session, spec.clone(), what, true).await?;
     match out.format {
+        // What a request comes to, its planner will say.
+        Format::Table if spec.request.is_some() => {}
         Format::Table => out.data(&tables::plan(&spec, &answer).render(out.stdout()))?,
         Format::Json | Format::Jsonl => out.json(&SubmittedView {
             reference: None,
@@ -163,17 +211,29 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
         Format::None => {}
     }
     let Some(first) = answer.impossible.first() else {
+        if spec.request.is_some() {
+            out.hint(
+                "the request can be planned; nothing was queued. --plan-only makes the plan and no more",
+            );
+            return Ok(exit::DONE);
+        }
         out.hint(&format!("{}; nothing was queued", plural(spec.tasks.len() as u64, "task")));
         return Ok(exit::DONE);
     };
-    let message =
-        format!("{} of {} can run nowhere", answer.impossible.len(), plural(spec.tasks.len() as u64, "task"));
+    // A request becomes at least what plans it and what sums it up.
+    let tasks = if spec.request.is_some() { 2 } else { spec.tasks.len() as u64 };
+    let message = format!("{} of {} can run nowhere", answer.impossible.len(), plural(tasks, "task"));
     Err(Failure::coded(ErrorCode::Impossible, message).cause(format!("{}: {}", first.task_id, first.reason)))
 }
 
 /// The run that flags or a file describe, with what the project leaves to say.
-fn specification(out: &Out, what: &What) -> Outcome<RunSpec> {
-    let mut spec = described(what)?;
+async fn specification(session: &Session, what: &What) -> Outcome<RunSpec> {
+    let out = &session.out;
+    let after = match &what.after {
+        Some(reference) => Some(conversation(session, reference).await?),
+        None => None,
+    };
+    let mut spec = described(what, after)?;
     if let Some(model) = &what.terms.model {
         doubt_model(out, model);
     }
@@ -182,7 +242,8 @@ fn specification(out: &Out, what: &What) -> Outcome<RunSpec> {
     let cwd = std::env::current_dir()
         .map_err(|error| Failure::usage("there is no working directory").cause(error))?;
     if let Some(project) = project::find(&cwd, rustix::process::geteuid().as_raw())? {
-        let filled = project.apply(&mut spec, what.file.is_some());
+        // Tasks of a file say themselves on what terms they run, and so does a conversation that goes on.
+        let filled = project.apply(&mut spec, what.file.is_some() || what.after.is_some());
         if !filled.is_empty() {
             out.hint(&format!("  {} from {}", filled.join(", "), project.path.display()));
         }
@@ -190,8 +251,39 @@ fn specification(out: &Out, what: &What) -> Outcome<RunSpec> {
     Ok(spec)
 }
 
+/// The task that `--after` names: it has ended, and a worker did it.
+async fn conversation(session: &Session, reference: &str) -> Outcome<Conversation> {
+    let client = session.client()?;
+    let reference = client.resolve(reference).await?;
+    let task = match &reference.task {
+        Some(_) => client.task(&reference.to_string()).await?,
+        None => {
+            let tasks = client.tasks(&TaskQuery { limit: 2, ..TaskQuery::all(&reference.run) }).await?;
+            let [only] = tasks.as_slice() else {
+                return Err(Failure::usage(format!("{reference} has several tasks; --after is about one"))
+                    .help(format!("orchctl ls {reference} shows them: --after {reference}/TASK")));
+            };
+            only.clone()
+        }
+    };
+    let name = one_line(&task.r#ref, TOLD);
+    if task.worker.is_empty() {
+        return Err(Failure::usage(format!("{name} is no conversation: no worker did it"))
+            .help("--after goes on with what a worker did"));
+    }
+    if !task_ended(task.state()) {
+        let state = task_state_word(task.state());
+        return Err(Failure::coded(
+            ErrorCode::WrongState,
+            format!("{name} is {state}, so nothing can follow it yet"),
+        )
+        .help(format!("orchctl wait {name}, and then again")));
+    }
+    Ok(Conversation { reference: task.r#ref, worker: task.worker })
+}
+
 /// The run that flags or a file describe.
-fn described(what: &What) -> Outcome<RunSpec> {
+fn described(what: &What, after: Option<Conversation>) -> Outcome<RunSpec> {
     if let Some(key) = &what.key
         && (key.is_empty()
             || key.len() > 128
@@ -200,7 +292,7 @@ fn described(what: &What) -> Outcome<RunSpec> {
         return Err(Failure::coded(ErrorCode::InvalidRequestId, format!("the key {key:?} is not allowed")));
     }
     let Some(file) = &what.file else {
-        return compose::single(what, material(what)?);
+        return compose::described(what, Material { after, ..material(what)? });
     };
     if what.text.is_some() || !what.program.is_empty() {
         return Err(Failure::usage("a run from a file takes no text"));
@@ -210,14 +302,14 @@ fn described(what: &What) -> Outcome<RunSpec> {
     } else {
         (file.display().to_string(), read_file(file, MAX_FILE)?)
     };
-    Ok(compose::named(runfile::read(&name, &bytes)?, what))
+    Ok(compose::whole(runfile::read(&name, &bytes)?, what))
 }
 
 /// The texts that flags point to.
 fn material(what: &What) -> Outcome<Material> {
-    // Nobody should type a text only to hear afterwards that a worker was missing.
+    // Nobody should type a text only to hear afterwards that it is not taken.
     let text = match what.text.as_deref() {
-        Some("-") if what.worker.is_some() => {
+        Some("-") if what.runner.is_none() => {
             Some(utf8("<stdin>", stdin("the text", MAX_DESCRIPTION as u64)?)?)
         }
         Some(text) => Some(text.to_owned()),
@@ -232,7 +324,7 @@ fn material(what: &What) -> Outcome<Material> {
         Some(path) => schema(path)?,
         None => String::new(),
     };
-    Ok(Material { text, context, output_schema })
+    Ok(Material { text, context, output_schema, after: None })
 }
 
 fn schema(path: &Path) -> Outcome<String> {

@@ -126,6 +126,8 @@ pub(crate) struct AgentPlan {
     pub(crate) slots: Option<u32>,
     pub(crate) capabilities: Vec<String>,
     pub(crate) allow_commands: Vec<String>,
+    /// Workspaces, each with its directory.
+    pub(crate) workspaces: Vec<(String, PathBuf)>,
     pub(crate) claude_bin: Option<PathBuf>,
     pub(crate) credential: Given,
     pub(crate) api_base_url: Option<String>,
@@ -169,6 +171,11 @@ pub(crate) fn agent_args(layout: &Layout, plan: &AgentPlan, coordinator: SocketA
     }
     for program in &plan.allow_commands {
         args.pair("--allow-command", program);
+    }
+    for (name, dir) in &plan.workspaces {
+        let mut word = OsString::from(format!("{name}="));
+        word.push(dir);
+        args.pair("--workspace", word);
     }
     if let Some(path) = &plan.claude_bin {
         args.pair("--claude-bin", path);
@@ -270,6 +277,7 @@ mod tests {
             slots: Some(2),
             capabilities: vec!["gpu=yes".into()],
             allow_commands: vec!["echo".into(), "make".into()],
+            workspaces: vec![("dance".into(), "/srv/dance".into())],
             claude_bin: Some("/usr/bin/claude".into()),
             credential: Given::ApiKey,
             api_base_url: Some("http://127.0.0.1:9".into()),
@@ -287,6 +295,7 @@ mod tests {
         --capability=gpu=yes
         --allow-command=echo
         --allow-command=make
+        --workspace=dance=/srv/dance
         --claude-bin=/usr/bin/claude
         --api-key-file=/d/api-key
         --api-base-url=http://127.0.0.1:9

@@ -65,12 +65,14 @@ impl Setup {
         };
         let (layout, lock) = open(&args.data_dir)?;
         let credential = credential::take(&layout, var, consent)?;
+        let workspaces = workspaces(&args.workspaces)?;
         let agents: Vec<_> = (1..=args.agents)
             .map(|number| AgentPlan {
                 name: format!("local-{number}"),
                 slots: args.slots,
                 capabilities: args.capabilities.clone(),
                 allow_commands: args.allow_commands.clone(),
+                workspaces: workspaces.clone(),
                 claude_bin: claude_bin.clone(),
                 credential: credential.given,
                 api_base_url: credential.base_url.clone(),
@@ -96,6 +98,11 @@ impl Setup {
         };
         Ok((setup, Told { certificates, claude: claude_bin, credential }))
     }
+}
+
+/// Workspaces of the flags, each with its directory as an absolute path.
+fn workspaces(given: &[(String, PathBuf)]) -> Outcome<Vec<(String, PathBuf)>> {
+    given.iter().map(|(name, dir)| Ok((name.clone(), existing(dir)?))).collect()
 }
 
 /// This very program in its other roles.
@@ -199,6 +206,7 @@ mod tests {
             slots: None,
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
+            workspaces: Vec::new(),
             claude_bin: None,
             credential: layout::Given::Nothing,
             api_base_url: None,

@@ -124,6 +124,36 @@ impl Model {
         self.by_id.get(id).and_then(|index| self.rows.get(index)).map(|row| &row.task)
     }
 
+    /// What is missing of the tasks, as a mark that changes with it: tasks that joined the run since the snapshot are
+    /// known by their events only. `None` when all is known.
+    pub(crate) fn lacking(&self) -> Option<(u32, usize)> {
+        let bare = self.rows.values().filter(|row| row.task.runner.is_empty()).count();
+        let known = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+        (self.complete && (bare > 0 || known < self.run.task_count)).then_some((self.run.task_count, bare))
+    }
+
+    /// Takes over from a list what events do not say: who does a task, what it needs, what it is for. What they do say
+    /// stays: the list may be older, or newer, than the last of them.
+    pub(crate) fn fill(&mut self, tasks: Vec<v1::Task>) {
+        for task in tasks {
+            self.by_id.insert(task.task_id.clone(), task.index);
+            let Some(row) = self.rows.get_mut(&task.index) else {
+                self.rows.insert(task.index, Row { task, ..Row::default() });
+                continue;
+            };
+            let known = &mut row.task;
+            known.runner = task.runner;
+            known.worker = task.worker;
+            known.dependencies = task.dependencies;
+            known.priority = task.priority;
+            known.created_at = task.created_at;
+            known.role = task.role;
+            known.of = task.of;
+            known.workspace = task.workspace;
+            known.repairs = known.repairs.max(task.repairs);
+        }
+    }
+
     /// How many tasks are in states of a kind.
     pub(crate) fn count(&self, kind: fn(TaskState) -> bool) -> u32 {
         u32::try_from(self.tasks().filter(|task| kind(task.state())).count()).unwrap_or(u32::MAX)
@@ -221,6 +251,10 @@ impl Model {
             task.r#ref = format!("{}/{}", event.run_ref, changed.task_id);
         }
         let state = changed.state();
+        let moved = (task.state, task.attempt) != (changed.state, changed.attempt);
+        if moved && state == TaskState::Queued && was_sent_back(changed.outcome()) {
+            task.repairs += 1;
+        }
         if state == TaskState::Leased || (state == TaskState::Running && task.state() != TaskState::Leased) {
             task.started_at = event.time;
         }
@@ -252,6 +286,11 @@ impl Model {
         row.task.num_turns = activity.num_turns;
         row.running_cost = activity.cost_micro_usd;
     }
+}
+
+/// Whether a task that is queued again after this outcome goes back to its conversation with what was wrong.
+pub(crate) fn was_sent_back(outcome: v1::Outcome) -> bool {
+    matches!(outcome, v1::Outcome::GateFailed | v1::Outcome::SchemaInvalid)
 }
 
 #[cfg(test)]
@@ -391,10 +430,48 @@ pub(crate) mod samples {
 
 #[cfg(test)]
 mod tests {
-    use orch_proto::v1::RunState;
+    use orch_proto::v1::{RunChanged, RunState, TaskChanged};
 
     use super::samples::*;
     use super::*;
+
+    #[test]
+    fn tasks_that_join_a_run_are_filled_in_from_a_list() {
+        let mut model = model();
+        assert_eq!(model.lacking(), None);
+        let joined =
+            TaskChanged { attempt: 0, agent: String::new(), ..changed(5, "proof", TaskState::Blocked) };
+        model.apply(&event(20, 90, Change::Task(joined)));
+        let grown = RunChanged { state: RunState::Running.into(), task_count: 7, usage: None };
+        model.apply(&event(21, 90, Change::Run(grown)));
+        assert_eq!(model.lacking(), Some((7, 1)));
+        let listed = vec![
+            v1::Task { state: TaskState::Queued.into(), ..task(0, "plan", &[]) },
+            task(5, "proof", &["merge"]),
+            task(6, "proof.review", &["proof"]),
+        ];
+        model.fill(listed);
+        assert_eq!(model.task("plan").unwrap().state(), TaskState::Succeeded, "an event outranks a list");
+        let proof = model.task("proof").unwrap();
+        assert_eq!(
+            (proof.worker.as_str(), proof.dependencies.as_slice()),
+            ("anga", &["merge".to_owned()][..])
+        );
+        assert_eq!(model.task("proof.review").unwrap().state(), TaskState::Blocked);
+        assert_eq!(model.lacking(), None);
+    }
+
+    #[test]
+    fn a_task_that_is_sent_back_is_counted_once() {
+        let mut model = model();
+        let back = TaskChanged {
+            outcome: v1::Outcome::GateFailed.into(),
+            ..changed(2, "ui-notes", TaskState::Queued)
+        };
+        model.apply(&event(20, 90, Change::Task(back.clone())));
+        model.apply(&event(21, 90, Change::Task(back)));
+        assert_eq!(model.task("ui-notes").unwrap().repairs, 1);
+    }
 
     #[test]
     fn events_bring_the_snapshot_up_to_date() {

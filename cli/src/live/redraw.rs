@@ -86,6 +86,22 @@ impl Redraw {
         self.stream.write(text.as_bytes())
     }
 
+    /// Writes text above the picture, where it stays. The picture is drawn again below it.
+    pub(crate) fn above(&mut self, painted: &str) -> Outcome<()> {
+        let mut text = String::new();
+        self.to_start(&mut text);
+        // Writing to a String cannot fail.
+        let _ = Clear(ClearType::FromCursorDown).write_ansi(&mut text);
+        text.push_str(painted);
+        self.drawn = 0;
+        self.stream.write(text.as_bytes())
+    }
+
+    /// Where it draws.
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     fn to_start(&self, text: &mut String) {
         let _ = MoveToColumn(0).write_ansi(text);
         if self.drawn > 0 {

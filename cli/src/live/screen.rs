@@ -53,6 +53,11 @@ pub(crate) fn lines(model: &Model, frame: &Frame<'_>) -> Vec<Line<'static>> {
     }
     lines.extend(shown.iter().map(|(branches, row)| columns.task(branches, row, frame.now)));
     lines.extend(folded.map(|text| Line::styled(format!("  {text}"), dim())));
+    if model.run.state() == RunState::WaitingApproval {
+        let run = one_line(&model.run.r#ref, LONGEST_NOTE);
+        let text = format!("  waits for an answer: orchctl approve {run}, or edit, or reject");
+        lines.push(Line::styled(cut(&text, frame.width), look(run_look(RunState::WaitingApproval).1)));
+    }
     if !frame.footer.is_empty() {
         lines.push(Line::styled(cut(&format!("  {}", frame.footer), frame.width), dim()));
     }
@@ -268,8 +273,21 @@ fn time(task: &Task, now: Timestamp) -> String {
     span(task.execution_time).map(short).unwrap_or_default()
 }
 
-/// What it is doing, or why it is where it is.
+/// What it is doing, or why it is where it is, and what has become of it besides.
 fn note(row: &Row, now: Timestamp) -> String {
+    let task = &row.task;
+    let doing = doing(row, now);
+    let mut parts: Vec<String> = if doing.is_empty() { Vec::new() } else { vec![doing] };
+    if task.repairs > 0 {
+        parts.push(format!("sent back {}x", task.repairs));
+    }
+    if !task.reused_from.is_empty() {
+        parts.push(format!("reused from {}", one_line(&task.reused_from, LONGEST_NOTE)));
+    }
+    parts.join("; ")
+}
+
+fn doing(row: &Row, now: Timestamp) -> String {
     let task = &row.task;
     let detail = one_line(&task.detail, LONGEST_NOTE);
     match task.state() {
@@ -360,6 +378,58 @@ mod tests {
             ╰─○ merge    waiting                             -      needs api-notes, ui-notes, db-notes
           Ctrl-C leaves; the run goes on
         ");
+    }
+
+    fn planned(state: RunState) -> Model {
+        use orch_proto::v1::{Run, TaskRole, WatchRunsResponse};
+        let of = |index, id: &str, needs: &[&str], of: &str, role: TaskRole| Task {
+            of: of.into(),
+            role: role.into(),
+            ..samples::task(index, id, needs)
+        };
+        let done = |task: Task| Task { state: TaskState::Succeeded.into(), ..task };
+        let tasks = vec![
+            done(of(0, "plan", &[], "", TaskRole::Plan)),
+            of(1, "synthesis", &["plan", "emma", "lucas", "emma.publish"], "", TaskRole::Synthesis),
+            Task { repairs: 1, ..done(samples::task(2, "emma", &["plan"])) },
+            Task { state: TaskState::Running.into(), repairs: 1, ..samples::task(3, "lucas", &["plan"]) },
+            of(4, "emma.review", &["emma"], "emma", TaskRole::Review),
+            of(5, "emma.publish", &["emma"], "emma", TaskRole::Publish),
+        ];
+        let run = Run { r#ref: "adhoc/7".into(), state: state.into(), planned: true, ..Run::default() };
+        let mut model = Model::default();
+        model.apply(&WatchRunsResponse {
+            run: Some(run),
+            tasks,
+            snapshot_complete: true,
+            ..WatchRunsResponse::default()
+        });
+        model
+    }
+
+    #[test]
+    fn a_planned_run_shows_what_belongs_to_each_task() {
+        insta::assert_snapshot!(drawn(&planned(RunState::Synthesizing), 100, 10), @r"
+        ● adhoc/7  synthesizing   ━━━━━━━━──────────────── 2/6
+          TASK                STATE          TIME TURNS     COST  AGENT  NOW
+          ✔ plan              succeeded                           -
+          ├─✔ emma            succeeded                           -      sent back 1x
+          │ ├─○ emma.review   waiting                             -      needs emma
+          │ ╰─○ emma.publish  waiting                             -      needs emma
+          ╰─● lucas           running                             -      sent back 1x
+          ○ synthesis         waiting                             -      needs plan, emma, lucas, emma.publ…
+          Ctrl-C leaves; the run goes on
+        ");
+    }
+
+    #[test]
+    fn a_plan_that_waits_says_how_to_answer() {
+        let shown = drawn(&planned(RunState::WaitingApproval), 80, 12);
+        assert!(shown.contains("? adhoc/7  waiting_approval"), "{shown}");
+        assert!(
+            shown.contains("waits for an answer: orchctl approve adhoc/7, or edit, or reject"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! What happened, as one plain line or as one JSON object. Pure: clock and widths are arguments.
 
-use orch_proto::v1::{Outcome, Run, Task, TaskState};
+use orch_proto::v1::{GetPlanResponse, Outcome, Run, Task, TaskState};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::model::{Told, What};
-use crate::args::parse::{run_state_word, task_state_word};
+use super::model::{Told, What, was_sent_back};
+use crate::args::parse::{role_word, run_state_word, task_state_word};
 use crate::output::figures::{between, moment, plural, rfc3339, seconds, short, span, spent, usd};
 use crate::output::safe::one_line;
 use crate::output::table::width_of;
 use crate::output::times::Times;
 use crate::output::view::outcome_word;
 use crate::output::words::run_ended;
+use crate::plan::PlanView;
 
 /// Least width that names are padded to.
 const NARROWEST: usize = 12;
@@ -61,7 +62,8 @@ pub(crate) fn line(told: &Told, times: &Times, names: Names) -> Option<String> {
 }
 
 fn task_line(task: &Task, told: &Told) -> Option<String> {
-    let agent = task.agent.as_str();
+    let agent = one_line(&task.agent, DETAIL);
+    let agent = agent.as_str();
     let detail = one_line(&task.detail, DETAIL);
     let reason = match (outcome_word(task.outcome()), detail.as_str()) {
         (None, detail) => detail.to_owned(),
@@ -75,6 +77,7 @@ fn task_line(task: &Task, told: &Told) -> Option<String> {
         TaskState::Unspecified | TaskState::Blocked | TaskState::Leased => return None,
         // Becoming ready is no news; going back to the queue is.
         TaskState::Queued if task.attempt == 0 => return None,
+        TaskState::Queued if was_sent_back(task.outcome()) => columns("sent back", &[&reason]),
         TaskState::Queued => columns("queued", &["again", &reason]),
         TaskState::Running => columns("running", &[agent, &again]),
         TaskState::Verifying => columns("verifying", &[agent]),
@@ -111,7 +114,7 @@ fn columns(state: &str, rest: &[&str]) -> String {
 }
 
 /// Something that happened, for scripts.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
@@ -139,6 +142,29 @@ pub(crate) struct EventView {
     cost_usd: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_count: Option<u32>,
+    /// Of a task: `plan`, `synthesis`, `review` or `publish`; none for ordinary work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    /// Of a review or publication: the id of the task it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    /// Of `run.planned`: the plan, with what speaks against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanView>,
+}
+
+impl EventView {
+    /// A plan that has been made.
+    pub(crate) fn planned(answer: &GetPlanResponse) -> Self {
+        let run = answer.run.as_ref().map(|run| run.r#ref.clone());
+        Self {
+            r#type: "run.planned".to_owned(),
+            reference: run,
+            snapshot: true,
+            plan: Some(PlanView::from(answer)),
+            ..Self::default()
+        }
+    }
 }
 
 impl From<&Told> for EventView {
@@ -146,17 +172,8 @@ impl From<&Told> for EventView {
         let mut view = Self {
             seq: told.seq,
             time: told.time.map(|time| format!("{time:.3}")),
-            r#type: String::new(),
-            reference: None,
             snapshot: told.seq.is_none(),
-            agent: None,
-            attempt: None,
-            outcome: None,
-            detail: None,
-            execution_time: None,
-            retry_at: None,
-            cost_usd: None,
-            task_count: None,
+            ..Self::default()
         };
         let some = |text: &str| if text.is_empty() { None } else { Some(text.to_owned()) };
         match &told.what {
@@ -170,6 +187,8 @@ impl From<&Told> for EventView {
                 view.execution_time = seconds(task.execution_time);
                 view.retry_at = rfc3339(task.retry_at);
                 view.cost_usd = task.usage.as_ref().map(|usage| usd(usage.cost_micro_usd));
+                view.role = role_word(task.role());
+                view.of = some(&task.of);
             }
             What::Run { run, .. } => {
                 view.r#type = format!("run.{}", run_state_word(run.state()));

@@ -1,10 +1,11 @@
-//! The order and indentation in which tasks are shown: each below the dependency that is longest in coming.
+//! The order and indentation in which tasks are shown: each below the dependency that is longest in coming, reviews and
+//! publications below the task they belong to.
 //! Knows ids and dependencies; a task with several parents stands under one of them. Pure. Meant for what fits on a
 //! screen: the work grows with the square of the tasks.
 
 use std::collections::HashMap;
 
-use orch_proto::v1::Task;
+use orch_proto::v1::{Task, TaskRole};
 
 /// A place in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,12 @@ pub(crate) fn layout<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Vec<Place
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     let mut roots = Vec::new();
     for (position, task) in tasks.iter().enumerate() {
-        let parents = task.dependencies.iter().filter_map(|id| positions.get(id.as_str()).copied());
+        // A review or a publication belongs to one task, whatever else it waits for.
+        let only = Some(&task.of).filter(|of| positions.contains_key(of.as_str()));
+        let parents = task.dependencies.iter().filter(|id| only.is_none_or(|of| of == *id));
+        let parents = parents.filter_map(|id| positions.get(id.as_str()).copied());
+        // What sums everything up stands for itself: it would hang below whichever task is longest in coming.
+        let parents = parents.filter(|_| task.role() != TaskRole::Synthesis);
         match parents
             .filter(|parent| depths[*parent] < depths[position])
             .max_by_key(|parent| (depths[*parent], *parent))
@@ -36,6 +42,8 @@ pub(crate) fn layout<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Vec<Place
             None => roots.push(position),
         }
     }
+    // It comes last wherever it stands in the run.
+    roots.sort_by_key(|root| tasks[*root].role() == TaskRole::Synthesis);
     let mut places = Vec::with_capacity(tasks.len());
     let mut open: Vec<(usize, String, String)> =
         roots.into_iter().rev().map(|root| (root, String::new(), String::new())).collect();
@@ -106,6 +114,30 @@ mod tests {
           ╰─merge
             ╰─proof
         alone
+        ");
+    }
+
+    #[test]
+    fn reviews_and_publications_stand_below_their_task() {
+        let of = |index, id: &str, needs: &[&str], of: &str| Task { of: of.into(), ..task(index, id, needs) };
+        let tasks = [
+            task(0, "plan", &[]),
+            Task {
+                role: TaskRole::Synthesis.into(),
+                ..task(1, "synthesis", &["plan", "emma.publish", "note"])
+            },
+            task(2, "emma", &["plan"]),
+            task(3, "note", &["plan", "emma"]),
+            of(4, "emma.review", &["emma", "note"], "emma"),
+            of(5, "emma.publish", &["emma"], "emma"),
+        ];
+        insta::assert_snapshot!(drawn(&tasks), @r"
+        plan
+        ╰─emma
+          ├─note
+          ├─emma.review
+          ╰─emma.publish
+        synthesis
         ");
     }
 

@@ -11,10 +11,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::figures::{rfc3339, seconds, usd};
-use crate::args::parse::{run_state_word, task_state_word};
+use crate::args::parse::{on_failure_word, role_word, run_state_word, task_state_word};
 
 pub(crate) mod fleet;
 pub(crate) mod operate;
+pub(crate) mod result;
 
 /// Tokens, summed over models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -43,6 +44,17 @@ impl Tokens {
         }
         sum.total = sum.input + sum.output + sum.cache_read + sum.cache_write;
         sum
+    }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input + other.input,
+            output: self.output + other.output,
+            cache_read: self.cache_read + other.cache_read,
+            cache_write: self.cache_write + other.cache_write,
+            total: self.total + other.total,
+        }
     }
 }
 
@@ -84,6 +96,16 @@ pub(crate) struct RunView {
     cost: Cost,
     labels: BTreeMap<String, String>,
     submitted_by: String,
+    /// Whether it was submitted as a request to be planned.
+    planned: bool,
+    /// Workflow it was made from.
+    workflow: Option<String>,
+    /// `fail_fast`, `continue` or `best_effort`.
+    on_failure: &'static str,
+    /// Most of its tasks at once; 0: no limit.
+    max_parallel: u32,
+    /// Why it is in its state, where its tasks do not say it.
+    detail: Option<String>,
 }
 
 impl From<&v1::Run> for RunView {
@@ -99,6 +121,11 @@ impl From<&v1::Run> for RunView {
             cost: Cost::of(run.usage.as_ref()),
             labels: run.labels.clone(),
             submitted_by: run.submitted_by.clone(),
+            planned: run.planned,
+            workflow: some(&run.workflow),
+            on_failure: on_failure_word(run.on_failure()),
+            max_parallel: run.max_parallel,
+            detail: some(&run.detail),
         }
     }
 }
@@ -130,8 +157,81 @@ pub(crate) struct TaskView {
     #[serde(flatten)]
     cost: Cost,
     session_id: Option<String>,
+    #[serde(flatten)]
+    place: Place,
+    /// What was found when its gates were checked last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gates: Vec<GateView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<AttemptView>,
+}
+
+/// What a task is in its run besides ordinary work, and what became of it besides its ending.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct Place {
+    /// `plan`, `synthesis`, `review` or `publish`; none for ordinary work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    /// Id of the task that a review or publication belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    /// Workspace it sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<String>,
+    /// Times it was sent back with what was wrong.
+    #[serde(skip_serializing_if = "is_zero")]
+    repairs: u32,
+    /// Files it handed over.
+    #[serde(skip_serializing_if = "is_zero")]
+    artifact_count: u32,
+    /// Task whose recorded result was used in its place: it cost nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reused_from: Option<String>,
+    /// By the result contract the worker's own word: `complete`, `partial` or `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_status: Option<String>,
+}
+
+impl From<&v1::Task> for Place {
+    fn from(task: &v1::Task) -> Self {
+        Self {
+            role: role_word(task.role()),
+            of: some(&task.of),
+            workspace: some(&task.workspace),
+            repairs: task.repairs,
+            artifact_count: task.artifact_count,
+            reused_from: some(&task.reused_from),
+            result_status: some(&task.result_status),
+        }
+    }
+}
+
+/// What was found when a gate was checked.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GateView {
+    /// `activity`, `artifact`, `command` or `review`.
+    kind: String,
+    name: String,
+    passed: bool,
+    log: String,
+    duration: Option<f64>,
+}
+
+impl From<&v1::GateResult> for GateView {
+    fn from(gate: &v1::GateResult) -> Self {
+        Self {
+            kind: gate.kind.clone(),
+            name: gate.name.clone(),
+            passed: gate.passed,
+            log: gate.log.clone(),
+            duration: seconds(gate.duration),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl From<&v1::Task> for TaskView {
@@ -157,6 +257,8 @@ impl From<&v1::Task> for TaskView {
             denied_tools: task.denied_tools.clone(),
             cost: Cost::of(task.usage.as_ref()),
             session_id: some(&task.session_id),
+            place: Place::from(task),
+            gates: task.gates.iter().map(GateView::from).collect(),
             attempts: task.attempts.iter().map(AttemptView::from).collect(),
         }
     }
@@ -187,77 +289,6 @@ impl From<&v1::Attempt> for AttemptView {
             cost: Cost::of(attempt.usage.as_ref()),
         }
     }
-}
-
-/// What a task came to. The first eight fields have the names of the earlier system.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct ResultView {
-    task_id: String,
-    /// The task's state.
-    status: String,
-    worker: Option<String>,
-    completed_at: Option<String>,
-    execution_time: Option<f64>,
-    summary: String,
-    findings: Vec<Value>,
-    artifacts: Vec<Value>,
-    #[serde(rename = "ref")]
-    reference: String,
-    outcome: Option<&'static str>,
-    answer: String,
-    structured: Option<Box<RawValue>>,
-    attempt: u32,
-    agent: Option<String>,
-    turns: u32,
-    /// What the CLI denied it: a tool, or `Tool(what it was to do)`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    denied_tools: Vec<String>,
-    #[serde(flatten)]
-    cost: Cost,
-    detail: Option<String>,
-}
-
-impl ResultView {
-    /// The result of a task with its answer, which may have been fetched apart from it.
-    pub(crate) fn new(task: &v1::Task, answer: String) -> Self {
-        Self {
-            task_id: task.task_id.clone(),
-            status: task_state_word(task.state()),
-            worker: some(&task.worker),
-            completed_at: rfc3339(task.finished_at),
-            execution_time: seconds(task.execution_time),
-            summary: answer.clone(),
-            findings: Vec::new(),
-            artifacts: Vec::new(),
-            reference: task.r#ref.clone(),
-            outcome: outcome_word(task.outcome()),
-            answer,
-            // Agents send JSON; anything else would break the whole document, and is shown as the text it is.
-            structured: some(&task.structured).and_then(|json| {
-                match RawValue::from_string(on_one_line(&json)) {
-                    Ok(raw) => Some(raw),
-                    Err(_) => RawValue::from_string(Value::String(json).to_string()).ok(),
-                }
-            }),
-            attempt: task.attempt,
-            agent: some(&task.agent),
-            turns: task.num_turns,
-            denied_tools: task.denied_tools.clone(),
-            cost: Cost::of(task.usage.as_ref()),
-            detail: some(&task.detail),
-        }
-    }
-}
-
-/// A run with the results of its tasks.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct RunResultView {
-    #[serde(flatten)]
-    pub(crate) run: RunView,
-    /// True when nothing left of the run can ever be placed as things stand.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) impossible: bool,
-    pub(crate) results: Vec<ResultView>,
 }
 
 /// Where a submit went.
@@ -292,6 +323,15 @@ pub(crate) fn outcome_word(outcome: Outcome) -> Option<&'static str> {
     outcome.row().map(|row| row.word)
 }
 
+/// A JSON document of somebody else as it was written; anything that is none would break the whole output, and is shown
+/// as the text it is.
+pub(crate) fn raw_json(json: &str) -> Option<Box<RawValue>> {
+    some(json).and_then(|json| match RawValue::from_string(on_one_line(&json)) {
+        Ok(raw) => Some(raw),
+        Err(_) => RawValue::from_string(Value::String(json).to_string()).ok(),
+    })
+}
+
 /// A JSON document without the line breaks between its parts, for lines of JSON hold one value each. Numbers and the
 /// order of members stay as they were written.
 fn on_one_line(json: &str) -> String {
@@ -319,7 +359,7 @@ mod tests {
 
     use super::*;
 
-    fn task() -> v1::Task {
+    pub(super) fn task() -> v1::Task {
         let model = ModelUsage {
             model: "m".into(),
             input_tokens: 100,
@@ -343,54 +383,6 @@ mod tests {
             structured: r#"{"score": 9}"#.into(),
             ..v1::Task::default()
         }
-    }
-
-    #[test]
-    fn a_result_carries_the_names_of_the_earlier_system_and_ours() {
-        let json = serde_json::to_string_pretty(&ResultView::new(&task(), "fine".into())).unwrap();
-        insta::assert_snapshot!(json, @r#"
-        {
-          "task_id": "task",
-          "status": "succeeded",
-          "worker": "anga",
-          "completed_at": "2026-11-20T21:26:53.000Z",
-          "execution_time": 21.3,
-          "summary": "fine",
-          "findings": [],
-          "artifacts": [],
-          "ref": "adhoc/1/task",
-          "outcome": "ok",
-          "answer": "fine",
-          "structured": {"score": 9},
-          "attempt": 2,
-          "agent": "box-1",
-          "turns": 3,
-          "tokens": {
-            "input": 100,
-            "output": 20,
-            "cache_read": 5,
-            "cache_write": 0,
-            "total": 125
-          },
-          "cost_usd": 0.08,
-          "cost_estimated": false,
-          "detail": null
-        }
-        "#);
-    }
-
-    #[test]
-    fn a_structured_answer_that_is_no_json_does_not_break_the_document() {
-        let broken = v1::Task { structured: "{nope".into(), ..task() };
-        let json = serde_json::to_value(ResultView::new(&broken, String::new())).unwrap();
-        assert_eq!(json["structured"], "{nope");
-    }
-
-    #[test]
-    fn a_structured_answer_of_several_lines_stays_on_one() {
-        let indented = v1::Task { structured: "{\n  \"a\\\"\\n\": 1.50\r\n}".into(), ..task() };
-        let json = serde_json::to_string(&ResultView::new(&indented, String::new())).unwrap();
-        assert!(json.contains(r#""structured":{  "a\"\n": 1.50}"#), "{json}");
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! The fields of a run and of a task: their names, types and limits. Everything wrong is collected, nothing stops at
 //! the first error. Knows one value at a time; how tasks depend on each other is [`super::graph`]'s.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use orch_proto::codes::ErrorCode;
-use orch_proto::v1::{ContextFile, TaskSpec};
+use orch_proto::v1::{ContextFile, FailurePolicy, PlannedRequest, RunSpec, TaskSpec};
 
 use super::MAX_TASKS;
 use super::diagnostic::Diagnostic;
 use super::json::{Key, Spanned, Value};
+use crate::args::parse::on_failure_word;
 
+mod checks;
 mod object;
 mod task;
 
@@ -19,14 +20,27 @@ use object::Object;
 pub(crate) use task::FIELDS as TASK_FIELDS;
 
 /// Every field of a run.
-pub(crate) const RUN_FIELDS: &[&str] = &["name", "labels", "context_files", "tasks"];
+pub(crate) const RUN_FIELDS: &[&str] = &[
+    "name",
+    "labels",
+    "context_files",
+    "tasks",
+    "request",
+    "on_failure",
+    "max_parallel",
+    "workspace",
+    "no_cache",
+];
+/// Every field of a request.
+const REQUEST_FIELDS: &[&str] = &["text", "context", "max_tasks", "approve", "plan_only", "workers"];
+/// Most tasks that a plan may be allowed.
+const MAX_PLANNED: u32 = 1000;
 
 /// A run as far as it could be read.
+#[derive(Default)]
 pub(super) struct Draft {
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
-    /// Paths as they were written, without their texts.
-    pub(super) context_files: Vec<ContextFile>,
+    /// The run without its tasks; its context files are paths as they were written, without their texts.
+    pub(super) spec: RunSpec,
     pub(super) tasks: Vec<DraftTask>,
 }
 
@@ -41,28 +55,19 @@ pub(super) struct DraftTask {
 
 /// Reads a document: a list of tasks, or an object around one.
 pub(super) fn run(text: &str, document: &Spanned, problems: &mut Vec<Diagnostic>) -> Draft {
-    let mut draft =
-        Draft { name: String::new(), labels: BTreeMap::new(), context_files: Vec::new(), tasks: Vec::new() };
+    let mut draft = Draft::default();
     match &document.value {
         Value::List(items) => draft.tasks = tasks(text, &document.span, items, problems),
         Value::Object(members) => {
             let mut object = Object::new(text, "a run", document, members, RUN_FIELDS, problems);
-            draft.name = object.text("name").map(|(name, _)| name.to_owned()).unwrap_or_default();
-            if !draft.name.is_empty() && !is_run_name(&draft.name) {
-                object.wrong(
-                    ErrorCode::InvalidName,
-                    "name",
-                    &format!("the name {:?} is not allowed", draft.name),
-                    RUN_NAME,
-                );
-            }
-            draft.labels = object.texts("labels");
-            let path =
-                |(path, _): (&str, Range<usize>)| ContextFile { name: path.to_owned(), text: String::new() };
-            draft.context_files = object.text_list("context_files").into_iter().map(path).collect();
+            draft.spec = whole(&mut object);
             match object.list("tasks") {
+                Some(_) if object.has("request") => {
+                    let message = "a run has either \"tasks\" or a \"request\" that is planned";
+                    object.wrong(ErrorCode::InvalidField, "request", message, "take one of them away");
+                }
                 Some((items, span)) => draft.tasks = tasks(text, &span, items, problems),
-                None if object.has("tasks") => {}
+                None if object.has("tasks") || object.has("request") => {}
                 None => object.missing(ErrorCode::TooManyTasks, "the run has no \"tasks\""),
             }
         }
@@ -75,6 +80,64 @@ pub(super) fn run(text: &str, document: &Spanned, problems: &mut Vec<Diagnostic>
         }
     }
     draft
+}
+
+/// What holds for a run as a whole.
+fn whole(object: &mut Object<'_, '_>) -> RunSpec {
+    let name = object.text("name").map(|(name, _)| name.to_owned()).unwrap_or_default();
+    if !name.is_empty() && !is_run_name(&name) {
+        let message = format!("the name {name:?} is not allowed");
+        object.wrong(ErrorCode::InvalidName, "name", &message, RUN_NAME);
+    }
+    let path = |(path, _): (&str, Range<usize>)| ContextFile { name: path.to_owned(), text: String::new() };
+    let policies = [FailurePolicy::FailFast, FailurePolicy::Continue, FailurePolicy::BestEffort]
+        .map(|policy| (on_failure_word(policy), policy));
+    RunSpec {
+        name,
+        labels: object.texts("labels"),
+        context_files: object.text_list("context_files").into_iter().map(path).collect(),
+        on_failure: object.one_of("on_failure", &policies).unwrap_or_default().into(),
+        max_parallel: object.whole("max_parallel", 0).unwrap_or(0),
+        request: request(object),
+        workspace: workspace(object),
+        no_cache: object.flag("no_cache"),
+        ..RunSpec::default()
+    }
+}
+
+/// A request that is planned.
+fn request(object: &mut Object<'_, '_>) -> Option<PlannedRequest> {
+    let mut request = object.within("request", "a request", REQUEST_FIELDS)?;
+    let text = request.needed(ErrorCode::EmptyPrompt, "text", "the request")?.to_owned();
+    let planned = PlannedRequest {
+        text,
+        context: request.text_or_json("context").unwrap_or_default(),
+        max_tasks: request.whole_up_to("max_tasks", 1, MAX_PLANNED).unwrap_or(0),
+        approve: request.flag("approve"),
+        plan_only: request.flag("plan_only"),
+        workers: request.text_list("workers").into_iter().map(|(worker, _)| worker.to_owned()).collect(),
+    };
+    if planned.approve && planned.plan_only {
+        let message = "nothing of it runs, so there is nothing to approve";
+        request.wrong(ErrorCode::InvalidField, "approve", message, "take one of the two away");
+    }
+    Some(planned)
+}
+
+/// The name of a workspace.
+fn workspace(object: &mut Object<'_, '_>) -> String {
+    let name = object.text("workspace").map(|(name, _)| name.to_owned()).unwrap_or_default();
+    if !name.is_empty() && !is_workspace_name(&name) {
+        let message = format!("the workspace {name:?} is not allowed");
+        let rule = "lower-case letters, digits, dash; a letter or digit first; at most 63";
+        object.wrong(ErrorCode::InvalidName, "workspace", &message, rule);
+    }
+    name
+}
+
+/// The rule of `RunSpec.workspace`.
+fn is_workspace_name(name: &str) -> bool {
+    is_run_name(name) && !name.contains(['.', '_'])
 }
 
 fn tasks(

@@ -344,3 +344,167 @@ fn scripts_get_every_error_in_one_object() {
     assert_eq!(json["error"]["code"], "E0106");
     assert_eq!(json["error"]["further"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_a_task_waits_for_and_what_must_hold_reach_the_specification() {
+    use orch_proto::v1::{After, ConditionTest, FailurePolicy};
+    let spec = good(
+        r#"{"on_failure": "best_effort", "max_parallel": 2, "workspace": "dance", "no_cache": true, "tasks": [
+        {"task_id": "a", "worker": "marie", "description": "d", "contract": true, "cache": true,
+         "expected_cost_usd": 0.25, "after_ref": "adhoc/7/task",
+         "gates": {"min_tool_calls": 3, "required_artifacts": ["*.md"], "repairs": 2,
+                   "commands": [{"run": ["cargo", "test"], "timeout": "2m", "dir": "src"}],
+                   "review": {"worker": "anga", "instructions": "is it kind"}},
+         "publish": [{"artifact": "e.md", "to": "students/{date}.md", "replace": true}]},
+        {"task_id": "b", "runner": "noop", "dependencies": ["a"], "after": "end", "workspace": "other",
+         "when": [{"task": "a", "pointer": "/status", "test": "equals", "value": "complete"},
+                  {"task": "a", "test": "exists"}]}]}"#,
+    );
+    assert_eq!(spec.on_failure(), FailurePolicy::BestEffort);
+    assert_eq!((spec.max_parallel, spec.workspace.as_str(), spec.no_cache), (2, "dance", true));
+    let [a, b] = spec.tasks.try_into().unwrap();
+    let gates = a.gates.clone().unwrap();
+    assert_eq!(
+        (gates.min_tool_calls, gates.repairs, gates.review.unwrap().worker.as_str()),
+        (3, Some(2), "anga")
+    );
+    let command = &gates.commands[0];
+    assert_eq!((command.program.as_str(), command.args.as_slice()), ("cargo", &["test".to_owned()][..]));
+    assert_eq!((command.timeout.unwrap().seconds, command.dir.as_str()), (120, "src"));
+    assert_eq!((a.publish[0].to.as_str(), a.publish[0].replace), ("students/{date}.md", true));
+    assert_eq!((a.cache, a.expected_cost_micro_usd), (true, Some(250_000)));
+    let Some(Runner::Worker(work)) = a.runner else { panic!("no worker") };
+    assert_eq!((work.contract, work.after_ref.as_str()), (true, "adhoc/7/task"));
+    assert_eq!((b.after(), b.workspace.as_str()), (After::End, "other"));
+    assert_eq!(
+        (b.conditions[0].test(), b.conditions[0].value.as_str()),
+        (ConditionTest::Equals, "\"complete\"")
+    );
+    assert_eq!((b.conditions[1].test(), b.conditions[1].value.as_str()), (ConditionTest::Exists, ""));
+}
+
+#[test]
+fn a_file_may_hold_a_request_that_is_planned() {
+    let spec = good(
+        r#"{"request": {"text": "evaluate", "approve": true, "max_tasks": 7, "workers": ["anga"],
+        "context": {"class": 3}}, "workspace": "dance"}"#,
+    );
+    let request = spec.request.unwrap();
+    assert_eq!((request.text.as_str(), request.approve, request.max_tasks), ("evaluate", true, 7));
+    assert_eq!((request.context.as_str(), spec.tasks.len()), (r#"{"class": 3}"#, 0));
+}
+
+#[test]
+fn errors_within_gates_conditions_and_publications_have_their_places() {
+    insta::assert_snapshot!(errors(
+        r#"{"on_failure": "fail-fast", "workspace": "Dance", "tasks": [
+  {"task_id": "a", "worker": "marie", "description": "d", "contract": true, "output_schema": {},
+   "gates": {"min_tool_cals": 3, "repairs": 11, "commands": [{"timeout": 3}, {"run": []}], "review": {"worker": ""}},
+   "publish": [{"artifact": "e.md"}, 7], "cache": "yes"},
+  {"task_id": "b", "runner": "noop", "dependencies": ["a"], "after": "ends", "contract": true,
+   "when": [{"task": "c", "test": "exists", "value": 1}, {"task": "a", "test": "equals"}, {"task": "a", "test": "is"}]}
+]}"#
+    ), @r#"
+    error[E0101]: "on_failure" is "fail-fast"; there are fail_fast, continue, best_effort
+      --> run.json:1:16
+      |
+    1 | {"on_failure": "fail-fast", "workspace": "Dance", "tasks": [
+      |                ^^^^^^^^^^^ did you mean "fail_fast"?
+    error[E0102]: the workspace "Dance" is not allowed
+      --> run.json:1:42
+      |
+    1 | {"on_failure": "fail-fast", "workspace": "Dance", "tasks": [
+      |                                          ^^^^^^^ lower-case letters, digits, dash; a letter or digit first; at most 63
+    error[E0101]: an answer keeps either to the "contract" or to its "output_schema"
+      --> run.json:2:71
+      |
+    2 |   {"task_id": "a", "worker": "marie", "description": "d", "contract": true, "output_schema": {},
+      |                                                                       ^^^^ take one of them away
+    error[E0111]: gates has no field "min_tool_cals"
+      --> run.json:3:14
+      |
+    3 |    "gates": {"min_tool_cals": 3, "repairs": 11, "commands": [{"timeout": 3}, {"run": []}], "review":…
+      |              ^^^^^^^^^^^^^^^ did you mean "min_tool_calls"?
+    error[E0101]: "repairs" must be a whole number from 0 to 10
+      --> run.json:3:45
+      |
+    3 | …gates": {"min_tool_cals": 3, "repairs": 11, "commands": [{"timeout": 3}, {"run": []}], "review": {"w…
+      |                                          ^^
+    error[E0118]: the gate has no "run"
+      --> run.json:3:62
+      |
+    3 | …l_cals": 3, "repairs": 11, "commands": [{"timeout": 3}, {"run": []}], "review": {"worker": ""}},
+      |                                          ^
+    error[E0118]: "run" names no program
+      --> run.json:3:86
+      |
+    3 | …1, "commands": [{"timeout": 3}, {"run": []}], "review": {"worker": ""}},
+      |                                          ^^ such as ["cargo", "test"]
+    error[E0118]: "worker" is empty
+      --> run.json:3:113
+      |
+    3 | … 3}, {"run": []}], "review": {"worker": ""}},
+      |                                          ^^
+    error[E0119]: the publication has no "to"
+      --> run.json:4:16
+      |
+    4 |    "publish": [{"artifact": "e.md"}, 7], "cache": "yes"},
+      |                ^
+    error[E0101]: "publish" must be a list of objects, not a number
+      --> run.json:4:38
+      |
+    4 |    "publish": [{"artifact": "e.md"}, 7], "cache": "yes"},
+      |                                      ^
+    error[E0101]: "cache" must be true or false, not text
+      --> run.json:4:51
+      |
+    4 |    "publish": [{"artifact": "e.md"}, 7], "cache": "yes"},
+      |                                                   ^^^^^
+    error[E0101]: "after" is "ends"; there are success, end
+      --> run.json:5:70
+      |
+    5 |   {"task_id": "b", "runner": "noop", "dependencies": ["a"], "after": "ends", "contract": true,
+      |                                                                      ^^^^^^ did you mean "end"?
+    error[E0101]: "contract" means nothing to the runner noop
+      --> run.json:5:90
+      |
+    5 |   {"task_id": "b", "runner": "noop", "dependencies": ["a"], "after": "ends", "contract": true,
+      |                                                                                          ^^^^ take it away
+    error[E0120]: the condition asks for "c", which is none of the task's dependencies
+      --> run.json:6:22
+      |
+    6 |    "when": [{"task": "c", "test": "exists", "value": 1}, {"task": "a", "test": "equals"}, {"task": "…
+      |                      ^^^ name it under "dependencies" too
+    error[E0120]: there is nothing to compare with
+      --> run.json:6:54
+      |
+    6 | …"task": "c", "test": "exists", "value": 1}, {"task": "a", "test": "equals"}, {"task": "a", "test": "…
+      |                                          ^ take it away
+    error[E0120]: the condition has no "value" to compare with
+      --> run.json:6:58
+      |
+    6 | …k": "c", "test": "exists", "value": 1}, {"task": "a", "test": "equals"}, {"task": "a", "test": "is"}…
+      |                                          ^
+    error[E0101]: "test" is "is"; there are exists, absent, equals, not_equals, below, at_least, contains
+      --> run.json:6:113
+      |
+    6 | …test": "equals"}, {"task": "a", "test": "is"}]}
+      |                                          ^^^^
+    17 errors; nothing was submitted
+    "#);
+    insta::assert_snapshot!(errors(
+        r#"{"request": {"text": " ", "plan_only": 1}, "tasks": [{"runner": "noop"}]}"#
+    ), @r#"
+    error[E0101]: a run has either "tasks" or a "request" that is planned
+      --> run.json:1:13
+      |
+    1 | {"request": {"text": " ", "plan_only": 1}, "tasks": [{"runner": "noop"}]}
+      |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ take one of them away
+    error[E0103]: "text" is empty
+      --> run.json:1:22
+      |
+    1 | {"request": {"text": " ", "plan_only": 1}, "tasks": [{"runner": "noop"}]}
+      |                      ^^^
+    2 errors; nothing was submitted
+    "#);
+}

@@ -14,7 +14,7 @@ use crate::client::{Client, incomplete, new_request_id};
 use crate::commands::{bulk, shown};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::follow::{Display, Until, follow};
+use crate::follow::{Display, ShowPlan, Until, follow};
 use crate::live::model::Model;
 use crate::output::figures::{dollars, plural, short, span, spent};
 use crate::output::safe::one_line;
@@ -187,7 +187,12 @@ async fn ask<'a>(
     let run = client.submit(submission).await?.run.ok_or_else(|| incomplete("SubmitRun"))?;
     session.follows(&run.r#ref, true);
     let display = Display::choose(&session.out, session.out.stderr())?;
-    let until = Until { reached: &Model::has_ended, stuck: true, ctrl_c: "Ctrl-C cancels the test" };
+    let until = Until {
+        reached: &Model::has_ended,
+        stuck: true,
+        plan: ShowPlan::Never,
+        ctrl_c: "Ctrl-C cancels the test",
+    };
     let followed = follow(client, &run.r#ref, display, until);
     match tokio::time::timeout(WHOLE, followed).await {
         Ok(ended) => drop(ended?),
@@ -217,7 +222,7 @@ fn table(answers: &[(&Pair, TaskResult)]) -> Table {
         Column::Figures("COST"),
         Column::Words("SAYS"),
     ]);
-    for (pair, TaskResult { task, answer }) in answers {
+    for (pair, TaskResult { task, answer, .. }) in answers {
         let ok = exit::of_task(task) == exit::DONE;
         let word = outcome_word(task.outcome()).unwrap_or("no answer");
         let first = answer.trim().lines().next().unwrap_or_default();

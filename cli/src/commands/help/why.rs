@@ -38,6 +38,20 @@ const WHY: &[(&str, &str)] = &[
     ("E0115", "a run is stored and shown as one thing, and that has its limit"),
     ("E0116", "keys are compared byte by byte and travel in headers"),
     ("E0117", "references are typed and pasted, so their form is strict"),
+    (
+        "E0118",
+        "a gate that cannot be checked would either stop every task or none; a program makes no tool calls, nothing makes files",
+    ),
+    (
+        "E0119",
+        "published files land in somebody's own directory, so their paths are strict and each is written by one task",
+    ),
+    ("E0120", "a condition looks at the structured answer of a dependency, by JSON pointer"),
+    (
+        "E0121",
+        "the file breaks the schema of workflows, a parameter is missing or of another type, or no workflow has this name",
+    ),
+    ("E0122", "files are published into a directory that agents offer by name, and no name was given"),
     ("E0201", "everything speaks mutual TLS; without a certificate of its own nobody is let in"),
     (
         "E0202",
@@ -71,6 +85,10 @@ const WHY: &[(&str, &str)] = &[
     ("E0310", "their versions are too far apart"),
     ("E0311", "one side is newer than the other, or is not what it seems"),
     ("E0312", "the bytes were damaged on the way, or changed while they were sent"),
+    (
+        "E0313",
+        "a conversation lives on the agent that had it; it must have ended there, with a session, and the agent be known",
+    ),
     ("E0401", "more is queued than the coordinator was allowed to hold; it refuses rather than fail later"),
     ("E0402", "each different set of requirements has a queue of its own"),
     ("E0403", "below this much space a queue could no longer be written safely"),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::Stream;
 use futures_util::stream::{iter, unfold};
 use orch_proto::v1::admin_service_server::AdminServiceServer;
+use orch_proto::v1::blob_service_server::BlobServiceServer;
 use orch_proto::v1::run_service_server::{RunService, RunServiceServer};
 use orch_proto::v1::task_spec::Runner;
 use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
@@ -20,8 +21,11 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::Client;
+use crate::output::words::run_ended;
 
 mod admin;
+mod blobs;
+pub(super) mod planned;
 
 /// The fake; clones share what it holds.
 #[derive(Clone, Default)]
@@ -50,6 +54,14 @@ pub(super) struct Held {
     pub(super) status: admin::Status,
     pub(super) problems: Vec<PromptProblem>,
     pub(super) validated: Vec<PromptFile>,
+    /// A plan, and what speaks against it, in place of the usual one.
+    pub(super) plan: Option<(String, Vec<String>)>,
+    pub(super) decided: Vec<DecidePlanRequest>,
+    /// Files and the runs they belong to.
+    pub(super) artifacts: Vec<(String, TaskArtifact)>,
+    pub(super) blobs: HashMap<Vec<u8>, Vec<u8>>,
+    /// Offsets from which bytes were asked for.
+    pub(super) read_from: Vec<u64>,
     uploads: HashMap<String, (String, Vec<u8>)>,
 }
 
@@ -63,6 +75,7 @@ impl Fake {
         let server = Server::builder()
             .add_service(RunServiceServer::new(self.clone()))
             .add_service(AdminServiceServer::new(self.clone()))
+            .add_service(BlobServiceServer::new(self.clone()))
             .add_service(TranscriptServiceServer::new(self.clone()));
         tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
         Client::over(Endpoint::from_shared(endpoint.clone()).unwrap().connect_lazy(), &endpoint)
@@ -136,11 +149,16 @@ impl Held {
         }
         let name = if spec.name.is_empty() { "adhoc" } else { &spec.name };
         let reference = format!("{name}/{}", self.runs.len() + 1);
-        let tasks: Vec<_> =
-            (0..).zip(&spec.tasks).map(|(index, task)| task_of(&reference, index, task)).collect();
+        let planned = spec.request.is_some();
+        let tasks: Vec<_> = if planned {
+            self.request(&reference)
+        } else {
+            (0..).zip(&spec.tasks).map(|(index, task)| task_of(&reference, index, task)).collect()
+        };
         let run = Run {
             r#ref: reference,
-            state: RunState::Running.into(),
+            state: if planned { RunState::Planning } else { RunState::Running }.into(),
+            planned,
             task_count: u32::try_from(tasks.len()).unwrap(),
             labels: spec.labels.clone(),
             ..Run::default()
@@ -159,6 +177,9 @@ impl Held {
 
     /// Finishes a run: tasks that say `fail` time out, those that want a gpu stay queued.
     fn finish(&mut self, at: usize) -> Vec<WatchEvent> {
+        if self.runs[at].0.planned {
+            return self.advance(at);
+        }
         let spec = self.specs[at].clone();
         let (run, tasks) = &mut self.runs[at];
         let mut changes = Vec::new();
@@ -348,8 +369,16 @@ impl RunService for Fake {
             frames.push(Err(Status::unavailable("the coordinator restarts")));
         } else {
             let events = held.finish(at);
-            frames.push(Ok(WatchRunsResponse { events, next_seq: 200, ..Default::default() }));
-            if held.runs[at].0.state() == RunState::Running {
+            // A planned run goes through its states one by one.
+            let apart = if held.runs[at].0.planned { 1 } else { events.len().max(1) };
+            for events in events.chunks(apart) {
+                frames.push(Ok(WatchRunsResponse {
+                    events: events.to_vec(),
+                    next_seq: 200,
+                    ..Default::default()
+                }));
+            }
+            if !run_ended(held.runs[at].0.state()) {
                 // Something is left that does not move: the stream stays open.
                 let open = futures_util::stream::pending();
                 return Ok(Response::new(Box::pin(futures_util::StreamExt::chain(iter(frames), open))));
@@ -400,25 +429,41 @@ impl RunService for Fake {
         }))
     }
 
-    async fn get_plan(
-        &self,
-        _: Request<orch_proto::v1::GetPlanRequest>,
-    ) -> Result<Response<orch_proto::v1::GetPlanResponse>, Status> {
-        Err(Status::unimplemented("no plans here"))
+    async fn get_plan(&self, request: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
+        let held = self.call("get_plan")?;
+        let at = held.find(&request.into_inner().r#ref)?;
+        Ok(Response::new(held.plan_of(at)))
     }
 
     async fn decide_plan(
         &self,
-        _: Request<orch_proto::v1::DecidePlanRequest>,
-    ) -> Result<Response<orch_proto::v1::DecidePlanResponse>, Status> {
-        Err(Status::unimplemented("no plans here"))
+        request: Request<DecidePlanRequest>,
+    ) -> Result<Response<DecidePlanResponse>, Status> {
+        let request = request.into_inner();
+        let mut held = self.call("decide_plan")?;
+        let at = held.find(&request.r#ref)?;
+        let answer = held.decide(&request, at)?;
+        held.decided.push(request);
+        Ok(Response::new(answer))
     }
 
+    /// In pages of two.
     async fn list_artifacts(
         &self,
-        _: Request<orch_proto::v1::ListArtifactsRequest>,
-    ) -> Result<Response<orch_proto::v1::ListArtifactsResponse>, Status> {
-        Err(Status::unimplemented("no artifacts here"))
+        request: Request<ListArtifactsRequest>,
+    ) -> Result<Response<ListArtifactsResponse>, Status> {
+        let request = request.into_inner();
+        let held = self.call("list_artifacts")?;
+        let run = held.runs[held.find(&request.r#ref)?].0.r#ref.clone();
+        let task = request.r#ref.strip_prefix(&run).unwrap_or_default().trim_start_matches('/');
+        let wanted =
+            |(of, file): &&(String, TaskArtifact)| *of == run && (task.is_empty() || file.task_id == task);
+        let all: Vec<_> = held.artifacts.iter().filter(wanted).map(|(_, file)| file.clone()).collect();
+        let start: usize = request.page_token.parse().unwrap_or(0);
+        let artifacts: Vec<_> = all.iter().skip(start).take(2).cloned().collect();
+        let next = start + artifacts.len();
+        let next_page_token = if next < all.len() { next.to_string() } else { String::new() };
+        Ok(Response::new(ListArtifactsResponse { artifacts, next_page_token }))
     }
 }
 

@@ -391,6 +391,7 @@ async fn mistakes_in_prompts_are_shown_where_they_are() {
             column: 1,
             message: "unknown key `modle`".into(),
             help: "did you mean `model`?".into(),
+            ..Default::default()
         },
         PromptProblem {
             path: "workers/nadia.md".into(),

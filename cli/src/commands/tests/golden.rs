@@ -15,6 +15,7 @@ mod errors;
 mod fits;
 mod help;
 mod hostile;
+mod planned;
 mod scene;
 
 /// Widths of terminals.
@@ -27,10 +28,22 @@ struct Sample {
     line: &'static str,
     /// Kind of `orchctl schema output`; empty: it prints no value.
     kind: &'static str,
+    /// Asked of the scene with planned runs.
+    planned: bool,
+}
+
+impl Sample {
+    fn stage(&self) -> Stage {
+        if self.planned { planned::stage() } else { scene::stage() }
+    }
 }
 
 const fn sample(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
-    Sample { name, line, kind }
+    Sample { name, line, kind, planned: false }
+}
+
+const fn of_a_plan(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
+    Sample { name, line, kind, planned: true }
 }
 
 /// What a person asks, each of a fresh scene.
@@ -67,6 +80,18 @@ const SAMPLES: &[Sample] = &[
     sample("help_outcome", "help rate_limited", "outcome"),
     sample("help_outcomes", "help outcomes", "outcome"),
     sample("schema_kinds", "schema output", ""),
+    of_a_plan("result_planned", "result dance/3", "run-result"),
+    of_a_plan("result_contract", "result dance/3/emma", "result"),
+    of_a_plan("status_planned", "status dance/3", "run"),
+    of_a_plan("status_waiting", "status adhoc/4", "run"),
+    of_a_plan("status_gate", "status dance/3/lucas", "task"),
+    of_a_plan("run_plan_only", "run Evaluate --plan-only --progress none", "run-result"),
+    of_a_plan("approve", "approve adhoc/4", "run"),
+    of_a_plan("reject", "reject adhoc/4 --reason no", "run"),
+    of_a_plan("edit", "edit adhoc/4 -f src/commands/tests/plan.json", "run"),
+    of_a_plan("artifacts_list", "artifacts list dance/3", "artifact"),
+    of_a_plan("watch_planned", "watch dance/3 --progress plain", "event"),
+    of_a_plan("retry_planned", "retry dance/3", "run"),
 ];
 
 /// Commands whose output is golden elsewhere: `tests/golden.rs` runs the binary, for they read files or start a fleet;
@@ -81,6 +106,8 @@ const ELSEWHERE: &[&str] = &[
     "doctor",
     "workers list",
     "agents list",
+    // It writes files, beside the other commands about planned runs.
+    "artifacts get",
     "context list",
     "context use",
     "context add",
@@ -108,14 +135,15 @@ fn told(ran: &Ran) -> String {
 }
 
 /// All looks of a command line in one text; a look that is the same as an earlier one says so.
-async fn looks(line: &str) -> String {
+async fn looks(sample: &Sample) -> String {
+    let line = sample.line;
     let mut text = String::new();
     let mut seen: Vec<(String, String)> = Vec::new();
     let looks = WIDTHS.iter().map(|width| (format!("{width} columns"), String::new(), Some(*width)));
     let formats = ["wide", "json", "jsonl", "yaml", "name", "none"];
     let looks = looks.chain(formats.map(|format| (format!("-o {format}"), format!(" -o {format}"), None)));
     for (title, flags, width) in looks {
-        let stage = Stage { width, ..scene::stage() };
+        let stage = Stage { width, ..sample.stage() };
         let told = told(&stage.run(&format!("{line}{flags}")).await);
         match seen.iter().find(|(_, earlier)| *earlier == told) {
             Some((earlier, _)) => {
@@ -133,7 +161,7 @@ async fn looks(line: &str) -> String {
 #[tokio::test]
 async fn every_look_of_every_command_is_as_it_was() {
     // Each has its own coordinator, and most of the time goes by in waiting for one.
-    let texts = join_all(SAMPLES.iter().map(|sample| looks(sample.line))).await;
+    let texts = join_all(SAMPLES.iter().map(looks)).await;
     for (sample, text) in SAMPLES.iter().zip(texts) {
         insta::with_settings!({ description => format!("orchctl {}", sample.line), omit_expression => true }, {
             insta::assert_snapshot!(sample.name, text);
@@ -149,7 +177,7 @@ async fn every_value_fits_the_schema_that_is_printed_for_it() {
         // What tells things as they happen has lines only.
         let cli = Cli::try_parse_from(words(sample.line)).unwrap();
         let format = if cli.command.goes_on() { "jsonl" } else { "json" };
-        let ran = scene::stage().run(&format!("{} -o {format}", sample.line)).await;
+        let ran = sample.stage().run(&format!("{} -o {format}", sample.line)).await;
         let values: Vec<Value> =
             if cli.command.goes_on() {
                 ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

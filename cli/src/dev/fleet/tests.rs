@@ -47,6 +47,7 @@ impl Place {
             slots: None,
             capabilities: Vec::new(),
             allow_commands: Vec::new(),
+            workspaces: Vec::new(),
             claude_bin: None,
             credential: Given::Nothing,
             api_base_url: None,

@@ -137,6 +137,99 @@ impl<'a, 'p> Object<'a, 'p> {
         number
     }
 
+    /// A whole number up to `most`.
+    pub(super) fn whole_up_to(&mut self, name: &str, least: u32, most: u32) -> Option<u32> {
+        let number = self.whole(name, least)?;
+        if number > most {
+            let message = format!("{name:?} must be a whole number from {least} to {most}");
+            self.wrong(ErrorCode::InvalidField, name, &message, "");
+            return None;
+        }
+        Some(number)
+    }
+
+    /// `true` or `false`; what is not there is false.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        let Some(value) = self.get(name) else { return false };
+        if !matches!(value.value, Value::Bool) {
+            self.wrong_type(name, value, "true or false");
+            return false;
+        }
+        &self.text[value.span.clone()] == "true"
+    }
+
+    /// One of several words.
+    pub(super) fn one_of<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let (word, _) = self.text(name)?;
+        let found = words.iter().find(|(known, _)| *known == word);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(known, _)| *known).collect();
+            let note = did_you_mean(word, known.iter().copied());
+            let message = format!("{name:?} is {word:?}; there are {}", known.join(", "));
+            self.wrong(ErrorCode::InvalidField, name, &message, &note);
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// An object within, with its own fields.
+    pub(super) fn within(&mut self, name: &str, what: &str, known: &[&str]) -> Option<Object<'a, '_>> {
+        let value = self.get(name)?;
+        let Value::Object(members) = &value.value else {
+            self.wrong_type(name, value, "an object");
+            return None;
+        };
+        Some(Object::new(self.text, what, value, members, known, self.problems))
+    }
+
+    /// A list of at most `most` objects, each with its own fields; what `read` makes nothing of is left out.
+    pub(super) fn each<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        what: (&str, &[&str]),
+        mut read: impl FnMut(&mut Object<'a, '_>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some((items, _)) = self.list(name) else { return Vec::new() };
+        if items.len() > most {
+            let message = format!("{name:?} has {} entries, at most {most} are allowed", items.len());
+            self.wrong(ErrorCode::InvalidField, name, &message, "");
+        }
+        let mut read_ones = Vec::new();
+        for item in items {
+            let Value::Object(members) = &item.value else {
+                self.wrong_type(name, item, "a list of objects");
+                continue;
+            };
+            let mut object = Object::new(self.text, what.0, item, members, what.1, self.problems);
+            read_ones.extend(read(&mut object));
+        }
+        read_ones
+    }
+
+    /// A text that must be there and say something.
+    pub(super) fn needed(&mut self, code: ErrorCode, name: &str, what: &str) -> Option<&'a str> {
+        match self.text(name) {
+            Some((text, _)) if !text.trim().is_empty() => Some(text),
+            Some(_) => {
+                self.wrong(code, name, &format!("{name:?} is empty"), "");
+                None
+            }
+            None => {
+                if !self.has(name) {
+                    self.missing(code, &format!("{what} has no {name:?}"));
+                }
+                None
+            }
+        }
+    }
+
+    /// Any value as the JSON it is written in.
+    pub(super) fn json(&self, name: &str) -> Option<String> {
+        // `null` counts as absent elsewhere; here it is a value to compare with.
+        let (_, value) = member(self.members, name)?;
+        Some(self.text[value.span.clone()].to_owned())
+    }
+
     /// A number, or a text, given to `read` as text.
     pub(super) fn number_or_text<T>(
         &mut self,

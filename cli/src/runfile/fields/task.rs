@@ -7,7 +7,7 @@ use orch_proto::v1::{CommandTask, NoopTask, OnLoss, TaskSpec, WorkerTask};
 use super::super::diagnostic::Diagnostic;
 use super::super::json::{Spanned, Value};
 use super::object::Object;
-use super::{DraftTask, TASK_NAME, is_task_name};
+use super::{DraftTask, TASK_NAME, checks, is_task_name};
 use crate::args::parse;
 use crate::compose::MAX_DESCRIPTION;
 use crate::suggest::did_you_mean;
@@ -32,9 +32,18 @@ pub(crate) const FIELDS: &[&str] = &[
     "requires",
     "on_loss",
     "agent",
+    "after",
+    "when",
+    "gates",
+    "publish",
+    "workspace",
+    "cache",
+    "contract",
+    "after_ref",
+    "expected_cost_usd",
 ];
 /// Those that only a worker can honour. A description may stand anywhere: it tells people what a task is for.
-const WORKER_FIELDS: &[&str] = &["context", "model", "output_schema", "max_turns"];
+const WORKER_FIELDS: &[&str] = &["context", "model", "output_schema", "max_turns", "contract", "after_ref"];
 /// Those that only a command can honour.
 const COMMAND_FIELDS: &[&str] = &["program", "args"];
 const RUNNERS: &[&str] = &["noop", "command"];
@@ -72,7 +81,17 @@ pub(super) fn read(
             .unwrap_or(OnLoss::Unspecified)
             .into(),
         agent: object.text("agent").map(|(agent, _)| agent.to_owned()).unwrap_or_default(),
-        ..TaskSpec::default()
+        after: checks::after(&mut object).into(),
+        gates: checks::gates(&mut object),
+        publish: checks::publications(&mut object),
+        workspace: super::workspace(&mut object),
+        conditions: checks::conditions(&mut object, &dependencies),
+        cache: object.flag("cache"),
+        expected_cost_micro_usd: object.number_or_text(
+            "expected_cost_usd",
+            "a sum in dollars such as 0.50",
+            parse::budget,
+        ),
     };
     let id_span = object.place("task_id");
     Some(DraftTask {
@@ -174,8 +193,18 @@ fn worker_task(object: &mut Object<'_, '_>, worker: &str) -> WorkerTask {
         output_schema,
         budget_micro_usd: object.number_or_text("budget_usd", "a sum in dollars such as 0.50", parse::budget),
         max_turns: object.whole("max_turns", 1),
-        ..WorkerTask::default()
+        contract: contract(object),
+        after_ref: object.text("after_ref").map(|(reference, _)| reference.to_owned()).unwrap_or_default(),
     }
+}
+
+fn contract(object: &mut Object<'_, '_>) -> bool {
+    let contract = object.flag("contract");
+    if contract && object.has("output_schema") {
+        let message = "an answer keeps either to the \"contract\" or to its \"output_schema\"";
+        object.wrong(ErrorCode::InvalidField, "contract", message, "take one of them away");
+    }
+    contract
 }
 
 fn command_task(object: &mut Object<'_, '_>) -> Option<CommandTask> {

@@ -122,7 +122,7 @@ fn is_a(value: &Value, name: &str) -> bool {
     }
 }
 
-/// The three patterns that there are.
+/// The patterns that there are.
 fn matches(pattern: &str, text: &str) -> bool {
     let name = |upper: bool| {
         let first = |byte: u8| {
@@ -135,6 +135,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     match pattern {
         "^[a-z0-9][a-z0-9._-]{0,62}$" => name(false),
         "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$" => name(true),
+        "^[a-z0-9][a-z0-9-]{0,62}$" => name(false) && !text.contains(['.', '_']),
         "^-?[0-9]+$" => {
             let digits = text.strip_prefix('-').unwrap_or(text);
             !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -161,7 +162,29 @@ fn a_run_file_fits_its_schema_exactly_where_the_reader_takes_it() {
             r#"[{"worker":"anga","description":"x","context":{"a":[1]},"output_schema":{"type":"object"},"max_turns":3}]"#,
             true,
         ),
+        (
+            r#"{"on_failure":"fail_fast","max_parallel":3,"workspace":"dance","tasks":[{"task_id":"a","worker":"anga",
+            "description":"x","contract":true,"cache":true,"gates":{"min_tool_calls":1,"required_artifacts":["*"],
+            "commands":[{"run":["make"],"timeout":9}],"review":{"worker":"fabien"},"repairs":0},
+            "publish":[{"artifact":"a","to":"b","replace":true}]},{"task_id":"b","runner":"noop","after":"end",
+            "dependencies":["a"],"when":[{"task":"a","pointer":"/status","test":"equals","value":"complete"}]}]}"#,
+            true,
+        ),
+        (r#"{"request":{"text":"x","max_tasks":3,"workers":["anga"],"approve":true},"no_cache":true}"#, true),
         ("[]", false),
+        (r#"{"on_failure":"ignore","tasks":[{"runner":"noop"}]}"#, false),
+        (r#"{"workspace":"Dance","tasks":[{"runner":"noop"}]}"#, false),
+        (r#"{"request":{"text":""}}"#, false),
+        (r#"{"request":{"text":"x","max_tasks":1001}}"#, false),
+        (r#"{"labels":{}}"#, false),
+        (r#"[{"runner":"noop","after":"ends"}]"#, false),
+        (r#"[{"runner":"noop","cache":1}]"#, false),
+        (r#"[{"runner":"noop","gates":{"commands":[{"run":[]}]}}]"#, false),
+        (r#"[{"runner":"noop","gates":{"repairs":11}}]"#, false),
+        (r#"[{"runner":"noop","gates":{"review":{}}}]"#, false),
+        (r#"[{"runner":"noop","gates":{"reviews":{}}}]"#, false),
+        (r#"[{"runner":"noop","publish":[{"artifact":"a"}]}]"#, false),
+        (r#"[{"runner":"noop","when":[{"task":"a"}]}]"#, false),
         (r#"{"name":"Notes","tasks":[{"runner":"noop"}]}"#, false),
         (r#"{"labels":{"a":1},"tasks":[{"runner":"noop"}]}"#, false),
         (r#"[{"worker":"anga"}]"#, false),

@@ -8,7 +8,57 @@ const HOSTILE: &str =
 
 /// The scene, with that text in every place that somebody else fills.
 fn stage() -> Stage {
-    let stage = scene::stage();
+    spoilt(scene::stage())
+}
+
+/// The same of the scene with planned runs.
+fn planned_stage() -> Stage {
+    let stage = spoilt(planned::stage());
+    {
+        let mut held = stage.fake.held();
+        for (run, tasks) in held.runs.iter_mut().skip(2) {
+            run.detail = HOSTILE.into();
+            run.workflow = HOSTILE.into();
+            for task in tasks {
+                task.detail = HOSTILE.into();
+                task.agent = HOSTILE.into();
+                task.worker = HOSTILE.into();
+                task.summary = HOSTILE.into();
+                task.reused_from = HOSTILE.into();
+                task.workspace = HOSTILE.into();
+                task.gates = vec![GateResult {
+                    kind: HOSTILE.into(),
+                    name: HOSTILE.into(),
+                    log: HOSTILE.into(),
+                    ..GateResult::default()
+                }];
+                if !task.result_status.is_empty() {
+                    task.result_status = HOSTILE.into();
+                }
+                task.structured = serde_json::json!({
+                    "status": HOSTILE, "summary": HOSTILE, "answer": HOSTILE, "findings": [HOSTILE, {HOSTILE: HOSTILE}],
+                    "recommendations": [HOSTILE], "scores": {HOSTILE: HOSTILE}, "conflicts": [HOSTILE],
+                    "gaps": [HOSTILE], "next_steps": [{"step": HOSTILE, "impact": HOSTILE}],
+                    "tasks": [{"id": "emma", "line": HOSTILE}],
+                })
+                .to_string();
+            }
+        }
+        held.plan = Some((
+            serde_json::json!({
+                "summary": HOSTILE,
+                "tasks": [{"id": HOSTILE, "worker": HOSTILE, "description": HOSTILE, "dependencies": [HOSTILE]}],
+                "missing": [HOSTILE],
+            })
+            .to_string(),
+            vec![HOSTILE.into()],
+        ));
+        held.hand_over("dance/3", "emma", HOSTILE, b"x", HOSTILE);
+    }
+    stage
+}
+
+fn spoilt(stage: Stage) -> Stage {
     {
         let mut held = stage.fake.held();
         let (run, tasks) = held.runs.first_mut().unwrap();
@@ -88,16 +138,19 @@ fn harm(text: &str) -> Option<char> {
 
 #[tokio::test]
 async fn no_command_passes_on_what_steers_a_terminal() {
-    let lines = SAMPLES.iter().map(|sample| sample.line);
+    let lines = SAMPLES.iter().map(|sample| (sample.line, sample.planned));
     let more = [
-        "agents show box-7",
-        "agents list",
-        "workers list",
-        "logs release-notes/1/plan --full",
-        "logs release-notes/1",
+        ("run 'a bad plan' --progress plain", true),
+        ("run Evaluate --approve --no-input --progress plain", true),
+        ("artifacts get dance/3 -d /nonexistent/nowhere", true),
+        ("agents show box-7", false),
+        ("agents list", false),
+        ("workers list", false),
+        ("logs release-notes/1/plan --full", false),
+        ("logs release-notes/1", false),
     ];
     let mut told = Vec::new();
-    for line in lines.chain(more) {
+    for (line, planned) in lines.chain(more) {
         for (format, width) in [
             ("table", Some(60)),
             ("table", None),
@@ -106,7 +159,7 @@ async fn no_command_passes_on_what_steers_a_terminal() {
             ("yaml", None),
             ("name", None),
         ] {
-            let stage = Stage { width, ..stage() };
+            let stage = Stage { width, ..if planned { planned_stage() } else { stage() } };
             let ran = stage.run(&format!("{line} -o {format}")).await;
             for (stream, text) in [("stdout", &ran.stdout), ("stderr", &ran.stderr)] {
                 if let Some(char) = harm(text) {
