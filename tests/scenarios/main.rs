@@ -10,6 +10,7 @@ mod durability;
 mod happy_path;
 mod isolation;
 mod operations;
+mod orchestration;
 mod placement;
 mod probes;
 mod real_cli;

@@ -58,6 +58,12 @@ fn met(code: ErrorCode) -> Met {
         | E::ProtocolMismatch
         | E::ProtocolViolation
         | E::DigestMismatch
+        | E::InvalidGate
+        | E::InvalidPublication
+        | E::InvalidCondition
+        | E::InvalidWorkflow
+        | E::WorkspaceMissing
+        | E::NotContinuable
         | E::TooManyClasses
         | E::Overloaded
         | E::Draining
@@ -138,6 +144,47 @@ async fn specs(client: &mut Client, found: &mut Found) {
     found.note(client.runs.submit_run(request("a", "a b")).await);
     client.runs.submit_run(request("a", "key")).await.expect("taken");
     found.note(client.runs.submit_run(request("b", "key")).await);
+    for spec in flows() {
+        let request = v1::SubmitRunRequest { spec: Some(spec), ..Default::default() };
+        found.note(client.runs.submit_run(request).await);
+    }
+}
+
+/// Runs whose parts do not go together.
+fn flows() -> Vec<v1::RunSpec> {
+    let mut gate = noop("a");
+    gate.gates = Some(v1::Gates { min_tool_calls: 1, ..Default::default() });
+    let publishing = |workspace: &str| {
+        let mut task = worker("a", "anga", "x");
+        workspace.clone_into(&mut task.workspace);
+        task.publish = vec![v1::Publication { artifact: "a".into(), to: "../a".into(), replace: false }];
+        task
+    };
+    let mut condition = noop("b");
+    condition.dependencies = vec!["a".into()];
+    condition.conditions = vec![v1::Condition {
+        task_id: "a".into(),
+        pointer: "status".into(),
+        test: v1::ConditionTest::Exists.into(),
+        ..Default::default()
+    }];
+    let mut follows = worker("a", "anga", "x");
+    if let Some(v1::task_spec::Runner::Worker(work)) = &mut follows.runner {
+        // It has not ended, and it never had a conversation.
+        work.after_ref = "adhoc/1/a".into();
+    }
+    let call = v1::WorkflowCall {
+        definition: r#"{"name": "a", "tasks": [{"id": "b", "use": "a"}]}"#.into(),
+        ..Default::default()
+    };
+    vec![
+        run(vec![gate]),
+        run(vec![publishing("dance")]),
+        run(vec![publishing("")]),
+        run(vec![noop("a"), condition]),
+        run(vec![follows]),
+        v1::RunSpec { workflow: Some(call), ..Default::default() },
+    ]
 }
 
 async fn questions(client: &mut Client, found: &mut Found) {

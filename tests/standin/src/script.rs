@@ -116,7 +116,7 @@ fn directive_at(prompt: &str, open: usize) -> Result<Option<(Directive, usize)>,
 pub fn take_plan(directives: &mut Vec<Directive>) -> Option<Value> {
     let at = directives.iter().position(|directive| directive.name == "plan")?;
     let plan = directives.remove(at);
-    directives.retain(|directive| directive.name != "plan");
+    directives.retain(|directive| !matches!(directive.name, "plan" | "then"));
     Some(Value::Object(plan.arg))
 }
 

@@ -31,6 +31,7 @@ impl Session {
         directive: &Directive,
     ) -> Result<Option<Finish>, Stop> {
         match directive.name {
+            "then" => {}
             "result" => turn.overrides.push(directive.arg.clone()),
             "event" => self.emit(Value::Object(directive.arg.clone())).await?,
             "report" => {

@@ -7,10 +7,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::settings::{Conversation, Settings};
+use crate::script;
 
 /// The session's file, when there is one.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct History {
     path: Option<PathBuf>,
     /// Turns before this process.
     pub(super) turns: u64,
+    /// What the latest prompt that foresaw the next one (directive `then`) has for it.
+    foreseen: Option<String>,
 }
 
 impl History {
@@ -41,12 +44,12 @@ impl History {
                 if path.as_ref().is_some_and(|path| path.exists()) {
                     return Err(format!("Error: Session ID {id} is already in use."));
                 }
-                Ok(Self { path: keep(path), turns: 0 })
+                Ok(Self { path: keep(path), turns: 0, foreseen: None })
             }
             Conversation::Resume(id) => {
                 let path = earlier(id)?;
-                let turns = turns_in(&path);
-                Ok(Self { path: keep(Some(path)), turns })
+                let (turns, foreseen) = (turns_in(&path), foreseen_in(&path));
+                Ok(Self { path: keep(Some(path)), turns, foreseen })
             }
             Conversation::Fork { from, to } => {
                 let (old, new) = (earlier(from)?, place(to));
@@ -54,15 +57,25 @@ impl History {
                     fs::copy(&old, &new)
                         .map_err(|error| format!("Error: cannot copy the session: {error}"))?;
                 }
-                Ok(Self { path: keep(new), turns: turns_in(&old) })
+                Ok(Self { path: keep(new), turns: turns_in(&old), foreseen: foreseen_in(&old) })
             }
         }
     }
 
-    /// Notes a turn. An unusable configuration directory is no error, as observed.
-    pub(super) fn note(&self, prompt: &str) {
-        let Some(path) = &self.path else { return };
-        let _ = append(path, prompt);
+    /// Notes a turn and gives the prompt that counts for it: one without directives may have been foreseen. An
+    /// unusable configuration directory is no error, as observed.
+    pub(super) fn note(&mut self, prompt: &str) -> String {
+        if let Some(path) = &self.path {
+            let _ = append(path, prompt);
+        }
+        self.turns += 1;
+        let directives = script::parse(prompt).unwrap_or_default();
+        let counts = match &self.foreseen {
+            Some(foreseen) if directives.is_empty() => foreseen.clone(),
+            Some(_) | None => prompt.to_owned(),
+        };
+        self.foreseen = then(prompt).or_else(|| self.foreseen.take());
+        counts
     }
 }
 
@@ -73,6 +86,19 @@ fn append(path: &Path, prompt: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let line = json!({"type": "user", "orch_standin": true, "message": {"role": "user", "content": prompt}});
     writeln!(file, "{line}")
+}
+
+/// What `prompt` has for the next one.
+fn then(prompt: &str) -> Option<String> {
+    let directives = script::parse(prompt).ok()?;
+    let then = directives.iter().find(|directive| directive.name == "then")?;
+    then.text("prompt").map(ToOwned::to_owned)
+}
+
+fn foreseen_in(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let prompts = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    prompts.filter_map(|line| then(line["message"]["content"].as_str()?)).next()
 }
 
 fn turns_in(path: &Path) -> u64 {
@@ -108,5 +134,21 @@ mod tests {
         assert!(open("--session-id", "/a").unwrap_err().contains("already in use"));
         assert!(open("--resume", "/b").is_err());
         assert_eq!(open("--resume", "/a").unwrap().turns, 1);
+    }
+
+    #[test]
+    fn a_prompt_without_directives_is_taken_for_the_one_foreseen_also_by_an_earlier_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = |flag: &str| {
+            let args = Args::parse(["-p", flag, ID].map(ToOwned::to_owned)).unwrap();
+            let mut env = Environment::for_tests();
+            env.config_dir = Some(dir.path().to_owned());
+            Settings::build(&args, Vec::new(), env).unwrap()
+        };
+        let first = r#"[[text]][[then {"prompt":"[[text {\"text\":\"two\"}]]"}]]"#;
+        assert_eq!(History::open(&settings("--session-id")).unwrap().note(first), first);
+        let mut resumed = History::open(&settings("--resume")).unwrap();
+        assert_eq!(resumed.note("mend it"), r#"[[text {"text":"two"}]]"#);
+        assert_eq!(resumed.note("[[text]]"), "[[text]]");
     }
 }

@@ -85,10 +85,9 @@ impl Session {
             1
         })?;
         self.before_anything(&directives).await?;
-        self.history.note(&line.text);
-        self.history.turns += 1;
+        let counts = self.history.note(&line.text);
         let mut turn = Turn::new();
-        let played = self.play(&mut turn, &line).await;
+        let played = self.play(&mut turn, &line, &counts).await;
         match played {
             Ok(()) => Ok(()),
             Err(Stop::Exit(code)) => {
@@ -116,7 +115,7 @@ impl Session {
         Ok(())
     }
 
-    async fn play(&mut self, turn: &mut Turn, line: &UserLine) -> Result<(), Stop> {
+    async fn play(&mut self, turn: &mut Turn, line: &UserLine, counts: &str) -> Result<(), Stop> {
         self.during = During::Waiting;
         let init = events::init(self);
         self.emit(init).await?;
@@ -126,7 +125,7 @@ impl Session {
         if line.text.starts_with('/') {
             return self.slash_command(turn, &line.text).await;
         }
-        let prompt = self.with_attachments(&line.text);
+        let prompt = self.with_attachments(counts);
         let agent_offered = events::tool_names(&self.settings).iter().any(|name| name == "Agent");
         let settings = &self.settings;
         // The prompt was parsed before; an attachment may have broken it.

@@ -8,8 +8,6 @@ pub enum Side {
     Model,
     /// What the CLI process itself does, mostly badly: the scripted CLI alone.
     Cli,
-    /// What only the Messages API stand-in needs.
-    Api,
 }
 
 /// One row of the table.
@@ -31,10 +29,6 @@ const fn model(name: &'static str, fields: &'static str, does: &'static str) -> 
 
 const fn cli(name: &'static str, fields: &'static str, does: &'static str) -> Entry {
     Entry { name, side: Side::Cli, fields, does }
-}
-
-const fn api(name: &'static str, fields: &'static str, does: &'static str) -> Entry {
-    Entry { name, side: Side::Api, fields, does }
 }
 
 /// All directives. Adding one here without a README row fails a test.
@@ -88,7 +82,7 @@ pub const CATALOGUE: &[Entry] = &[
         "the plan itself",
         "what the rehearsed planner answers; whoever plays another part takes no note of it",
     ),
-    api(
+    model(
         "then",
         "prompt",
         "read the next prompt that holds no directives as this one, such as the runner's repair line",
@@ -144,7 +138,6 @@ pub fn markdown() -> String {
         let who = match entry.side {
             Side::Model => "both",
             Side::Cli => "CLI",
-            Side::Api => "API",
         };
         let fields = entry.fields;
         table.push_str(&format!("| `{}` | {fields} | {} | {who} |\n", entry.name, entry.does));

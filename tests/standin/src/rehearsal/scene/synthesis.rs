@@ -36,30 +36,30 @@ pub(super) fn answer(scene: &Scene<'_>) -> Value {
     })
 }
 
-/// The results: headings `### ID …` of the section that the agent appends, with what stands beneath.
+/// The results: headings `## ID (worker W): ENDING` of the section that the agent appends, with the quoted summary and what
+/// was published. The plan is no result.
 fn inputs(prompt: &str) -> Vec<Input> {
+    let section = prompt.split_once("\n# Results of").map_or("", |(_, section)| section);
     let mut found: Vec<Input> = Vec::new();
-    let mut body = String::new();
-    let mut close = |found: &mut Vec<Input>, body: &mut String| {
-        if let Some(last) = found.last_mut() {
-            let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
-            last.line = format!("{} {}", last.line, head(&words, 200)).trim().to_owned();
-        }
-        body.clear();
-    };
-    for line in prompt.lines() {
-        if let Some(heading) = line.strip_prefix("### ") {
-            close(&mut found, &mut body);
-            let (id, ending) = heading.split_once([' ', ':', ',']).unwrap_or((heading, ""));
+    for line in section.lines() {
+        if let Some((id, ending)) = line.strip_prefix("## ").and_then(|heading| heading.split_once(' ')) {
             let gap = GAPS.iter().any(|word| ending.contains(word));
-            let id = id.trim_matches('`').to_owned();
-            found.push(Input { id, line: if gap { ending.trim().to_owned() } else { String::new() }, gap });
-        } else if !found.is_empty() {
-            body.push_str(line);
-            body.push('\n');
+            let line =
+                if gap { ending.trim_start_matches(|c| c != ':').trim_start_matches([':', ' ']) } else { "" };
+            found.push(Input { id: id.to_owned(), line: line.to_owned(), gap });
+        } else if let Some(last) = found.last_mut() {
+            let published = line
+                .strip_prefix("- published in the workspace as `")
+                .and_then(|rest| rest.split('`').next());
+            let more = match (line.strip_prefix("> "), published) {
+                (Some(quoted), _) => head(quoted, 200).to_owned(),
+                (None, Some(path)) => format!("([file]({path}))"),
+                (None, None) => continue,
+            };
+            last.line = format!("{} {more}", last.line).trim().to_owned();
         }
     }
-    close(&mut found, &mut body);
+    found.retain(|input| input.id != "plan");
     found
 }
 
@@ -69,10 +69,16 @@ mod tests {
 
     #[test]
     fn every_result_has_its_line_and_a_failed_one_is_a_gap() {
-        let prompt = "Combine.\n\n### evaluate-emma (marie, succeeded)\nEmma: 70/100\n\n### evaluate-lucas (marie, failed)\ngate failed\n";
+        let prompt = "Combine.\n\n## not this\n\n# Results of the tasks\n\n## plan (worker orchestrator): succeeded\n\n\
+            ## evaluate-emma (worker marie): succeeded\n\nSummary:\n> Emma: 70/100\n\n\
+            - published in the workspace as `students/emma.md`\n\n\
+            ## evaluate-lucas (worker marie): failed with gate_failed\n";
         let scene = Scene { system_prompt: "", prompt, seen: &[], foreseen: None };
         let answer = answer(&scene);
-        assert_eq!(answer["tasks"][0], json!({"id": "evaluate-emma", "line": "Emma: 70/100"}));
+        assert_eq!(
+            answer["tasks"][0],
+            json!({"id": "evaluate-emma", "line": "Emma: 70/100 ([file](students/emma.md))"})
+        );
         assert_eq!(answer["gaps"].as_array().unwrap().len(), 1);
         assert!(answer["summary"].as_str().unwrap().contains("1 of 2"));
     }
