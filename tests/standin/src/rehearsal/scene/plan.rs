@@ -73,7 +73,9 @@ fn people_of(text: &str) -> Vec<(String, String)> {
 }
 
 fn plan(asked: &str, roster: &[(String, String)]) -> Value {
-    let mut tasks: Vec<Value> = roster.iter().map(|(name, slug)| evaluation(name, slug)).collect();
+    let length =
+        asked.find("at least ").map_or("", |at| asked[at..].split(['.', '\n']).next().unwrap_or_default());
+    let mut tasks: Vec<Value> = roster.iter().map(|(name, slug)| evaluation(name, slug, length)).collect();
     for other in OTHERS {
         if other.words.iter().any(|word| asked.contains(word)) {
             tasks.push(json!({
@@ -95,14 +97,15 @@ fn plan(asked: &str, roster: &[(String, String)]) -> Value {
     })
 }
 
-fn evaluation(name: &str, slug: &str) -> Value {
+fn evaluation(name: &str, slug: &str, length: &str) -> Value {
     let first = slug.split('-').next().unwrap_or(slug);
     json!({
         "id": format!("evaluate-{first}"),
         "worker": "marie",
         "description": format!(
             "Evaluate {name} by the studio's template, from workspace/students/{slug}/profile.md and \
-             workspace/classes/hip-hop/class.md. Write the evaluation to out/evaluation.md."
+             workspace/classes/hip-hop/class.md. Write the evaluation to out/evaluation.md.{}",
+            if length.is_empty() { String::new() } else { format!(" Write {length}.") }
         ),
         "dependencies": [],
         "artifacts": ["evaluation.md"],
