@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::beneath::{self, DEEPEST, Found, Go, LONGEST_PATH, Reach, WalkError, open_file, open_root, walk};
+use crate::homes::sweep::disk_usage;
 use crate::runner::limits::show_size;
 use crate::runner::{AttemptKey, Collected};
 
@@ -72,6 +73,11 @@ pub enum CollectError {
     /// Something still writes.
     #[error("the file {0} changed whenever it was read: something of the attempt still writes it")]
     Changing(String),
+    /// Too much is kept already.
+    #[error(
+        "the files beneath out/ cannot be kept: {0} of others wait on this agent for the coordinator to store them"
+    )]
+    NoRoom(String),
     /// The disk.
     #[error("the files beneath out/ cannot be kept")]
     Io(#[from] io::Error),
@@ -131,11 +137,22 @@ impl Kept {
         self.0.join(format!("{}-{}-{}", key.run, key.task, key.attempt))
     }
 
+    /// Bytes of disk that all of them take. Blocks as long as the look takes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        disk_usage(&self.0)
+    }
+
+    /// The directories of attempts.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
     /// Removes everything but what belongs to `needed`. Blocks as long as that takes.
     pub fn sweep(&self, needed: &[AttemptKey]) {
         let needed: Vec<PathBuf> = needed.iter().map(|key| self.of(*key)).collect();
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            let path = entry.path();
+        for path in self.dirs() {
             if !needed.contains(&path)
                 && let Err(error) = fs::remove_dir_all(&path)
             {

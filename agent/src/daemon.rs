@@ -297,8 +297,10 @@ impl Daemon {
         let _span = key.span().entered();
         let report = convert::report(key, report);
         tracing::info!(outcome = report.outcome().word(), detail = report.detail, "attempt ended");
+        let was_clearing = self.table.is_clearing();
         match self.table.finished(key, report) {
             Finish::Owed => self.outbox.report(key, &self.table),
+            Finish::GivenUp if was_clearing && !self.table.is_clearing() => self.forget_former_cluster(),
             Finish::GivenUp => {
                 let conversation = ConversationKey { run: key.run, task: key.task };
                 if !self.table.conversations().contains(&conversation)
@@ -307,6 +309,14 @@ impl Daemon {
                     tracing::warn!(%error, "cannot forget a conversation of another cluster");
                 }
             }
+        }
+    }
+
+    /// Forgets what another cluster's attempts left, but for those that still run.
+    fn forget_former_cluster(&mut self) {
+        self.upkeep.forget_all(&self.table.conversations());
+        if let Some(supplies) = self.runners.supplies() {
+            self.upkeep.remove(supplies.discard_kept());
         }
     }
 

@@ -199,12 +199,7 @@ impl Homes {
     /// # Errors
     /// When the directory cannot be listed.
     pub fn kept(&self) -> io::Result<Vec<ConversationKey>> {
-        let mut kept = Vec::new();
-        for entry in fs::read_dir(&self.root)? {
-            kept.extend(entry?.file_name().to_str().and_then(ConversationKey::from_name));
-        }
-        kept.sort_unstable();
-        Ok(kept)
+        kept(&self.root)
     }
 
     /// Notes that the last attempt of a conversation has ended now.
@@ -307,6 +302,16 @@ impl Conversation {
     pub fn attempt(&self, attempt: u32) -> PathBuf {
         self.dir.join("attempts").join(attempt.to_string())
     }
+}
+
+/// The conversations in `root`, in ascending order.
+fn kept(root: &Path) -> io::Result<Vec<ConversationKey>> {
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(root)? {
+        kept.extend(entry?.file_name().to_str().and_then(ConversationKey::from_name));
+    }
+    kept.sort_unstable();
+    Ok(kept)
 }
 
 /// Locks for this process alone. A former agent that was just killed may have left a child between its birth and its

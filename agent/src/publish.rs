@@ -74,6 +74,8 @@ pub struct Owner<'a> {
     pub run: u64,
     /// Index of the task.
     pub task: u32,
+    /// Attempt: two agents may publish into one directory for two attempts of a task, of which one is given up.
+    pub attempt: u32,
 }
 
 /// Publishes `files` into `workspace`. Blocks.
@@ -103,7 +105,7 @@ pub fn publish(
         }
     }
     for (target, key) in todo {
-        if target.write(&root, &workspace.name, journal, &key)? {
+        if target.write(&root, &workspace.name, journal, (&key, owner.attempt))? {
             published.written += 1;
         } else {
             published.already += 1;
@@ -230,13 +232,15 @@ impl<'a> Target<'a> {
         root: &OwnedFd,
         workspace: &str,
         journal: &Journal,
-        key: &Key,
+        (key, attempt): (&Key, u32),
     ) -> Result<bool, PublishError> {
         let dir = self.dir(root, true)?;
         let dir = dir.ok_or_else(|| failed(self.to, "make its directory")(io::ErrorKind::NotFound.into()))?;
-        let unfinished = key.unfinished();
+        let unfinished = key.unfinished(attempt);
         let note = |state| {
-            journal.note(key, state, workspace, self.to).map_err(failed(self.to, "write the journal"))
+            journal
+                .note(key, state, (workspace, self.to), attempt)
+                .map_err(failed(self.to, "write the journal"))
         };
         note(State::Preparing)?;
         self.fill(&dir, &unfinished)?;

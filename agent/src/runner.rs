@@ -21,6 +21,7 @@ use uuid::Uuid;
 pub use orch_proto::v1::Outcome;
 
 use crate::homes::ConversationKey;
+use crate::homes::claims::Occupied;
 use crate::supervisor::stop::StopCause;
 
 pub use self::material::{
@@ -350,6 +351,8 @@ pub struct AttemptReport {
     pub artifacts_from: Option<PathBuf>,
     /// Its files once they are collected.
     pub artifacts: Option<Collected>,
+    /// Keeps others out of that directory until they are.
+    pub occupied: Occupied,
 }
 
 impl AttemptReport {
@@ -379,6 +382,7 @@ impl AttemptReport {
             tree: None,
             artifacts_from: None,
             artifacts: None,
+            occupied: Occupied::default(),
         }
     }
 

@@ -6,9 +6,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use orch_agent::runner::Outcome;
 use orch_agent::runner::claude::judge::{self, Terms, judge};
 use orch_agent::runner::claude::observer::{Demands, Facts, Observer};
+use orch_agent::runner::{Live, Outcome};
 use orch_agent::supervisor::exit::ExitRecord;
 use orch_agent::supervisor::stop::{Rung, StopCause, StopFact};
 
@@ -208,4 +208,54 @@ fn a_killed_process_is_estimated_from_its_messages() {
     assert!(facts.is_cut_off());
     let usage = facts.ledger.total(facts.is_cut_off());
     assert!(usage.estimated && usage.cost_micro_usd >= 500, "{usage:?}");
+}
+
+/// What people are told while a stream goes by, without what is told twice in a row.
+fn told(name: &str) -> Vec<String> {
+    let rows = rows();
+    let row = rows.iter().find(|row| row.name == name).unwrap();
+    let mut observer = Observer::new(Demands::default());
+    let mut told: Vec<String> = Vec::new();
+    for line in row.bytes.split_inclusive(|byte| *byte == b'\n') {
+        observer.push(line);
+        let mut live = Live::default();
+        observer.describe(&mut live);
+        assert!(live.now.chars().count() <= 120, "{}", live.now);
+        if told.last() != Some(&live.now) {
+            told.push(live.now);
+        }
+    }
+    told
+}
+
+#[test]
+fn people_are_told_which_sub_agent_uses_which_tool() {
+    assert_eq!(
+        told("ctl_partial_subagent_bash"),
+        [
+            "asking the model",
+            "using Agent",
+            "sub-agent general-purpose",
+            "general-purpose ▸ Bash echo inner",
+            "writing",
+            "finishing"
+        ]
+    );
+    let rows = rows();
+    let nested = rows.iter().find(|row| row.name == "agent_nested").unwrap();
+    assert_eq!(facts(nested, usize::MAX).tool_calls, 3, "two sub-agents and the inner one's Bash");
+    // Recorded: of the inner one's call nothing but its progress is told.
+    assert_eq!(
+        told("agent_nested"),
+        [
+            "asking the model",
+            "using Agent",
+            "sub-agent reviewer",
+            "sub-agent test-runner",
+            "reviewer ▸ Agent test-runner",
+            "reviewer ▸ test-runner ▸ Bash",
+            "writing",
+            "finishing"
+        ]
+    );
 }

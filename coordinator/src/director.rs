@@ -130,7 +130,8 @@ impl Director {
 
     /// Forgets trouble with what is no longer asked, and all of it when its time has come.
     fn look_at_trouble(&mut self, open: &[Question]) {
-        self.troubled.retain(|known| open.iter().any(|question| key(question) == *known));
+        let open: BTreeSet<Asked> = open.iter().map(key).collect();
+        self.troubled.retain(|known| open.contains(known));
         if self.troubled.is_empty() {
             (self.wait, self.retry_at) = (FIRST_WAIT, None);
             return;

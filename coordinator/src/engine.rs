@@ -39,6 +39,7 @@ use tokio::sync::mpsc;
 
 use self::batcher::{Batcher, Turn};
 use self::commit::{CommitDone, CommitFailure, CommitJob, Committer};
+pub use self::consult::Repeatable;
 pub use self::handle::{ApplyError, AttemptActivity, EngineGone, Handle, INBOX, SubmitError};
 use self::handle::{Command, Shared};
 pub use self::pulse::LIVE_WITHIN;

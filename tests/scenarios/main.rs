@@ -4,11 +4,14 @@
 #![expect(clippy::expect_used, reason = "in a test what must not happen ends the test")]
 
 mod bad_input;
+mod batch;
+mod bridge;
 mod cancel;
 mod dev;
 mod durability;
 mod happy_path;
 mod isolation;
+mod migration;
 mod operations;
 mod orchestration;
 mod placement;
@@ -17,3 +20,4 @@ mod real_cli;
 mod scripted;
 mod steering;
 mod two_hosts;
+mod workflows;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 mod data;
 mod failures;
 mod gates;
+mod many_files;
 mod planned;
 mod plans;
 

@@ -13,7 +13,7 @@ fn needing(mut task: v1::TaskSpec, key: &str, value: &str) -> v1::TaskSpec {
 async fn tasks_go_only_to_agents_that_offer_what_they_need() {
     let mut fleet = Fleet::start(orch_tests::binaries!());
     fleet.agent("plain", &[]);
-    fleet.agent("gpu", &["--capability", "gpu=yes", "--capability", "workspace=dance"]);
+    fleet.agent("gpu", &["--capability", "gpu=yes", "--capability", "studio=dance"]);
     let mut client = fleet.client().await;
     let tasks = (0..20).map(|at| needing(noop(&format!("t{at}")), "gpu", "yes")).collect();
     let submitted = client.submit(run(tasks)).await;

@@ -100,7 +100,7 @@ impl Daemon {
         tracing::warn!("another cluster answers: what was held for the former one is dropped");
         self.table.drop_all();
         self.outbox.drop_transcripts();
-        self.upkeep.forget_all(&self.table.conversations());
+        self.forget_former_cluster();
     }
 
     /// What becomes of an attempt of the inventory. Its report is sent in any case.

@@ -14,7 +14,7 @@ use orch_proto::v1::{self, agent_item::Item, text::Body};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -32,6 +32,9 @@ const FRAME_BYTES: usize = 512 << 10;
 /// Transcripts of attempts that have ended which are sent at once: after a long cut there may be hundreds, each with a
 /// window of its own.
 const UPLOADS: usize = 16;
+/// Files of attempts that are stored at once, whichever report they belong to: for small ones the coordinator's answer takes
+/// longer than their bytes, and each takes a thread.
+const FILES: usize = 16;
 /// Pause before bulk that failed is tried again on the same connection.
 const BULK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,8 @@ pub(super) struct Outbox {
     uploads: JoinSet<Uploaded>,
     /// Turns of transcripts that have ended.
     turns: Arc<Semaphore>,
+    /// Turns of files.
+    files: Arc<Semaphore>,
     /// Files that reports speak of, until they are stored.
     kept: Option<Kept>,
     /// Removals of those that were.
@@ -70,6 +75,7 @@ impl Outbox {
             transcripts: BTreeMap::new(),
             uploads: JoinSet::new(),
             turns: Arc::new(Semaphore::new(UPLOADS)),
+            files: Arc::new(Semaphore::new(FILES)),
         }
     }
 }
@@ -179,10 +185,11 @@ impl Outbox {
             self.push(Item::Report(report));
         } else {
             let (bulk, report) = (bulk.clone(), Box::new(report.clone()));
-            let keep = self.kept.as_ref().map(|kept| kept.of(key));
+            let keep = self.kept.as_ref().map(|kept| kept.of(key)).unwrap_or_default();
+            let files = Arc::clone(&self.files);
             self.long_reports.spawn(async move {
                 tokio::time::sleep(pause).await;
-                (key, with_blobs(bulk, report, keep).await)
+                (key, with_blobs(bulk, report, &keep, &files).await)
             });
         }
     }
@@ -309,11 +316,11 @@ fn is_short(text: Option<&v1::Text>) -> bool {
 async fn with_blobs(
     mut bulk: Bulk,
     mut report: Box<v1::Report>,
-    keep: Option<PathBuf>,
+    keep: &Path,
+    files: &Arc<Semaphore>,
 ) -> Result<Box<v1::Report>, BulkError> {
     if let Some(artifacts) = report.artifacts.as_mut().filter(|artifacts| !are_stored(artifacts)) {
-        let keep = keep.unwrap_or_default();
-        artifacts.manifest = Some(store(&mut bulk, artifacts.manifest.as_ref(), &keep).await?);
+        artifacts.manifest = Some(store(&mut bulk, artifacts.manifest.as_ref(), keep, files).await?);
     }
     let texts = [&mut report.answer, &mut report.structured, &mut report.feedback];
     for text in texts.into_iter().flatten() {
@@ -332,6 +339,7 @@ async fn store(
     bulk: &mut Bulk,
     expected: Option<&v1::BlobRef>,
     keep: &Path,
+    files: &Arc<Semaphore>,
 ) -> Result<v1::BlobRef, BulkError> {
     let lost = |_| BulkError::Lost(keep.to_owned());
     let mut manifest = artifacts::kept(keep).map_err(lost)?;
@@ -339,19 +347,40 @@ async fn store(
     if expected.is_none_or(|expected| expected.digest != digest.as_slice()) {
         return Err(BulkError::Lost(keep.to_owned()));
     }
-    let mut stored: BTreeMap<Vec<u8>, v1::BlobRef> = BTreeMap::new();
+    let blobs = || manifest.artifacts.iter().filter_map(|artifact| artifact.blob.clone());
+    let distinct = blobs().map(|blob| (blob.digest.clone(), blob)).collect();
+    let stored = store_files(bulk, distinct, keep, files).await?;
     for blob in manifest.artifacts.iter_mut().filter_map(|artifact| artifact.blob.as_mut()) {
-        *blob = match stored.get(&blob.digest) {
-            Some(known) => known.clone(),
-            None => {
-                let path = artifacts::kept_file(keep, &blob.digest);
-                let placed = bulk::put_file(&mut bulk.blobs, blob, &path).await?;
-                stored.insert(placed.digest.clone(), placed.clone());
-                placed
-            }
-        };
+        *blob = stored.get(&blob.digest).cloned().ok_or(BulkError::WrongDigest)?;
     }
     bulk::put(&mut bulk.blobs, manifest.encode_to_vec()).await
+}
+
+/// Stores files, some at once, and says where each is, by digest.
+async fn store_files(
+    bulk: &Bulk,
+    wanted: BTreeMap<Vec<u8>, v1::BlobRef>,
+    keep: &Path,
+    files: &Arc<Semaphore>,
+) -> Result<BTreeMap<Vec<u8>, v1::BlobRef>, BulkError> {
+    let (mut wanted, mut stored) = (wanted.into_values(), BTreeMap::new());
+    let mut under_way = JoinSet::new();
+    loop {
+        while under_way.len() < FILES
+            && let Some(blob) = wanted.next()
+        {
+            let (mut client, path) = (bulk.blobs.clone(), artifacts::kept_file(keep, &blob.digest));
+            let files = Arc::clone(files);
+            under_way.spawn(async move {
+                let _turn = files.acquire_owned().await.ok();
+                bulk::put_file(&mut client, &blob, &path).await
+            });
+        }
+        let Some(done) = under_way.join_next().await else { return Ok(stored) };
+        // Nothing else ends them, so they did not come to an end by themselves.
+        let placed = done.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)))?;
+        stored.insert(placed.digest.clone(), placed);
+    }
 }
 
 #[cfg(test)]

@@ -264,7 +264,8 @@ impl Runners {
         let spec = AttemptSpec { inputs, workspace, ..convert::spec(&assigned, work, stop_after) };
         let live = link.live.clone();
         let mut report = runner.run(spec, link).await;
-        drop(fetched);
+        // There may be very many files.
+        let _ = tokio::task::spawn_blocking(move || drop(fetched)).await;
         if let (Some(supplies), Some(workspace)) = (&self.supplies, shown) {
             // One that changed meanwhile was seen in no single state: its result is not used again.
             report.tree = supplies.state(&workspace).await.filter(|after| tree == Some(*after));

@@ -12,6 +12,7 @@ use crate::artifacts::{self, ArtifactLimits, CollectError, Kept};
 use crate::beneath;
 use crate::causes::one_line;
 use crate::daemon::start::{FETCH_PAUSE, FETCH_TRIES, PrepareError, fetch};
+use crate::homes::claims::Occupied;
 use crate::homes::private_dir;
 use crate::inputs;
 use crate::runner::limits::show_size;
@@ -29,11 +30,16 @@ use orch_proto::v1;
 use prost::Message as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::task::spawn_blocking;
 
 /// Most bytes of everything an attempt is given: a tenth of what all may write, and more than reviewers read.
 const MOST_FETCHED: u64 = 2 << 30;
+/// Bytes of files that wait to be stored, of all attempts, from which on no more are kept: only an agent whose coordinator
+/// takes none gets there, and its disk is not to be filled.
+const MOST_KEPT: u64 = 20 << 30;
 /// Most files of everything an attempt is given.
 const MOST_FILES: usize = 100_000;
 
@@ -44,6 +50,10 @@ pub struct Supplies {
     kept: Kept,
     workspaces: Workspaces,
     trees: TreeCache,
+    /// Numbers of what was taken away.
+    gone: Arc<AtomicU64>,
+    /// Most bytes of files that are kept.
+    most_kept: u64,
 }
 
 /// What was fetched for one attempt; removed when it is dropped.
@@ -65,7 +75,14 @@ impl Supplies {
         for dir in [&fetched, &handed] {
             private_dir(dir).map_err(io::Error::other)?;
         }
-        Ok(Self { fetched, kept: Kept::new(handed), workspaces, trees: TreeCache::default() })
+        Ok(Self {
+            fetched,
+            kept: Kept::new(handed),
+            workspaces,
+            trees: TreeCache::default(),
+            gone: Arc::default(),
+            most_kept: MOST_KEPT,
+        })
     }
 
     /// The workspaces on offer.
@@ -78,6 +95,22 @@ impl Supplies {
     #[must_use]
     pub const fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// Takes away everything that is kept, at once, and gives what is to be removed. A later start would remove it too.
+    pub(super) fn discard_kept(&self) -> Vec<PathBuf> {
+        let taken = self.kept.dirs().into_iter().filter_map(|dir| {
+            let name = format!("gone-{}", self.gone.fetch_add(1, Ordering::Relaxed));
+            let place = self.fetched.join(name);
+            match std::fs::rename(&dir, &place) {
+                Ok(()) => Some(place),
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "files of another cluster cannot be taken away");
+                    None
+                }
+            }
+        });
+        taken.collect()
     }
 
     /// The state of a workspace. One that is too large has none, and then no earlier result fits.
@@ -120,7 +153,10 @@ impl Supplies {
     /// The same, where blocking is allowed.
     pub(super) fn collect_now(&self, key: AttemptKey, mut report: AttemptReport) -> AttemptReport {
         let Some(out) = report.artifacts_from.take() else { return report };
-        let note = match artifacts::collect(&out, &self.kept.of(key), ArtifactLimits::default()) {
+        let kept = self
+            .room()
+            .and_then(|()| artifacts::collect(&out, &self.kept.of(key), ArtifactLimits::default()));
+        let note = match kept {
             Ok(gathered) => {
                 report.artifacts = gathered.files;
                 gathered.left_out
@@ -130,7 +166,9 @@ impl Supplies {
                 if report.outcome == Outcome::Ok {
                     report.outcome = match &error {
                         CollectError::TooMuch(_) => Outcome::LimitOutput,
-                        CollectError::Changing(_) | CollectError::Io(_) => Outcome::Crash,
+                        CollectError::Changing(_) | CollectError::Io(_) | CollectError::NoRoom(_) => {
+                            Outcome::Crash
+                        }
                     };
                 }
                 one_line(&error)
@@ -140,7 +178,14 @@ impl Supplies {
             let joint = if report.detail.is_empty() { "" } else { "; " };
             report.detail = shorten(format!("{}{joint}{note}", report.detail), crate::runner::LONGEST_DETAIL);
         }
+        report.occupied = Occupied::default();
         report
+    }
+
+    /// Whether more may be kept.
+    fn room(&self) -> Result<(), CollectError> {
+        let bytes = self.kept.bytes();
+        if bytes < self.most_kept { Ok(()) } else { Err(CollectError::NoRoom(show_size(bytes))) }
     }
 }
 

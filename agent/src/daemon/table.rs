@@ -23,6 +23,8 @@ pub(super) struct Table {
     waiting: VecDeque<Assigned>,
     /// How many of `held` were dropped: asked for with every assignment.
     dropped: usize,
+    /// Conversations of other tasks that attempts which have not ended continue.
+    followed: BTreeMap<AttemptKey, ConversationKey>,
 }
 
 /// How far an attempt is.
@@ -80,7 +82,7 @@ impl Table {
         for entry in ended {
             spool.append(entry);
         }
-        Self { spool, slots, held, waiting: VecDeque::new(), dropped: 0 }
+        Self { spool, slots, held, waiting: VecDeque::new(), dropped: 0, followed: BTreeMap::new() }
     }
 
     /// Hands to the kernel what happened since the last call. Nothing may be said of it before.
@@ -129,6 +131,7 @@ impl Table {
             None => {}
         }
         self.spool.append(Entry::Accepted { key, payload: left::note(&assigned) });
+        self.followed.extend(assigned.follows().map(|conversation| (key, conversation)));
         self.held.insert(key, Held::Waiting);
         if matches!(assigned.work, AssignedWork::Noop) {
             self.finished(key, convert::report(key, start::noop_report(&assigned)));
@@ -155,6 +158,7 @@ impl Table {
 
     /// It ended.
     pub(super) fn finished(&mut self, key: AttemptKey, report: v1::Report) -> Finish {
+        self.followed.remove(&key);
         match self.held.get_mut(&key) {
             Some(held @ (Held::Waiting | Held::Running(_))) => {
                 self.spool.append(Entry::Finished { key, report: report.encode_to_vec() });
@@ -242,6 +246,7 @@ impl Table {
             }
         }
         self.dropped = self.held.len();
+        self.followed.retain(|key, _| self.held.contains_key(key));
     }
 
     /// The coordinator acknowledged a heartbeat sent at `sent`.
@@ -309,9 +314,10 @@ impl Table {
         handles.filter_map(|handle| handle.live.borrow().supervisor_pid).collect()
     }
 
-    /// Conversations of everything that is held.
+    /// Conversations of everything that is held, those it continues included: they must be there when it begins.
     pub(super) fn conversations(&self) -> BTreeSet<ConversationKey> {
-        self.held.keys().map(|key| ConversationKey { run: key.run, task: key.task }).collect()
+        let own = self.held.keys().map(|key| ConversationKey { run: key.run, task: key.task });
+        own.chain(self.followed.values().copied()).collect()
     }
 
     /// Slots that nothing runs in.
@@ -388,6 +394,20 @@ mod tests {
 
     fn states(table: &Table) -> Vec<(u32, v1::HeldState)> {
         table.inventory().iter().map(|item| (item.attempt.unwrap().task_index, item.state())).collect()
+    }
+
+    #[test]
+    fn a_conversation_that_is_to_be_continued_is_in_use_until_that_has_ended() {
+        let mut table = table(1);
+        let conversation = Some(v1::TaskId { run_id: 3, task_index: 9 });
+        let claude = v1::ClaudeAssignment { conversation, ..Default::default() };
+        table.take(assigned(1, v1::assignment::Runner::Claude(claude)));
+        let (own, of_another) = (ConversationKey { run: 7, task: 1 }, ConversationKey { run: 3, task: 9 });
+        assert_eq!(table.conversations(), BTreeSet::from([own, of_another]));
+        let (started, _link) = start(&mut table).unwrap();
+        assert!(table.conversations().contains(&of_another));
+        table.finished(started, done(1));
+        assert_eq!(table.conversations(), BTreeSet::from([own]));
     }
 
     #[test]

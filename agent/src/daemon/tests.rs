@@ -289,6 +289,8 @@ async fn another_cluster_gets_nothing_of_the_former_ones_and_its_work_only_when_
         bench.answer([again.clone()]),
         ["rejected 1: the agent is still ending what another cluster gave it"]
     );
+    // Somebody still worked in a conversation that is not his own when the other cluster came.
+    homes.conversation(ConversationKey { run: 3, task: 9 }).unwrap();
     bench.attempt_ends().await;
     assert_eq!(bench.words(), [""; 0], "nobody is owed that report");
     assert!(homes.kept().unwrap().is_empty());

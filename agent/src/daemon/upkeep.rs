@@ -6,6 +6,7 @@ use crate::homes::sweep::Keep;
 use crate::homes::{ConversationKey, Homes};
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::{JoinError, JoinSet};
@@ -61,9 +62,9 @@ impl Upkeep {
     pub(super) fn take(&mut self, Step(step): Step, in_use: BTreeSet<ConversationKey>) {
         match step {
             Kind::Due => {
-                let homes = Arc::clone(&self.homes);
+                let sweeper = self.homes.sweeper();
                 self.work.spawn_blocking(move || {
-                    Done::Looked(homes.outdated(SystemTime::now(), Keep::default(), &in_use))
+                    Done::Looked(sweeper.outdated(SystemTime::now(), Keep::default(), &in_use))
                 });
             }
             Kind::Done(Ok(Done::Looked(Ok(outdated)))) => self.forget(outdated, &in_use),
@@ -87,6 +88,19 @@ impl Upkeep {
         }
     }
 
+    /// Removes these directories, however long that takes. Nobody else uses them.
+    pub(super) fn remove(&mut self, dirs: Vec<PathBuf>) {
+        if dirs.is_empty() {
+            return;
+        }
+        self.work.spawn_blocking(move || {
+            let failed = |dir: PathBuf| {
+                std::fs::remove_dir_all(&dir).err().map(|error| format!("{}: {error}", dir.display()))
+            };
+            Done::Emptied(dirs.into_iter().filter_map(failed).collect())
+        });
+    }
+
     fn forget(&mut self, outdated: Vec<ConversationKey>, in_use: &BTreeSet<ConversationKey>) {
         let mut gone = 0_u32;
         for key in outdated.into_iter().filter(|key| !in_use.contains(key)) {
@@ -100,8 +114,8 @@ impl Upkeep {
         if gone > 0 {
             tracing::info!(conversations = gone, "old conversations are removed");
         }
-        let homes = Arc::clone(&self.homes);
-        self.work.spawn_blocking(move || Done::Emptied(homes.empty_bin()));
+        let sweeper = self.homes.sweeper();
+        self.work.spawn_blocking(move || Done::Emptied(sweeper.empty_bin()));
     }
 }
 
@@ -109,6 +123,28 @@ impl Upkeep {
 mod tests {
     use super::*;
     use std::fs::File;
+
+    /// Seen as an agent that could not start: what its killed predecessor did beside its loop held their directory.
+    #[test]
+    fn what_is_slow_does_not_keep_the_next_agent_from_the_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().max_blocking_threads(1).build().unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            // Upkeep has to wait for this one.
+            let mut slow = JoinSet::new();
+            slow.spawn_blocking(move || wait.recv().is_ok());
+            let homes = Arc::new(Homes::open(dir.path()).unwrap());
+            let mut upkeep = Upkeep::new(Arc::clone(&homes));
+            let due = upkeep.next().await;
+            upkeep.take(due, BTreeSet::new());
+            drop((upkeep, homes));
+            drop(Homes::open(dir.path()).unwrap());
+            drop(go_on);
+            slow.join_all().await;
+        });
+    }
 
     #[tokio::test]
     async fn what_is_old_goes_unless_it_came_into_use_meanwhile() {

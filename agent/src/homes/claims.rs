@@ -2,6 +2,7 @@
 //! one output. Knows keys and names; refuses to know processes and directories.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -28,6 +29,27 @@ pub(super) struct Claims(watch::Sender<Held>);
 pub struct Claim {
     claims: Claims,
     key: ConversationKey,
+}
+
+/// Keeps others out of a conversation for as long as somebody needs what an attempt left in it. Copies share it. Equal to
+/// every other: it is no part of what is reported.
+#[derive(Debug, Clone, Default)]
+pub struct Occupied {
+    _claim: Option<Arc<Claim>>,
+}
+
+impl Occupied {
+    /// By this claim.
+    #[must_use]
+    pub fn by(claim: Claim) -> Self {
+        Self { _claim: Some(Arc::new(claim)) }
+    }
+}
+
+impl PartialEq for Occupied {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
 }
 
 impl Claims {

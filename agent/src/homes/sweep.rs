@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::claims::Claims;
 use super::{ConversationKey, Homes, private_dir};
 
 /// How long and how much is kept.
@@ -28,7 +29,15 @@ impl Default for Keep {
     }
 }
 
-impl Homes {
+/// The slow steps, for whoever does them beside the agent's loop: it does not hold the data directory for this agent, so
+/// none of them keeps a later agent from it.
+#[derive(Debug, Clone)]
+pub struct Sweeper {
+    root: PathBuf,
+    claims: Claims,
+}
+
+impl Sweeper {
     /// What need not be kept at `now`: ended too long ago, then the oldest until the rest is small enough. Those in
     /// use are not among them. Blocks as long as the disk takes.
     ///
@@ -42,8 +51,8 @@ impl Homes {
     ) -> io::Result<Vec<ConversationKey>> {
         let mut total: u64 = 0;
         let mut idle = Vec::new();
-        for key in self.kept()? {
-            let bytes = disk_usage(&self.dir(key));
+        for key in super::kept(&self.root)? {
+            let bytes = disk_usage(&self.root.join(key.name()));
             total = total.saturating_add(bytes);
             if !in_use.contains(&key) && !self.claims.holds(key) {
                 idle.push((self.ended(key), key, bytes));
@@ -62,6 +71,47 @@ impl Homes {
         Ok(outdated)
     }
 
+    /// Removes the files of forgotten conversations and says what could not be removed. Blocks as long as the disk
+    /// takes.
+    #[must_use]
+    pub fn empty_bin(&self) -> Vec<String> {
+        let mut trouble = Vec::new();
+        for entry in fs::read_dir(bin(&self.root)).into_iter().flatten().flatten() {
+            if let Err(error) = remove_tree(&entry.path()) {
+                trouble.push(format!("{}: {error}", entry.path().display()));
+            }
+        }
+        trouble
+    }
+
+    /// When the last attempt ended; without a note, when the directory last changed.
+    fn ended(&self, key: ConversationKey) -> SystemTime {
+        let changed = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+        let dir = self.root.join(key.name());
+        changed(&dir.join("ended")).or_else(|| changed(&dir)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl Homes {
+    /// What looks for old conversations and removes forgotten ones.
+    #[must_use]
+    pub fn sweeper(&self) -> Sweeper {
+        Sweeper { root: self.root.clone(), claims: self.claims.clone() }
+    }
+
+    /// See [`Sweeper::outdated`].
+    ///
+    /// # Errors
+    /// When the conversations cannot be listed.
+    pub fn outdated(
+        &self,
+        now: SystemTime,
+        keep: Keep,
+        in_use: &BTreeSet<ConversationKey>,
+    ) -> io::Result<Vec<ConversationKey>> {
+        self.sweeper().outdated(now, keep, in_use)
+    }
+
     /// Takes a conversation away, at once. Its disk space comes back with [`Self::empty_bin`].
     ///
     /// # Errors
@@ -73,7 +123,7 @@ impl Homes {
 
     /// Puts a directory into the bin, at once.
     pub(super) fn throw_away(&self, dir: &Path) -> io::Result<()> {
-        let bin = self.bin();
+        let bin = bin(&self.root);
         private_dir(&bin).map_err(io::Error::other)?;
         let place = tempfile::Builder::new().prefix("gone").tempdir_in(&bin)?;
         fs::rename(dir, place.path().join("contents"))?;
@@ -82,29 +132,16 @@ impl Homes {
         Ok(())
     }
 
-    /// Removes the files of forgotten conversations and says what could not be removed. Blocks as long as the disk
-    /// takes.
+    /// See [`Sweeper::empty_bin`].
     #[must_use]
     pub fn empty_bin(&self) -> Vec<String> {
-        let mut trouble = Vec::new();
-        for entry in fs::read_dir(self.bin()).into_iter().flatten().flatten() {
-            if let Err(error) = remove_tree(&entry.path()) {
-                trouble.push(format!("{}: {error}", entry.path().display()));
-            }
-        }
-        trouble
+        self.sweeper().empty_bin()
     }
+}
 
-    fn bin(&self) -> PathBuf {
-        self.root.with_file_name("gone")
-    }
-
-    /// When the last attempt ended; without a note, when the directory last changed.
-    fn ended(&self, key: ConversationKey) -> SystemTime {
-        let changed = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
-        let dir = self.dir(key);
-        changed(&dir.join("ended")).or_else(|| changed(&dir)).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
+/// Where forgotten conversations go.
+fn bin(root: &Path) -> PathBuf {
+    root.with_file_name("gone")
 }
 
 /// Disk space of everything below `root`, in bytes. What cannot be read counts nothing.
@@ -205,7 +242,7 @@ mod tests {
             homes.forget(*key).unwrap();
         }
         assert_eq!(homes.empty_bin(), Vec::<String>::new());
-        assert_eq!(fs::read_dir(homes.bin()).into_iter().flatten().count(), 0, "the bin is empty");
+        assert_eq!(fs::read_dir(bin(&homes.root)).into_iter().flatten().count(), 0, "the bin is empty");
         outdated
     }
 

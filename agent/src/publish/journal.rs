@@ -40,6 +40,9 @@ struct Note {
     state: State,
     workspace: String,
     to: String,
+    /// The attempt that makes it.
+    #[serde(default)]
+    attempt: u32,
 }
 
 /// The journal of an agent.
@@ -61,11 +64,11 @@ impl Key {
         Self(hex::encode(hash.finalize()))
     }
 
-    /// The name of its file while that is not finished.
+    /// The name of its file while `attempt` has not finished it.
     #[must_use]
-    pub fn unfinished(&self) -> String {
+    pub fn unfinished(&self, attempt: u32) -> String {
         let short: String = self.0.chars().take(32).collect();
-        format!("{UNFINISHED}{short}")
+        format!("{UNFINISHED}{short}-{attempt}")
     }
 }
 
@@ -109,12 +112,14 @@ impl Journal {
         Ok(self.read(key)?.map(|note| note.state))
     }
 
-    /// Notes how far a publication is; durable when it returns.
+    /// Notes how far `attempt` is with a publication to a `place`, a workspace's name and a path in it; durable when it
+    /// returns.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn note(&self, key: &Key, state: State, workspace: &str, to: &str) -> io::Result<()> {
-        let note = Note { state, workspace: workspace.to_owned(), to: to.to_owned() };
+    pub fn note(&self, key: &Key, state: State, place: (&str, &str), attempt: u32) -> io::Result<()> {
+        let (workspace, to) = place;
+        let note = Note { state, workspace: workspace.to_owned(), to: to.to_owned(), attempt };
         let tmp = self.dir.join(format!("{}.tmp", key.0));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
         file.write_all(&serde_json::to_vec(&note)?)?;
@@ -130,14 +135,15 @@ impl Journal {
     /// When the journal or the workspace cannot be used.
     pub fn settle(&self, key: &Key, name: &str, root: &OwnedFd) -> io::Result<()> {
         let Some(note) = self.read(key)?.filter(|note| note.workspace == name) else { return Ok(()) };
+        let unfinished = key.unfinished(note.attempt);
         match note.state {
             State::Done => Ok(()),
             State::Preparing => {
-                remove_unfinished(root, &note.to, &key.unfinished())?;
+                remove_unfinished(root, &note.to, &unfinished)?;
                 self.forget(key)
             }
-            State::Ready if remove_unfinished(root, &note.to, &key.unfinished())? => self.forget(key),
-            State::Ready => self.note(key, State::Done, name, &note.to),
+            State::Ready if remove_unfinished(root, &note.to, &unfinished)? => self.forget(key),
+            State::Ready => self.note(key, State::Done, (name, &note.to), note.attempt),
         }
     }
 

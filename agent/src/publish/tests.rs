@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::workspaces::Workspaces;
 
-const OWNER: Owner<'static> = Owner { cluster: b"c", run: 7, task: 3 };
+const OWNER: Owner<'static> = Owner { cluster: b"c", run: 7, task: 3, attempt: 1 };
 
 struct Studio {
     dir: tempfile::TempDir,
@@ -197,7 +197,10 @@ fn a_directory_that_becomes_a_link_between_look_and_write_leads_nowhere() {
     assert_eq!(target.look(&root).unwrap(), There::Nothing);
     fs::remove_dir(studio.path("dance/students")).unwrap();
     symlink(studio.path("outside"), studio.path("dance/students")).unwrap();
-    assert!(matches!(target.write(&root, "dance", &studio.journal, &key), Err(PublishError::Refused(_))));
+    assert!(matches!(
+        target.write(&root, "dance", &studio.journal, (&key, 1)),
+        Err(PublishError::Refused(_))
+    ));
     assert_eq!(fs::read_dir(studio.path("outside")).unwrap().count(), 0);
 }
 
@@ -209,7 +212,7 @@ fn a_file_that_came_between_look_and_write_stays() {
         let item = studio.item("e.md", "x");
         let (target, key) = (Target::of(&item).unwrap(), studio.key(&item));
         fs::write(studio.path("dance/e.md"), there).unwrap();
-        let wrote = target.write(&root, "dance", &studio.journal, &key);
+        let wrote = target.write(&root, "dance", &studio.journal, (&key, 1));
         assert!(if equal { matches!(wrote, Ok(false)) } else { wrote.is_err() }, "{wrote:?}");
         assert_eq!((studio.read("e.md").as_str(), studio.unfinished()), (there, 0));
         assert_eq!(studio.journal.state(&key).unwrap(), None);
@@ -242,11 +245,11 @@ fn crash_after(studio: &Studio, item: &PublishItem, steps: u32) {
     let root = open_root(&studio.path("dance")).unwrap();
     let dir = target.dir(&root, true).unwrap().unwrap();
     let done: [&dyn Fn(); 5] = [
-        &|| studio.journal.note(&key, State::Preparing, "dance", &item.to).unwrap(),
-        &|| fs::write(studio.path("dance/students").join(key.unfinished()), "hal").unwrap(),
-        &|| target.fill(&dir, &key.unfinished()).unwrap(),
-        &|| studio.journal.note(&key, State::Ready, "dance", &item.to).unwrap(),
-        &|| renameat(&dir, key.unfinished(), &dir, target.name).unwrap(),
+        &|| studio.journal.note(&key, State::Preparing, ("dance", &item.to), 1).unwrap(),
+        &|| fs::write(studio.path("dance/students").join(key.unfinished(1)), "hal").unwrap(),
+        &|| target.fill(&dir, &key.unfinished(1)).unwrap(),
+        &|| studio.journal.note(&key, State::Ready, ("dance", &item.to), 1).unwrap(),
+        &|| renameat(&dir, key.unfinished(1), &dir, target.name).unwrap(),
     ];
     done.iter().take(steps as usize).for_each(|step| step());
 }
@@ -312,4 +315,21 @@ fn a_disk_that_cannot_be_written_leaves_nothing_behind() {
     fs::set_permissions(studio.path("dance"), Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(refused, Err(PublishError::Io { .. })), "{refused:?}");
     assert_eq!(fs::read_dir(studio.path("dance")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_attempt_that_was_given_up_on_another_agent_never_moves_half_of_this_ones_file() {
+    let studio = Studio::new();
+    let other = Journal::open(&studio.path("other"), &Workspaces::default(), SystemTime::now()).unwrap();
+    let item = studio.replacing("students/e.md", "whole");
+    // The other agent was stopped with its file whole and not yet in its place.
+    crash_after(&studio, &item, 4);
+    let second = Owner { attempt: 2, ..OWNER };
+    let key = studio.key(&item);
+    let unfinished = |attempt| studio.path("dance/students").join(key.unfinished(attempt));
+    fs::write(unfinished(2), "hal").unwrap();
+    assert_eq!(fs::read_to_string(unfinished(1)).unwrap(), "whole", "each writes its own");
+    assert_eq!(publish(&studio.workspace(), &[item], second, &other).unwrap(), WRITTEN);
+    assert!(unfinished(1).exists() && !unfinished(2).exists());
+    assert_eq!(studio.read("students/e.md"), "whole");
 }

@@ -15,7 +15,7 @@ use crate::boottime::BootMillis;
 use crate::causes::one_line;
 use crate::credentials::{Lease, Pools};
 use crate::gates::{Gatekeeper, Life};
-use crate::homes::claims::{Claim, Holder};
+use crate::homes::claims::{Claim, Holder, Occupied};
 use crate::homes::{ConversationKey, Homes};
 use crate::sandbox::Sandbox;
 use crate::supervisor::client::{End, Launcher};
@@ -38,6 +38,7 @@ use super::{
 };
 
 pub mod args;
+mod branches;
 pub mod checks;
 pub mod event;
 pub mod failure;
@@ -133,7 +134,7 @@ impl ClaudeRunner {
             Ok(Err(error)) => return refusal(&error),
             Err(error) => return refusal(&PrepareError::Io(io::Error::other(error))),
         };
-        let report = match self.lease(&prepared, &life.limits, &mut link).await {
+        let mut report = match self.lease(&prepared, &life.limits, &mut link).await {
             Ok(lease) => {
                 let (gates, mut tree) = (prepared.gates.clone(), prepared.tree.clone());
                 let (report, redact) = self.attempt_with(lease, prepared, life, &mut link).await;
@@ -148,7 +149,7 @@ impl ClaudeRunner {
                 tracing::warn!(%error, "the end of a conversation could not be noted");
             }
         }
-        drop(claim);
+        report.occupied = Occupied::by(claim);
         report
     }
 

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use crate::boottime::BootMillis;
 use crate::causes::one_line;
 use crate::gates::{Gatekeeper, Life, Tree};
-use crate::homes::claims::Holder;
+use crate::homes::claims::{Holder, Occupied};
 use crate::homes::{ConversationKey, HomeError, Homes};
 use crate::sandbox::{Bounds, Sandbox};
 use crate::supervisor::client::{End, Launcher};
@@ -162,7 +162,7 @@ impl CommandRunner {
         let (mut watcher, seat) = (Collector::default(), self.share.take_seat());
         let (launcher, secrets) = (&self.launcher, Secrets::default());
         let ended = supervised::run(launcher, &supervise, &secrets, seat, &mut link, &mut watcher).await;
-        let report = match ended {
+        let mut report = match ended {
             Ok(ended) => {
                 let report = report(watcher, &ended).handing_over(&tree.out);
                 let mut judged = self.gatekeeper().judge(report, (key, &gates), &tree, life, &mut link).await;
@@ -174,7 +174,7 @@ impl CommandRunner {
         if let Err(error) = self.homes.note_end(own) {
             tracing::warn!(%error, "the end of a conversation could not be noted");
         }
-        drop(claim);
+        report.occupied = Occupied::by(claim);
         report
     }
 

@@ -29,7 +29,12 @@ impl PublishRunner {
         let Some(workspace) = &spec.workspace else {
             return AttemptReport::of(Outcome::SpawnFailed, "the publication names no workspace");
         };
-        let owner = Owner { cluster: &work.cluster, run: spec.key.run, task: spec.key.task };
+        let owner = Owner {
+            cluster: &work.cluster,
+            run: spec.key.run,
+            task: spec.key.task,
+            attempt: spec.key.attempt,
+        };
         match publish(workspace, &work.files, owner, &self.journal) {
             Ok(published) => AttemptReport::of(Outcome::Ok, told(published)),
             Err(PublishError::Refused(why)) => AttemptReport::of(Outcome::GateFailed, why),

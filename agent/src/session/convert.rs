@@ -53,6 +53,17 @@ pub struct Assigned {
     pub reuse: Vec<Reuse>,
 }
 
+impl Assigned {
+    /// The conversation of another task that it continues.
+    #[must_use]
+    pub fn follows(&self) -> Option<ConversationKey> {
+        match &self.work {
+            AssignedWork::Claude(claude) => claude.conversation.as_ref().map(conversation),
+            AssignedWork::Command(_) | AssignedWork::Noop | AssignedWork::Publish(_) => None,
+        }
+    }
+}
+
 /// Inputs of an assignment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AssignedInputs {
@@ -166,11 +177,12 @@ pub fn claude_work(
         max_turns: Some(wire.max_turns).filter(|turns| *turns > 0),
         denial_fails: worker.denial_fails,
         feedback: feedback.filter(|feedback| !feedback.is_empty()),
-        conversation: wire
-            .conversation
-            .as_ref()
-            .map(|task| ConversationKey { run: task.run_id, task: task.task_index }),
+        conversation: wire.conversation.as_ref().map(conversation),
     })))
+}
+
+fn conversation(task: &v1::TaskId) -> ConversationKey {
+    ConversationKey { run: task.run_id, task: task.task_index }
 }
 
 /// The specification without what has to be fetched or looked up: inputs and workspace.

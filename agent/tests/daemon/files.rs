@@ -55,7 +55,7 @@ fn start(data: &Path, coordinator: &Coordinator) -> Agent {
         Workspaces::default()
     };
     let data = data.join("data");
-    let homes = Arc::new(open_homes(&data));
+    let homes = Arc::new(Homes::open(&data).unwrap());
     let journal = Journal::open(&data.join("published"), &workspaces, SystemTime::now()).unwrap();
     let supplies = Supplies::open(&data, workspaces).unwrap();
     let (spool, _) = FileSpool::open(&data.join("spool"), &boot_id()).unwrap();

@@ -24,7 +24,7 @@ use orch_agent::credentials::health::Checker;
 use orch_agent::credentials::settings::{PoolSettings, Source};
 use orch_agent::daemon::status::StatusFile;
 use orch_agent::daemon::{Daemon, Identity, Offer, Parts, Runners};
-use orch_agent::homes::{ConversationKey, HomeError, Homes};
+use orch_agent::homes::{ConversationKey, Homes};
 use orch_agent::host::HostProbe;
 use orch_agent::runner::{AttemptLink, AttemptReport, AttemptSpec, Outcome, RunFuture, Runner, Work};
 use orch_agent::session::link::Coordinators;
@@ -65,19 +65,6 @@ fn quick_seed() -> u64 {
     (0..5_000).min_by_key(|seed| waits(*seed)).unwrap_or_default()
 }
 
-/// The conversations of an agent that was killed a moment ago: what it did beside its loop may still hold their lock.
-fn open_homes(data: &Path) -> Homes {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match Homes::open(data) {
-            Err(HomeError::Locked { .. }) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
-}
-
 /// A running agent with its data in a directory.
 struct Agent {
     stop: CancellationToken,
@@ -102,7 +89,7 @@ impl Agent {
             coordinators: Coordinators::new(&urls, Arc::new(Plain)).unwrap(),
             runners: Runners::new(None, Some(Arc::new(Patient))),
             pools,
-            homes: Arc::new(open_homes(data)),
+            homes: Arc::new(Homes::open(data).unwrap()),
             spool: Box::new(spool),
             host: HostProbe::new(data.to_owned()),
             status: StatusFile::new(Some(data.join("status.json")), "box-1"),
@@ -364,7 +351,7 @@ async fn after_a_kill_the_lost_attempt_is_reported_and_its_transcript_sent_from_
     agent.killed().await;
     drop(session);
 
-    let homes = open_homes(data.path());
+    let homes = Homes::open(data.path()).unwrap();
     let dir = homes.conversation(ConversationKey { run: 7, task: 1 }).unwrap().fresh_attempt(1).unwrap();
     drop(homes);
     let first = vec![b'x'; usize::try_from(SEGMENT_BYTES).unwrap()];

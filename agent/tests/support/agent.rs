@@ -11,6 +11,7 @@ use orch_agent::credentials::Pools;
 use orch_agent::credentials::health::Checker;
 use orch_agent::credentials::settings::{PoolSettings, Source};
 use orch_agent::homes::Homes;
+use orch_agent::homes::claims::Occupied;
 use orch_agent::reexec::SelfExe;
 use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
 use orch_agent::runner::command::{AllowedPrograms, CommandRunner};
@@ -155,7 +156,13 @@ pub(crate) fn command(program: &str, args: &[&str]) -> AttemptSpec {
 
 pub(crate) async fn end(runner: &dyn Runner, spec: AttemptSpec) -> AttemptReport {
     let (_handle, link) = link();
-    tokio::time::timeout(PATIENCE, runner.run(spec, link)).await.expect("the attempt ends")
+    let report = tokio::time::timeout(PATIENCE, runner.run(spec, link)).await.expect("the attempt ends");
+    collected(report)
+}
+
+/// The report of an attempt whose files nobody needs any more.
+fn collected(report: AttemptReport) -> AttemptReport {
+    AttemptReport { occupied: Occupied::default(), ..report }
 }
 
 /// Starts an attempt beside the test.
@@ -170,7 +177,8 @@ pub(crate) fn start(
 }
 
 pub(crate) async fn joined(mut attempts: tokio::task::JoinSet<AttemptReport>) -> AttemptReport {
-    tokio::time::timeout(PATIENCE, attempts.join_next()).await.expect("the attempt ends").unwrap().unwrap()
+    let report = tokio::time::timeout(PATIENCE, attempts.join_next()).await;
+    collected(report.expect("the attempt ends").unwrap().unwrap())
 }
 
 pub(crate) const INIT: &str = r#"echo '{"type":"system","subtype":"init","session_id":"s-1"}'"#;

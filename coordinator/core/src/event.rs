@@ -148,6 +148,10 @@ pub enum Event {
         decision: PlanDecision,
         /// Shown to people; may be empty.
         reason: Arc<str>,
+        /// Idempotency key; empty means none.
+        request_id: Arc<str>,
+        /// Digest of the request, to tell a repetition from another one with the same key.
+        digest: [u8; 32],
     },
     /// A finished run that had left the state was read back from the store, because somebody wants to try it again.
     /// Its tasks must be complete. Harmless when it is live.
@@ -274,7 +278,10 @@ pub enum Consultation {
         detail: Arc<str>,
     },
     /// The result holds: the task succeeded.
-    Accept,
+    Accept {
+        /// In place of the recorded payload: the same with who judged it. `None` leaves that as it is.
+        payload: Option<Payload>,
+    },
     /// The plan holds, and a person must approve it.
     Hold,
     /// The plan holds: its tasks join the run.
@@ -292,6 +299,8 @@ pub enum Consultation {
         outcome: Outcome,
         /// In plain English.
         detail: Arc<str>,
+        /// As in `Accept`.
+        payload: Option<Payload>,
     },
 }
 

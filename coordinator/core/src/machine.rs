@@ -80,8 +80,9 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::Consulted { task, attempt, answer } => {
             consult::answered(state, effects, task, attempt, answer);
         }
-        Event::PlanDecided { token, target, decision, reason } => {
-            expand::decided(state, effects, token, &target, decision, &reason);
+        Event::PlanDecided { token, target, decision, reason, request_id, digest } => {
+            let decided = expand::Decided { target, decision, reason, request_id, digest };
+            expand::decided(state, effects, token, decided);
         }
         Event::RunRecalled(run) => retention::recalled(state, *run),
         Event::Stalled { away } => start::stalled(state, away),

@@ -10,6 +10,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+pub use paths::is_off_limits;
 pub use problem::{PathUse, PlanProblem, Reason};
 
 use crate::machine::nearest::nearest;

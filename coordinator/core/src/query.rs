@@ -56,6 +56,13 @@ pub enum Query {
         /// At most this many.
         limit: usize,
     },
+    /// Whether a plan was answered under this request id already.
+    Decision {
+        /// The id.
+        request_id: Arc<str>,
+        /// Digest of the request.
+        digest: [u8; 32],
+    },
 }
 
 /// Something that only payloads tell. Asked again after every start until it is answered.
@@ -155,11 +162,13 @@ pub enum Answer {
     Status(StatusView),
     /// What only payloads tell.
     Questions(Vec<Question>),
-    /// A plan was answered.
+    /// A plan was answered, now or under the same request id before.
     Decided {
-        /// The run afterwards.
+        /// The run afterwards. When it is no longer live, only as much as in [`Answer::Submitted`].
         run: RunView,
     },
+    /// No plan was answered under that request id.
+    Undecided,
     /// Refused.
     Refused(Refusal),
 }

@@ -93,14 +93,21 @@ pub(crate) struct Requests {
     order: VecDeque<(Tick, TenantId, Arc<str>)>,
 }
 
-/// What a request id stands for: a submit, or tasks of a run that were tried again.
+/// What a request id stands for: a submit, tasks of a run that were tried again, or the answer to a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) run: RunId,
     pub(crate) digest: [u8; 32],
     pub(crate) at: Tick,
-    /// Of a retry: how many tasks it queued. Such a request has a record of its own.
+    /// Of a retry: how many tasks it queued; of the answer to a plan: 0. Such a request has a record of its own.
     pub(crate) retried: Option<u32>,
+}
+
+impl Request {
+    /// One that is not remembered with its run; its moment is entered when it is noted.
+    pub(crate) const fn answered(run: RunId, digest: [u8; 32], retried: u32) -> Self {
+        Self { run, digest, at: Tick(0), retried: Some(retried) }
+    }
 }
 
 impl Requests {

@@ -95,7 +95,7 @@ fn a_reviewed_task_waits_for_the_verdict_without_an_agent() {
     env.report("box-1", "1/r#1", Outcome::OK);
     assert_eq!(env.asked(), "1/t#1 review by r, 1 repairs left");
     assert_eq!(env.explain("1/t").0, "the verdict of r is being read");
-    env.consult("1/t", Consultation::Accept);
+    env.consult("1/t", Consultation::Accept { payload: None });
     assert_eq!(states(&mut env, "t r next"), "succeeded succeeded leased");
     env.report("box-1", "1/next#1", Outcome::OK);
     assert_eq!(env.run(1).state.word(), "succeeded");
@@ -170,7 +170,7 @@ fn judging_goes_on_where_a_restart_found_it() {
     env.report("box-1", "1/r#2", Outcome::OK);
     let mut env = restarted(&env, REVIEWED);
     assert_eq!(env.asked(), "1/t#1 review by r, 1 repairs left");
-    env.consult("1/t", Consultation::Accept);
+    env.consult("1/t", Consultation::Accept { payload: None });
     assert_eq!(states(&mut env, "t r next"), "succeeded succeeded queued");
 }
 
@@ -348,7 +348,7 @@ fn a_run_does_not_go_back_to_a_review_alone() {
     env.submit(REVIEWED);
     env.report("box-1", "1/t#1", Outcome::OK);
     env.report("box-1", "1/r#1", Outcome::OK);
-    env.consult("1/t", Consultation::Accept);
+    env.consult("1/t", Consultation::Accept { payload: None });
     env.report("box-1", "1/next#1", Outcome::OK);
     let Answer::Refused(refusal) = env.retry_from("1", "r") else { panic!("retried") };
     assert!(refusal.to_string().ends_with("it judges t: go back to that"), "{refusal}");
@@ -366,4 +366,59 @@ fn an_attempt_is_judged_without_its_agent_being_asked_to_wait() {
     assert!(refusal.to_string().contains("its result is being judged"), "{refusal}");
     env.cancel("1");
     assert_eq!(env.run(1).state.word(), "cancelled");
+}
+
+#[test]
+fn a_condition_that_held_and_waits_for_a_place_is_asked_again_after_a_restart_and_waits_again() {
+    let lines = "a\nb\nc after a conditional";
+    let mut env = with_slots(4);
+    limited(&mut env, 1, lines);
+    env.report("box-1", "1/a#1", Outcome::OK);
+    assert_eq!(states(&mut env, "b c"), "leased blocked");
+    env.consult("1/c", Consultation::Run);
+    assert_eq!(states(&mut env, "b c"), "leased blocked", "it waits for a place");
+    assert!(env.questions().is_empty(), "and is not asked again");
+    let mut again = restarted(&env, lines);
+    assert_eq!(again.questions().len(), 1, "the answer is no record");
+    again.consult("1/c", Consultation::Run);
+    assert_eq!(states(&mut again, "c"), "blocked");
+    for env in [&mut env, &mut again] {
+        env.cancel("1/b");
+        assert_eq!(states(env, "b c").split_once(' ').map(|(b, _)| b), Some("cancelled"));
+        assert_ne!(env.state_of("1/c"), "blocked", "its place came");
+    }
+}
+
+/// A run of very many tasks, most of which wait for a place, ended by its first failure; and as many that wait for an
+/// answer. Were anything done for each task at each step, either would take hours.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test measures how long the core takes; the core itself has no clock"
+)]
+fn runs_of_very_many_tasks_are_ended_and_asked_about_in_time() {
+    const TASKS: usize = 100_000;
+    let names = |more: &str| (0..TASKS).map(|at| format!("t{at}{more}\n")).collect::<String>();
+    let began = std::time::Instant::now();
+    let mut env = with_slots(200);
+    env.checked = false;
+    let fail_fast = |submit: &mut orch_core::event::Submit| {
+        submit.shape.max_parallel = 100;
+        submit.shape.policy = FailurePolicy::FailFast;
+    };
+    env.submit_as(fail_fast, &names(""));
+    for at in 0..1_000 {
+        env.report("box-1", &format!("1/t{at}#1"), Outcome::OK);
+    }
+    assert_eq!((env.state_of("1/t1099"), env.state_of("1/t1100")), ("leased", "blocked"));
+    env.report("box-1", "1/t1000#1", TIMEOUT);
+    assert_eq!((env.run(1).state.word(), env.state_of("1/t99999")), ("failed", "cancelled"));
+    env.submit(&names(" conditional"));
+    for at in 0..1_000 {
+        assert_eq!(env.questions().len(), 100);
+        env.consult(&format!("2/t{at}"), Consultation::Skip { detail: "no".into() });
+    }
+    assert_eq!(env.questions()[0].task.index.0, 1_000);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(120), "{took:?}");
 }

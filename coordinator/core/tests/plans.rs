@@ -6,7 +6,7 @@ use orch_core::effect::Write;
 use orch_core::event::{Consultation, Expansion, FailurePolicy, Planning, Submit};
 use orch_core::ids::{RunId, TaskIndex};
 use orch_core::outcome::Outcome;
-use orch_core::query::{Answer, Refusal};
+use orch_core::query::{Answer, Query, Refusal};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::*;
@@ -221,7 +221,7 @@ fn a_plan_that_is_all_that_was_wanted_ends_the_run() {
         submit.shape.planning = Some(Planning { plan_only: true, ..Planning::default() });
     });
     env.report("box-1", "1/plan#1", Outcome::OK);
-    env.consult("1/plan", Consultation::Accept);
+    env.consult("1/plan", Consultation::Accept { payload: None });
     assert_eq!(run_state(&mut env).0, "succeeded");
     let synthesis = env.task("1/synthesis");
     assert_eq!((synthesis.state.word(), &*synthesis.detail), ("skipped", "only the plan was asked for"));
@@ -342,4 +342,69 @@ fn best_effort_succeeds_with_its_gaps_named() {
     env.report("box-1", "1/synthesis#1", Outcome::OK);
     assert_eq!(run_state(&mut env), ("succeeded", "2 of 5 tasks did not succeed: a, b".to_owned()));
     assert_eq!(env.run(1).outcome, None);
+}
+
+#[test]
+fn a_synthesis_that_was_cancelled_waits_for_the_plan_when_it_is_tried_again() {
+    let mut env = planned();
+    env.report("box-1", "1/plan#1", Outcome::OK);
+    assert!(matches!(env.cancel("1/synthesis"), Answer::Cancelled { count: 1, .. }));
+    env.consult("1/plan", expand("a"));
+    assert_eq!((env.state_of("1/a"), env.state_of("1/synthesis")), ("leased", "cancelled"));
+    let mut again = reloaded(&env, "a");
+    for env in [&mut env, &mut again] {
+        let waits_for: Vec<_> = env.task("1/synthesis").dependencies;
+        assert_eq!(waits_for.iter().map(|id| &**id).collect::<Vec<_>>(), ["plan", "a"]);
+        assert!(matches!(env.retry("1/synthesis", false), Answer::Retried { count: 1, .. }));
+        assert_eq!(env.state_of("1/synthesis"), "blocked", "the work is not done");
+    }
+    env.report("box-1", "1/a#1", Outcome::OK);
+    assert_eq!((env.state_of("1/synthesis"), run_state(&mut env).0), ("leased", "synthesizing"));
+}
+
+#[test]
+fn a_synthesis_that_failed_is_made_again_and_nothing_else() {
+    let mut env = planned();
+    env.report("box-1", "1/plan#1", Outcome::OK);
+    env.consult("1/plan", expand("a\nb after a"));
+    env.report("box-1", "1/a#1", Outcome::OK);
+    env.report("box-1", "1/b#1", Outcome::OK);
+    env.report("box-1", "1/synthesis#1", TIMEOUT);
+    assert_eq!(run_state(&mut env).0, "failed");
+    assert!(matches!(env.retry("1", false), Answer::Retried { count: 1, .. }));
+    assert_eq!((env.state_of("1/b"), run_state(&mut env).0), ("succeeded", "synthesizing"));
+    env.report("box-1", "1/synthesis#2", Outcome::OK);
+    assert_eq!(run_state(&mut env).0, "succeeded");
+    let mut again = reloaded(&env, "a\nb after a");
+    again.join("box-1", 4, "");
+    for env in [&mut env, &mut again] {
+        assert!(matches!(env.retry_from("1", "a"), Answer::Retried { count: 3, .. }));
+        assert_eq!(
+            (run_state(env).0, env.state_of("1/b"), env.state_of("1/synthesis")),
+            ("running", "blocked", "blocked")
+        );
+    }
+}
+
+#[test]
+fn a_decision_under_a_request_id_is_answered_again_and_made_once() {
+    let mut env = Env::new();
+    env.join("box-1", 4, "");
+    approved(&mut env);
+    env.report("box-1", "1/plan#1", Outcome::OK);
+    env.consult("1/plan", Consultation::Hold);
+    let asked = |env: &mut Env, id: &str| {
+        let digest = [id.len() as u8; 32];
+        env.ask(Query::Decision { request_id: "r".into(), digest })
+    };
+    assert!(matches!(asked(&mut env, "r"), Answer::Undecided));
+    assert!(matches!(env.decide_once(1, Some(plan("a")), "r"), Answer::Decided { .. }));
+    assert!(matches!(asked(&mut env, "r"), Answer::Decided { .. }));
+    let repeated = env.decide_once(1, Some(plan("a")), "r");
+    assert!(matches!(&repeated, Answer::Decided { run } if run.task_count == 3), "{repeated:?}");
+    let other = env.decide_once(1, None, "r#other");
+    assert!(matches!(other, Answer::Refused(Refusal::RequestIdConflict { .. })), "{other:?}");
+    let fresh = env.decide_once(1, None, "s");
+    assert!(matches!(fresh, Answer::Refused(Refusal::NotWaiting { .. })), "{fresh:?}");
+    assert_eq!(run_state(&mut env).0, "running");
 }

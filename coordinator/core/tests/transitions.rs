@@ -68,12 +68,15 @@ const EVENTS: [Step; 15] = [
     ("report `ok`", |env| env.report("box-1", "1/t#1", Outcome::OK)),
     ("report, retryable", |env| env.report("box-1", "1/t#1", API_ERROR)),
     ("report, not retryable", |env| env.report("box-1", "1/t#1", TIMEOUT)),
-    ("judged: it holds", |env| judge(env, Consultation::Accept)),
+    ("judged: it holds", |env| judge(env, Consultation::Accept { payload: None })),
     ("judged: sent back", |env| {
         judge(env, Consultation::SendBack { payload: Arc::from([2u8].as_slice()), detail: "no".into() });
     }),
     ("judged: refused", |env| {
-        judge(env, Consultation::Refuse { outcome: Outcome::GATE_FAILED, detail: "no".into() });
+        judge(
+            env,
+            Consultation::Refuse { outcome: Outcome::GATE_FAILED, detail: "no".into(), payload: None },
+        );
     }),
     ("report of another attempt", |env| env.report("box-1", "1/t#7", Outcome::OK)),
     ("agent lost", |env| {

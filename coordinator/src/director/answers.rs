@@ -9,7 +9,7 @@ use orch_core::ids::{TaskIndex, TaskKey, TenantId};
 use orch_core::outcome::Outcome;
 use orch_core::query::{Question, QuestionKind};
 use orch_core::time::Wall;
-use orch_proto::store::v1::{ResultRecord, RunRecord};
+use orch_proto::store::v1::{GateLog, ResultRecord, RunRecord};
 use orch_proto::v1;
 use prost::Message as _;
 
@@ -20,6 +20,7 @@ use crate::engine::pool::{BlockingPool, BrokenOff};
 use crate::engine::{ApplyError, EngineGone, Handle};
 use crate::payloads::{
     Archive, ArchiveError, Joining, PrepareError, Preparer, SpecError, SpecReader, SubmitPayload, bulk,
+    bulk::BulkError,
 };
 use crate::persist::MAX_RESULT_BYTES;
 use crate::persist::fit::cut_text;
@@ -38,6 +39,10 @@ const MAX_DETAIL_BYTES: usize = 400;
 const MAX_FEEDBACK_BYTES: usize = 64 << 10;
 /// Reasons of a review that its author is told; the rest is more of the same.
 const MAX_REASONS: usize = 100;
+/// Longest log of the gates of a task: 96 of them with 4 KiB each.
+const MAX_GATE_LOG_BYTES: u64 = 1 << 20;
+/// Longest log of one gate, in bytes.
+const MAX_REASONS_BYTES: usize = 4 << 10;
 /// Index of the synthesis of a planned run.
 const SYNTHESIS: TaskIndex = TaskIndex(1);
 
@@ -75,6 +80,12 @@ pub(super) enum Trouble {
     /// The tasks of a plan cannot be stored.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// What was found before cannot be read.
+    #[error(transparent)]
+    Bulk(#[from] BulkError),
+    /// What was found before is not what its reference says.
+    #[error("the gates' log of a task cannot be decoded")]
+    Malformed(#[from] prost::DecodeError),
     /// What a task is to be told cannot be stored.
     #[error("what the task is to be told cannot be stored")]
     Blob(#[from] BlobError),
@@ -158,15 +169,17 @@ impl Answers {
                 return Ok(refuse(Outcome::GATE_FAILED, &why));
             }
         };
-        if verdict.verdict == PassFail::Pass {
-            return Ok(Consultation::Accept);
-        }
         let reasons: Vec<String> = verdict
             .reasons
             .iter()
             .map(|reason| harmless(reason.trim(), MAX_FEEDBACK_BYTES))
             .filter(|reason| !reason.is_empty())
             .collect();
+        let passed = verdict.verdict == PassFail::Pass;
+        let judged = self.judged(tenant, task, judgement(&review, passed, &reasons)).await?;
+        if passed {
+            return Ok(Consultation::Accept { payload: judged.map(|result| result.encode_to_vec().into()) });
+        }
         let said = match reasons.first() {
             Some(first) if reasons.len() > 1 => {
                 let mut first = first.clone();
@@ -178,9 +191,37 @@ impl Answers {
         };
         let why = format!("{} did not pass it: {said}", review.worker);
         if question.repairs_left == 0 {
-            return Ok(refuse(Outcome::GATE_FAILED, &why));
+            let payload = judged.map(|result| result.encode_to_vec().into());
+            return Ok(Consultation::Refuse { outcome: Outcome::GATE_FAILED, detail: detail(&why), payload });
         }
-        self.send_back(tenant, task, review_feedback(&review.worker, &reasons), &why).await
+        let result = judged.ok_or(Trouble::Missing("the result of a task"))?;
+        self.send_back(tenant, result, review_feedback(&review.worker, &reasons), &why).await
+    }
+
+    /// The recorded result of a task with what its review found, after what the agent found. As it was where that does not
+    /// fit; `None` without a result.
+    async fn judged(
+        &self,
+        tenant: TenantId,
+        task: TaskKey,
+        found: v1::GateResult,
+    ) -> Result<Option<ResultRecord>, Trouble> {
+        let record = self.archive.task_record(tenant, task).await?;
+        let Some(result) = record.and_then(|record| record.result) else { return Ok(None) };
+        let (blobs, tenant) = (Arc::clone(&self.blobs), Tenant::new(tenant.0));
+        let judged = self.pool.run(move || -> Result<_, Trouble> {
+            let mut log = match &result.gates {
+                Some(blob) => {
+                    GateLog::decode(bulk::read(&*blobs, tenant, blob, MAX_GATE_LOG_BYTES)?.as_slice())?
+                }
+                None => GateLog::default(),
+            };
+            log.gates.push(found);
+            let stored = blobs.put(tenant, &log.encode_to_vec())?;
+            let judged = ResultRecord { gates: Some(bulk::reference(&stored)), ..result.clone() };
+            Ok(if judged.encoded_len() <= MAX_RESULT_BYTES { judged } else { result })
+        });
+        judged.await?.map(Some)
     }
 
     async fn plan(&self, question: &Question) -> Result<Answered, Trouble> {
@@ -198,9 +239,12 @@ impl Answers {
                 Ok(Answered { answer: Consultation::Expand(Box::new(expansion)), payload: Some(payload) })
             }
             Judgement::Hold => Ok(Consultation::Hold.into()),
-            Judgement::Accept => Ok(Consultation::Accept.into()),
+            Judgement::Accept => Ok(Consultation::Accept { payload: None }.into()),
             Judgement::SendBack { feedback, detail } => {
-                self.send_back(tenant, task, feedback, &detail).await.map(Answered::from)
+                let record = self.archive.task_record(tenant, task).await?;
+                let result = record.and_then(|record| record.result);
+                let result = result.ok_or(Trouble::Missing("the result of a task"))?;
+                self.send_back(tenant, result, feedback, &detail).await.map(Answered::from)
             }
             Judgement::Refuse { outcome, detail } => {
                 let outcome = convert::outcome_from_wire(outcome.into()).unwrap_or(Outcome::SCHEMA_INVALID);
@@ -242,14 +286,11 @@ impl Answers {
     async fn send_back(
         &self,
         tenant: TenantId,
-        task: TaskKey,
+        mut result: ResultRecord,
         mut feedback: String,
         why: &str,
     ) -> Result<Consultation, Trouble> {
         cut_text(&mut feedback, MAX_FEEDBACK_BYTES);
-        let record = self.archive.task_record(tenant, task).await?;
-        let result = record.and_then(|record| record.result);
-        let mut result = result.ok_or(Trouble::Missing("the result of a task"))?;
         result.feedback = bulk::text(feedback.clone());
         if result.encoded_len() > MAX_RESULT_BYTES {
             let (blobs, tenant) = (Arc::clone(&self.blobs), Tenant::new(tenant.0));
@@ -277,7 +318,7 @@ fn make_fit(result: &mut ResultRecord) {
 }
 
 fn refuse(outcome: Outcome, why: &str) -> Consultation {
-    Consultation::Refuse { outcome, detail: detail(why) }
+    Consultation::Refuse { outcome, detail: detail(why), payload: None }
 }
 
 fn detail(text: &str) -> Arc<str> {
@@ -293,6 +334,19 @@ fn ending(task: &v1::Task) -> Ending {
         outcome: task.outcome().word().to_owned(),
         // One that is no JSON is none: the agent checked what it reported.
         structured: serde_json::from_str(&task.structured).ok(),
+    }
+}
+
+/// A review as a gate.
+fn judgement(review: &v1::Task, passed: bool, reasons: &[String]) -> v1::GateResult {
+    let mut log = reasons.join("\n");
+    cut_text(&mut log, MAX_REASONS_BYTES);
+    v1::GateResult {
+        kind: "review".to_owned(),
+        name: if review.worker.is_empty() { review.task_id.clone() } else { review.worker.clone() },
+        passed,
+        log,
+        duration: review.execution_time,
     }
 }
 

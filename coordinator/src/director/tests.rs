@@ -79,6 +79,14 @@ impl Stage {
         tasks.into_iter().find(|task| &*task.id == id).unwrap()
     }
 
+    /// What reviews of the task `write` found, as people are shown it.
+    async fn reviews(&self, run: orch_core::ids::RunId) -> Vec<(bool, String)> {
+        let task = self.bench.handle.archive().task(TENANT, run, Some("write".to_owned())).await;
+        let gates = task.unwrap().unwrap().gates;
+        assert!(gates.iter().all(|gate| gate.kind == "review" && !gate.name.is_empty()), "{gates:?}");
+        gates.into_iter().map(|gate| (gate.passed, gate.log)).collect()
+    }
+
     /// Returns once a task is in a state.
     async fn becomes(&self, run_ref: &str, id: &str, state: TaskState) -> TaskView {
         soon(&format!("{id} becomes {state:?}"), async {
@@ -220,6 +228,10 @@ async fn a_review_that_passes_lets_the_task_succeed() {
     agent.answer("write", "{}").await;
     agent.answer("write.review", PASS).await;
     stage.becomes(&run.run_ref, "write", TaskState::Succeeded).await;
+    assert_eq!(stage.reviews(run.id).await, [(true, "".to_owned())]);
+    let target = target(&run.run_ref, Some("write"));
+    let kept = stage.bench.handle.archive().task(TENANT, run.id, target.task.map(|id| id.to_string())).await;
+    assert_eq!(kept.unwrap().unwrap().structured, "{}", "the result itself is kept");
     agent.answer("after", "{}").await;
     stage.run_becomes(&run.run_ref, RunState::Succeeded).await;
 }
@@ -238,11 +250,17 @@ async fn a_review_that_fails_sends_the_task_back_with_its_reasons_and_then_fails
     let Some(v1::text::Body::Inline(told)) = result.feedback.unwrap().body else { panic!() };
     assert!(told.contains("- the sum is wrong\n- no date\n"), "{told}");
     assert!(result.structured.is_some(), "the result it is about is kept");
+    assert_eq!(stage.reviews(run.id).await, [(false, "the sum is wrong\nno date".to_owned())]);
     agent.end(again, Outcome::OK, ResultRecord::default()).await;
     agent.answer("write.review", FAIL).await;
     let write = stage.becomes(&run.run_ref, "write", TaskState::Failed).await;
     assert_eq!(write.outcome, Some(Outcome::GATE_FAILED));
     assert!(write.detail.contains("the sum is wrong (1 more)"), "{}", write.detail);
+    assert_eq!(
+        stage.reviews(run.id).await,
+        [(false, "the sum is wrong\nno date".to_owned())],
+        "of the last attempt"
+    );
     stage.run_becomes(&run.run_ref, RunState::Failed).await;
 }
 

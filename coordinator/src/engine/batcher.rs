@@ -59,6 +59,8 @@ struct Open {
     notices: Vec<Notice>,
     releases: Vec<Release>,
     events: usize,
+    /// Runs that tasks joined.
+    expanded: Vec<RunId>,
     /// Somebody may be waiting for it.
     awaited: bool,
     /// When it is closed although nobody is.
@@ -71,6 +73,7 @@ struct InFlight {
     releases: Vec<Release>,
     trims: Vec<Trim>,
     events: usize,
+    expanded: Vec<RunId>,
 }
 
 /// What is to be done now.
@@ -166,7 +169,11 @@ impl Batcher {
         let effects = machine::apply(&mut self.state, now, event);
         self.open.awaited = true;
         let SubmitPayload { mut records, pages } = payload;
-        if let Some(run) = grown_run(&effects) {
+        if let Some((run, expanded)) = grown_run(&effects) {
+            if expanded {
+                self.specs.forget(run);
+                self.open.expanded.push(run);
+            }
             for (number, page) in (0_u32..).zip(pages) {
                 self.specs.insert((run, number), page);
             }
@@ -219,11 +226,11 @@ impl Batcher {
         if !self.open.awaited && self.open.ride_until.is_some_and(|until| now.tick < until) {
             return Ok(Turn::Wait);
         }
-        let Open { notices, releases, events, .. } = std::mem::take(&mut self.open);
+        let Open { notices, releases, events, expanded, .. } = std::mem::take(&mut self.open);
         let mut writes = self.dirty.close(&self.state)?;
         let pages = page::pack(&notices, now.tick);
         writes.drafts.extend(pages.iter().map(Page::to_draft));
-        self.in_flight = Some(InFlight { pages, releases, trims: writes.trims, events });
+        self.in_flight = Some(InFlight { pages, releases, trims: writes.trims, events, expanded });
         let due = now.tick - self.tick_written >= TICK_EVERY;
         if due {
             self.tick_written = now.tick;
@@ -234,17 +241,21 @@ impl Batcher {
 
     /// The batch in flight is durable.
     pub(super) fn complete(&mut self) -> Completed {
-        let Some(InFlight { pages, releases, trims, events }) = self.in_flight.take() else {
+        let Some(InFlight { pages, releases, trims, events, expanded }) = self.in_flight.take() else {
             return Completed::default();
         };
+        for run in expanded {
+            self.specs.forget(run);
+        }
         Completed { pages, trims, releases, events }
     }
 }
 
-/// The run whose specs are new.
-fn grown_run(effects: &Effects) -> Option<RunId> {
+/// The run whose specs are new, and whether it had others before.
+fn grown_run(effects: &Effects) -> Option<(RunId, bool)> {
     effects.writes.iter().find_map(|write| match write {
-        Write::NewRun(run) | Write::Expanded(run) => Some(*run),
+        Write::NewRun(run) => Some((*run, false)),
+        Write::Expanded(run) => Some((*run, true)),
         Write::Run(_)
         | Write::Task { .. }
         | Write::ForgetRun { .. }

@@ -10,7 +10,34 @@ use orch_core::query::{Answer, Query, Question};
 use super::handle::{ApplyError, Command, EngineGone, Handle, check_payload};
 use crate::payloads::SubmitPayload;
 
+/// What tells a repetition of a request.
+#[derive(Debug, Clone, Default)]
+pub struct Repeatable {
+    /// Idempotency key; empty means none.
+    pub request_id: Arc<str>,
+    /// Digest of the request.
+    pub digest: [u8; 32],
+}
+
 impl Handle {
+    /// The answer to an earlier decision of a plan under the same request id; `None` when there was none.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub async fn decided_before(
+        &self,
+        tenant: TenantId,
+        request: &Repeatable,
+    ) -> Result<Option<Answer>, EngineGone> {
+        if request.request_id.is_empty() {
+            return Ok(None);
+        }
+        let Repeatable { request_id, digest } = request.clone();
+        let query = Query::Decision { request_id, digest };
+        let answer = self.request(move |token| Event::Asked { token, tenant, query }).await?;
+        Ok((!matches!(answer, Answer::Undecided)).then_some(answer))
+    }
+
     /// Waits until there may be new questions; at once when that was so since the last call. For one caller only.
     ///
     /// It says nothing but "look": what is open is what [`Handle::questions`] says, so that whoever looks after a wake, and
@@ -62,9 +89,12 @@ impl Handle {
         target: Target,
         decision: PlanDecision,
         reason: Arc<str>,
+        request: Repeatable,
         payload: Option<SubmitPayload>,
     ) -> Result<Answer, EngineGone> {
-        let event = Box::new(move |token| Event::PlanDecided { token, target, decision, reason });
+        let Repeatable { request_id, digest } = request;
+        let event =
+            Box::new(move |token| Event::PlanDecided { token, target, decision, reason, request_id, digest });
         let payload = Box::new(payload.unwrap_or_default());
         self.ask(|reply| Command::DecidePlan { event, payload, reply }).await
     }

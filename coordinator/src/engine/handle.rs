@@ -343,7 +343,14 @@ impl Handle {
 pub(super) fn check_payload(event: &Event) -> Result<(), ApplyError> {
     let payload = if let Event::AttemptReported { report, .. } = event {
         &report.payload
-    } else if let Event::Consulted { answer: Consultation::SendBack { payload, .. }, .. } = event {
+    } else if let Event::Consulted {
+        answer:
+            Consultation::SendBack { payload, .. }
+            | Consultation::Accept { payload: Some(payload) }
+            | Consultation::Refuse { payload: Some(payload), .. },
+        ..
+    } = event
+    {
         payload
     } else {
         return Ok(());

@@ -63,6 +63,8 @@ struct Inner {
     uses: BTreeMap<u64, PageKey>,
     clock: u64,
     bytes: usize,
+    /// How often pages of a run were replaced. What was read before the last time may be old.
+    replaced: u64,
 }
 
 impl SpecCache {
@@ -75,20 +77,49 @@ impl SpecCache {
         Some(page)
     }
 
+    /// What a reader asks for before it reads the store, for [`SpecCache::insert_read`].
+    #[must_use]
+    pub(super) fn replaced(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).replaced
+    }
+
+    /// Adds a page that was read from the store, unless pages were replaced since `replaced` was asked for.
+    pub(super) fn insert_read(&self, key: PageKey, page: Arc<CachedPage>, replaced: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.replaced == replaced {
+            inner.insert(key, page);
+        }
+    }
+
+    /// Drops the pages of a run: others take their place in the store. Called when the new ones are made, so that whoever is
+    /// reading does not put the old ones back, and again when they are durable: until then the store holds the old ones.
+    pub fn forget(&self, run: RunId) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.replaced += 1;
+        let pages: Vec<PageKey> =
+            inner.pages.range((run, 0)..=(run, u32::MAX)).map(|(key, _)| *key).collect();
+        for page in pages {
+            inner.remove(page);
+        }
+    }
+
     /// Adds a page and drops those that were not used for the longest time.
     pub fn insert(&self, key: PageKey, page: Arc<CachedPage>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.remove(key);
-        inner.add(key, page);
-        while inner.bytes > MAX_BYTES {
-            let Some((_, oldest)) = inner.uses.first_key_value() else { break };
-            let oldest = *oldest;
-            inner.remove(oldest);
-        }
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).insert(key, page);
     }
 }
 
 impl Inner {
+    fn insert(&mut self, key: PageKey, page: Arc<CachedPage>) {
+        self.remove(key);
+        self.add(key, page);
+        while self.bytes > MAX_BYTES {
+            let Some((_, oldest)) = self.uses.first_key_value() else { break };
+            let oldest = *oldest;
+            self.remove(oldest);
+        }
+    }
+
     fn add(&mut self, key: PageKey, page: Arc<CachedPage>) {
         self.clock += 1;
         self.bytes += page.bytes();
@@ -124,6 +155,23 @@ mod tests {
         cache.insert(key(4), page(MAX_BYTES / 5));
         assert!(cache.get(key(1)).is_none(), "the least recently used");
         assert!(cache.get(key(0)).is_some() && cache.get(key(4)).is_some());
+    }
+
+    #[test]
+    fn what_was_read_before_a_run_grew_is_not_put_back() {
+        let (cache, key, other) = (SpecCache::default(), (RunId(1), 0), (RunId(2), 0));
+        cache.insert(other, page(1));
+        let before = cache.replaced();
+        cache.forget(RunId(1));
+        cache.insert(key, page(2));
+        cache.insert_read(key, page(1), before);
+        assert_eq!(cache.get(key), Some(page(2)), "the old page comes too late");
+        // The new one went for others before it was durable, and the store was read meanwhile.
+        cache.insert_read(key, page(1), cache.replaced());
+        cache.forget(RunId(1));
+        assert_eq!((cache.get(key), cache.get(other)), (None, Some(page(1))));
+        cache.insert_read(key, page(2), cache.replaced());
+        assert_eq!(cache.get(key), Some(page(2)));
     }
 
     #[test]

@@ -105,9 +105,10 @@ impl SpecReader {
         let page = match self.cache.get(key) {
             Some(page) => page,
             None => {
+                let replaced = self.cache.replaced();
                 let page = read_page(&*self.store, &*self.blobs, tenant, task.run, number)?;
                 let page = Arc::new(CachedPage::new(page));
-                self.cache.insert(key, Arc::clone(&page));
+                self.cache.insert_read(key, Arc::clone(&page), replaced);
                 page
             }
         };

@@ -3,12 +3,11 @@
 
 use crate::submission::{CheckedPlanning, ORCHESTRATOR, PLAN, PinnedWorker, SYNTHESIS};
 use crate::workers::WorkersInForce;
+use orch_core::machine::AGENTS_OWN;
 use orch_core::plan;
 use orch_core::query::AgentView;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys that say nothing about what a task can do there: who it is, what executes it, whose account pays.
-const NOT_SHOWN: [&str; 4] = ["agent", "pool", "program", "runner"];
 /// Keys that are shown, and values of each: a fleet of many labels must not crowd the request out.
 const MAX_KEYS: usize = 40;
 const MAX_VALUES: usize = 40;
@@ -77,11 +76,12 @@ impl Catalogue {
         }
     }
 
-    /// What agents offer beyond running tasks, one key a line with its values, sorted; empty when it is nothing.
+    /// What agents offer beyond what is their own (who it is, what executes a task, whose account pays, which workspaces
+    /// there are: the run names the one it has), one key a line with its values, sorted; empty when it is nothing.
     pub(super) fn capabilities(&self) -> String {
         let mut by_key: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (key, value) in self.offers.iter().flatten().filter_map(|word| word.split_once('=')) {
-            if !NOT_SHOWN.contains(&key) {
+            if !AGENTS_OWN.contains(&key) {
                 by_key.entry(key).or_default().insert(value);
             }
         }

@@ -16,6 +16,9 @@ const PLAN_RULES: &str = include_str!("compose/plan.md");
 /// What is the same for every synthesis.
 const SYNTHESIS_RULES: &str = include_str!("compose/synthesis.md");
 
+/// Bytes behind `<` in which an end mark is looked for.
+const MARK_BYTES: usize = 32;
+
 /// The two tasks of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTasks {
@@ -98,15 +101,36 @@ fn this_run(request: &v1::PlannedRequest, spec: &v1::RunSpec, catalogue: &Catalo
 
 /// Context and request, delimited. An end mark inside is written so that it ends nothing.
 fn material(request: &v1::PlannedRequest) -> String {
-    let inside = |text: &str| {
-        let ends = [("</context>", "<\\/context>"), ("</request>", "<\\/request>")];
-        ends.iter().fold(text.trim().to_owned(), |text, (end, harmless)| text.replace(end, harmless))
-    };
     let context = match inside(&request.context) {
         context if context.is_empty() => String::new(),
         context => format!("\n<context>\n{context}\n</context>\n"),
     };
     format!("{context}\n<request>\n{}\n</request>\n", inside(&request.text))
+}
+
+/// The text with nothing in it that reads as an end mark: in small letters or large, and with blanks in it too, because who
+/// reads it is no parser.
+fn inside(text: &str) -> String {
+    let ends = |rest: &str| {
+        let name = rest.trim_start().trim_start_matches('/').trim_start();
+        ["context", "request"]
+            .iter()
+            .any(|mark| name.get(..mark.len()).is_some_and(|head| head.eq_ignore_ascii_case(mark)))
+    };
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text.trim();
+    while let Some((before, after)) = rest.split_once('<') {
+        safe.push_str(before);
+        safe.push('<');
+        // Blanks are looked through only as far as anybody writes them, so that no text takes long.
+        let near = &after[..after.floor_char_boundary(MARK_BYTES)];
+        if near.trim_start().starts_with('/') && ends(near) {
+            safe.push('\\');
+        }
+        rest = after;
+    }
+    safe.push_str(rest);
+    safe
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Plans for people: shown with what they stand for and what speaks against them, approved as they are or edited,
 //! rejected. Knows where a plan rests and the way of a decision; what makes a plan good is [`crate::planning`]'s.
 
-use crate::engine::Handle;
+use crate::engine::{Handle, Repeatable};
 use crate::payloads::{Joining, PrepareError};
 use crate::planning::{Examined, Objection, examine, read_plan, task_specs};
 use crate::presence::harmless;
 use crate::rpc::auth::Caller;
 use crate::rpc::lookup::{Lookup, archive_status};
-use crate::rpc::refs::parse_ref;
+use crate::rpc::refs::{parse_ref, parse_run_ref};
 use crate::rpc::status::{internal, refuse, refuse_field};
-use crate::rpc::submit::catalogue;
+use crate::rpc::submit::{catalogue, check_request_id};
 use crate::rpc::{answered, blocking, convert, gone, unexpected};
 use crate::submission::{CheckedPlanning, CheckedTask, Given, PLAN};
 use crate::workers::WorkersInForce;
@@ -21,6 +21,7 @@ use orch_proto::codes::ErrorCode;
 use orch_proto::store::v1::RunRecord;
 use orch_proto::v1;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Status;
@@ -98,9 +99,18 @@ impl Plans {
         request: v1::DecidePlanRequest,
     ) -> Result<v1::DecidePlanResponse, Status> {
         let approve = check(&request)?;
+        let repeatable = Repeatable {
+            request_id: Arc::from(request.request_id.as_str()),
+            digest: decision_digest(&request),
+        };
+        if let Some(before) = self.decided_before(caller, &repeatable).await? {
+            return Ok(before);
+        }
         let planned = self.find(caller, &request.r#ref).await?;
         if planned.run.state() != v1::RunState::WaitingApproval {
-            return Err(not_waiting(&planned.run));
+            // The same request may have been carried out in between.
+            let before = self.decided_before(caller, &repeatable).await?;
+            return before.ok_or_else(|| not_waiting(&planned.run));
         }
         let edited = !request.plan.is_empty();
         let reason: Arc<str> = harmless(request.reason.trim(), MAX_REASON_BYTES).into();
@@ -120,10 +130,25 @@ impl Plans {
         } else {
             (PlanDecision::Reject, None)
         };
-        let asked = self.engine.decide_plan(planned.target, decision, Arc::clone(&reason), payload).await;
+        let (target, because) = (planned.target, Arc::clone(&reason));
+        let asked = self.engine.decide_plan(target, decision, because, repeatable, payload).await;
         let Answer::Decided { run } = answered(asked)? else { return Err(unexpected()) };
         audited(caller, &run.run_ref, approve, edited, &reason);
         Ok(v1::DecidePlanResponse { run: Some(convert::run(&run)), problems: Vec::new() })
+    }
+
+    /// The answer to the same request when it came before.
+    async fn decided_before(
+        &self,
+        caller: &Caller,
+        request: &Repeatable,
+    ) -> Result<Option<v1::DecidePlanResponse>, Status> {
+        let before = self.engine.decided_before(caller.tenant, request).await.map_err(|_| gone())?;
+        let Some(before) = before else { return Ok(None) };
+        let Answer::Decided { run } = answered(Ok(before))? else { return Err(unexpected()) };
+        // It may have left the state since: the store has all of it.
+        let run = self.lookup.run(&parse_run_ref(caller.tenant, &run.run_ref)?).await?;
+        Ok(Some(v1::DecidePlanResponse { run: Some(run), problems: Vec::new() }))
     }
 
     async fn find(&self, caller: &Caller, reference: &str) -> Result<Planned, Status> {
@@ -188,6 +213,7 @@ impl Plans {
 
 /// Whether it is an approval.
 fn check(request: &v1::DecidePlanRequest) -> Result<bool, Status> {
+    check_request_id(&request.request_id)?;
     if request.reason.len() > MAX_REASON_BYTES {
         let message = format!("at most {MAX_REASON_BYTES} bytes");
         return Err(refuse_field(ErrorCode::TooLarge, "reason", message));
@@ -207,6 +233,14 @@ fn check(request: &v1::DecidePlanRequest) -> Result<bool, Status> {
             Err(refuse_field(ErrorCode::InvalidField, "decision", "must be approve or reject"))
         }
     }
+}
+
+/// What tells a repetition from another decision under the same id. Over the request as it came.
+fn decision_digest(request: &v1::DecidePlanRequest) -> [u8; 32] {
+    let body = v1::DecidePlanRequest { request_id: String::new(), ..request.clone() };
+    let mut digest = Sha256::new_with_prefix(b"orch.v1.DecidePlanRequest\0");
+    digest.update(body.encode_to_vec());
+    digest.finalize().into()
 }
 
 fn not_waiting(run: &v1::Run) -> Status {

@@ -6,14 +6,13 @@
 //! in what is stored, and [`final_path`] replaces it by the number in the run's record, which never changes.
 
 use super::{CheckedRunner, CheckedTask, SpecError, paths, rules};
+use orch_core::plan::is_off_limits;
 use orch_core::time::Wall;
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1;
 use std::collections::BTreeMap;
 
 const MAX_PUBLICATIONS: usize = 32;
-/// Names that begin so are orch's own in a workspace: files on their way, journals.
-const OWN_PREFIX: &str = ".orch";
 const RUN: &str = "{run}";
 /// The longest number of a run stands for it where lengths are checked.
 const LONGEST_NUMBER: &str = "18446744073709551615";
@@ -105,10 +104,11 @@ fn fill(template: &str, date: &str, task: &str) -> Result<String, String> {
 fn check_target(path: &str) -> Result<(), String> {
     let longest = path.replace(RUN, LONGEST_NUMBER);
     paths::check_path(&longest)?;
-    let own =
-        |part: &str| part.get(..OWN_PREFIX.len()).is_some_and(|head| head.eq_ignore_ascii_case(OWN_PREFIX));
-    if longest.split('/').any(own) {
-        return Err(format!("has a part that begins with `{OWN_PREFIX}`, which is orch's own"));
+    if is_off_limits(&longest) {
+        return Err(
+            "has a part `.git` or `.claude`, or one that begins with `.orch`: nobody publishes there"
+                .to_owned(),
+        );
     }
     Ok(())
 }

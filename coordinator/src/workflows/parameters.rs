@@ -249,7 +249,7 @@ fn allowed(
     for item in items {
         match parameter.kind.take(&item.value()) {
             Ok(Value::One(value)) => values.push(value),
-            Ok(Value::Rows(_) | Value::Unknown) => {}
+            Ok(Value::Named { .. } | Value::Rows(_) | Value::Unknown) => {}
             Err(why) => return refuse(&item.at, format!("a value of `{}` {why}", parameter.name)),
         }
     }

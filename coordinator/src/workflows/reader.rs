@@ -262,6 +262,7 @@ impl<'a> Reader<'a, '_> {
             let sole = super::template::sole_name(text).and_then(|name| self.scope.find(name, 0).ok());
             match sole {
                 Some(Found::Value(Value::One(value))) => Some(value.clone()),
+                Some(Found::Value(Value::Named { name, .. })) => Some(Plain::String(name.clone())),
                 Some(Found::Value(Value::Rows(rows))) => Some(rows.iter().map(row_value).collect()),
                 Some(Found::Value(Value::Unknown) | Found::Unknown) => None,
                 Some(Found::Field(_) | Found::Day(_) | Found::Slug(_)) | None => {

@@ -124,6 +124,11 @@ fn evaluations_go_into_the_folders_of_the_sample_studio() {
     assert_eq!(evaluation.publish[0].to, "students/emma-rodriguez/evaluations/evaluation_{date}.md");
     assert_eq!(evaluation.workspace, "dance");
     assert_eq!(task(&review, "note-emma-rodriguez").dependencies, ["evaluate-emma-rodriguez.evaluation"]);
+    let own = json!({"students": [{"name": "Emma Rodriguez", "slug": "emma-2"}]});
+    let own = compiled("marie-review-and-note-students", &own);
+    let evaluation = task(&own, "evaluate-emma-2.evaluation");
+    assert_eq!(evaluation.publish[0].to, "students/emma-2/evaluations/evaluation_{date}.md");
+    assert_eq!(task(&own, "note-emma-2").publish[0].to, "students/emma-2/notes/note_{date}.md");
 }
 
 #[test]

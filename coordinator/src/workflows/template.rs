@@ -102,6 +102,19 @@ pub(super) fn sole_name(text: &str) -> Option<&str> {
 }
 
 impl<'a> Scope<'a> {
+    /// The slug that goes with a name, where that is of a row.
+    pub(super) fn slug_of(&self, path: &str) -> Option<String> {
+        if let Some((alias, row)) = self.row
+            && (path == alias || path.strip_prefix(alias) == Some(".name"))
+        {
+            return row.map(|row| row.slug.clone());
+        }
+        match self.parameters.get(path) {
+            Some(Value::Named { slug, .. }) => Some(slug.clone()),
+            Some(Value::One(_) | Value::Rows(_) | Value::Unknown) | None => None,
+        }
+    }
+
     /// What a name stands for.
     pub(super) fn find(&self, path: &str, offset: usize) -> Result<Found<'a>, Wrong> {
         let (name, field) = path.split_once('.').map_or((path, None), |(name, field)| (name, Some(field)));
@@ -126,6 +139,7 @@ impl<'a> Scope<'a> {
         match (self.parameters.get(name), field) {
             (Some(value), None) => Ok(Found::Value(value)),
             (Some(Value::Unknown), Some(SLUG)) => Ok(Found::Unknown),
+            (Some(Value::Named { slug, .. }), Some(SLUG)) => Ok(Found::Slug(slug.clone())),
             (Some(value @ Value::One(_)), Some(SLUG)) => {
                 Ok(Found::Slug(super::slug::slug(&value.text().unwrap_or_default())))
             }

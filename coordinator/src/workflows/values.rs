@@ -11,6 +11,13 @@ use std::sync::Arc;
 pub(super) enum Value {
     /// A text, a number, true or false.
     One(Plain),
+    /// The name of a row that was handed on, and the slug that goes with it: the row's own, if it has one.
+    Named {
+        /// The name.
+        name: String,
+        /// Its slug.
+        slug: String,
+    },
     /// Items of a list, or rows of a roster.
     Rows(Arc<[Row]>),
     /// Not given, or wrong and already told: whatever needs it is passed over.
@@ -44,6 +51,7 @@ impl Value {
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::One(value) => as_text(value),
+            Self::Named { name, .. } => Some(name.clone()),
             Self::Rows(rows) => Some(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ")),
             Self::Unknown => None,
         }

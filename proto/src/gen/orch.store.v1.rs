@@ -465,7 +465,8 @@ pub struct AgentRecord {
     #[prost(string, tag = "10")]
     pub drain_reason: ::prost::alloc::string::String,
 }
-/// A request with an idempotency key that is not remembered with the run it made: tasks were tried again.
+/// A request with an idempotency key that is not remembered with the run it made: tasks were tried again, or a plan
+/// was answered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RequestRecord {
     /// The key.
@@ -480,7 +481,7 @@ pub struct RequestRecord {
     /// Tick when it was made, ms.
     #[prost(uint64, tag = "4")]
     pub tick: u64,
-    /// Tasks that it queued again.
+    /// Tasks that it queued again; 0 for a plan.
     #[prost(uint32, tag = "5")]
     pub retried: u32,
 }

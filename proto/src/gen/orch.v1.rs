@@ -400,10 +400,12 @@ pub struct TaskArtifact {
 /// What must hold before a task counts as done, in this order: activity, artifacts, commands, review.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gates {
-    /// Least number of tool calls of the attempt, sub-agents' included; 0 means none.
+    /// Least number of tool calls of the attempt, sub-agents' included; 0 means none. Only for a worker: a program makes none.
     #[prost(uint32, tag = "1")]
     pub min_tool_calls: u32,
-    /// Paths or globs beneath `out/`; each must match a file that is not empty. At most 64.
+    /// Paths or globs beneath `out/`; each must match a file that is not empty. At most 64. In a glob `*` is any number of
+    /// characters and `?` one, both within one part of the path; `**` alone between slashes is any number of parts, none
+    /// included. Every other character is itself. What begins with a dot is matched like everything else.
     #[prost(string, repeated, tag = "2")]
     pub required_artifacts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Programs, run in the task's working directory and sandbox; each must exit with 0. At most 16.
@@ -4600,6 +4602,9 @@ pub struct DecidePlanRequest {
     /// Shown to people, at most 1 KiB.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// Idempotency key, optional. A repetition is answered as the first call was, and decides nothing.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
 }
 /// What became of the run.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -36,6 +36,7 @@ async fn decide(
         decision: decision.into(),
         plan: plan.to_owned(),
         reason: "as tested".to_owned(),
+        ..v1::DecidePlanRequest::default()
     };
     client.runs.decide_plan(request).await.map(tonic::Response::into_inner)
 }

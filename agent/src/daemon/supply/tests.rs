@@ -78,3 +78,67 @@ fn the_state_of_a_workspace_that_is_not_known_fits_nothing() {
     assert_eq!(reusable(&assigned, Some([2; 32])), None);
     assert_eq!(reusable(&assigned, Some([1; 32])).unwrap().tree, Some([1; 32]));
 }
+
+#[tokio::test]
+async fn a_conversation_is_nobody_elses_until_its_files_are_collected() {
+    use crate::homes::claims::Holder;
+    use crate::homes::{ConversationKey, Homes};
+    let (dir, supplies) = supplies();
+    let homes = Homes::open(&dir.path().join("data")).unwrap();
+    let key = ConversationKey { run: KEY.run, task: KEY.task };
+    let by = |run| Holder { task: ConversationKey { run, task: 0 }, reference: format!("r/{run}/main") };
+    let claim = homes.claim(key, by(1)).await.unwrap();
+    let ended = AttemptReport { occupied: Occupied::by(claim), ..report(&dir, Outcome::Ok, "") };
+    let error = homes.claim(key, by(2)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the conversation is in use by r/1/main");
+    let collected = supplies.collect(KEY, ended).await;
+    drop(homes.claim(key, by(2)).await.unwrap());
+    drop(collected);
+}
+
+#[tokio::test]
+async fn an_agent_whose_files_nobody_stores_keeps_no_more_than_its_share_of_the_disk() {
+    let (dir, mut supplies) = supplies();
+    supplies.most_kept = 100_000;
+    fs::write(dir.path().join("out/a"), vec![1; 120_000]).unwrap();
+    assert_eq!(supplies.collect(KEY, report(&dir, Outcome::Ok, "")).await.outcome, Outcome::Ok);
+    let other = AttemptKey { attempt: 3, ..KEY };
+    let refused = supplies.collect(other, report(&dir, Outcome::Ok, "")).await;
+    assert_eq!(refused.outcome, Outcome::Crash);
+    assert!(
+        refused.detail.contains("wait on this agent for the coordinator to store them"),
+        "{}",
+        refused.detail
+    );
+    assert!(!supplies.kept().of(other).exists() && refused.artifacts.is_none());
+}
+
+/// A file system without room, where the host lets the test make one.
+#[tokio::test]
+async fn a_full_disk_is_an_ending_and_leaves_nothing() {
+    let (dir, supplies) = supplies();
+    let small = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+        .arg(dir.path().join("handed"))
+        .output();
+    if !small.is_ok_and(|done| done.status.success()) {
+        return;
+    }
+    fs::write(dir.path().join("out/a"), vec![1; 200_000]).unwrap();
+    let full = supplies.collect(KEY, report(&dir, Outcome::Ok, "")).await;
+    let left = fs::read_dir(dir.path().join("handed")).unwrap().count();
+    let unmounted = std::process::Command::new("umount").arg(dir.path().join("handed")).status();
+    assert!(unmounted.unwrap().success());
+    assert_eq!((full.outcome, left), (Outcome::Crash, 0));
+    assert!(full.detail.contains("No space left on device"), "{}", full.detail);
+}
+
+#[test]
+fn what_was_kept_for_another_cluster_is_taken_away_at_once() {
+    let (dir, supplies) = supplies();
+    fs::create_dir_all(supplies.kept().of(KEY)).unwrap();
+    let taken = supplies.discard_kept();
+    assert!(taken.len() == 1 && taken[0].exists() && !supplies.kept().of(KEY).exists());
+    drop(Supplies::open(dir.path(), Workspaces::default()).unwrap());
+    assert!(!taken[0].exists(), "a start removes what the last one did not get to");
+}

@@ -33,6 +33,19 @@ pub enum Event {
         id: String,
         /// Its kind, for people.
         kind: String,
+        /// The call that started it.
+        call: String,
+    },
+    /// A sub-agent calls a tool. Of one that another sub-agent started nothing else is told (observed).
+    TaskProgress {
+        /// Its kind, for people.
+        kind: String,
+        /// The call that started it.
+        call: String,
+        /// What it calls.
+        tool: String,
+        /// Its calls so far.
+        calls: u32,
     },
     /// A sub-agent or background command ended.
     TaskEnded {
@@ -91,12 +104,29 @@ pub struct Assistant {
     pub error: Option<String>,
     /// Whether the main thread spoke, not a sub-agent.
     pub main_thread: bool,
+    /// The call that started the sub-agent that spoke; empty for the main thread.
+    pub parent: String,
+    /// What kind of sub-agent spoke; may be empty.
+    pub subagent: String,
     /// Tokens as known at the message's start. Output is far too low there.
     pub usage: ModelUsage,
     /// Bytes of text, thinking and tool input in this block.
     pub written: u64,
     /// Tools called in this block.
-    pub tools: Vec<String>,
+    pub tools: Vec<Call>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Call {
+    /// Its id.
+    pub id: String,
+    /// Name of the tool.
+    pub name: String,
+    /// The beginning of what it is to act on, for people; may be empty.
+    pub subject: String,
+    /// Kind of the sub-agent that it starts; empty for every other tool.
+    pub starts: String,
 }
 
 /// `user`.
@@ -181,8 +211,17 @@ impl Event {
             ("system", "init") => Self::Init(init(&value)),
             ("system", "api_retry") => Self::Retry(retry(&value)),
             ("system", "task_started") => {
-                Self::TaskStarted { id: text(&value, "task_id"), kind: task_kind(&value) }
+                let (id, call) = (text(&value, "task_id"), text(&value, "tool_use_id"));
+                Self::TaskStarted { id, kind: task_kind(&value), call }
             }
+            ("system", "task_progress") => Self::TaskProgress {
+                kind: task_kind(&value),
+                call: text(&value, "tool_use_id"),
+                tool: text(&value, "last_tool_name"),
+                calls: value
+                    .get("usage")
+                    .map_or(0, |usage| u32::try_from(number(usage, "tool_uses")).unwrap_or(u32::MAX)),
+            },
             ("system", "task_updated" | "task_notification") => ended_task(&value),
             ("assistant", _) => Self::Assistant(assistant(&value)),
             ("user", _) => Self::User(user(&value)),
@@ -238,6 +277,8 @@ fn assistant(value: &Value) -> Assistant {
         model,
         error: opt_text(value, "error"),
         main_thread: is_main_thread(value),
+        parent: text(value, "parent_tool_use_id"),
+        subagent: text(value, "subagent_type"),
         usage: ModelUsage {
             input_tokens: number(usage, "input_tokens"),
             output_tokens: number(usage, "output_tokens"),
@@ -250,7 +291,7 @@ fn assistant(value: &Value) -> Assistant {
     for block in list(message, "content") {
         found.written += written(block);
         if text(block, "type") == "tool_use" {
-            found.tools.push(text(block, "name"));
+            found.tools.push(call(block));
         }
     }
     if let Some(Value::String(content)) = message.get("content") {
@@ -329,18 +370,31 @@ fn result(mut value: Value, subtype: String) -> ResultLine {
 
 /// A denied call in the form of a permission rule: the tool and the beginning of what it was to act on.
 fn denied_call(denial: &Value) -> String {
+    let name = text(denial, "tool_name");
+    match subject(denial.get("tool_input")) {
+        subject if subject.is_empty() => name,
+        subject => format!("{name}({subject})"),
+    }
+}
+
+fn call(block: &Value) -> Call {
+    let input = block.get("input");
+    let starts = input.map(|input| text(input, "subagent_type")).unwrap_or_default();
+    Call { id: text(block, "id"), name: text(block, "name"), subject: subject(input), starts }
+}
+
+/// The beginning of what a call is to act on, on one line; empty where its input does not say.
+fn subject(input: Option<&Value>) -> String {
     const SUBJECTS: [&str; 8] =
         ["command", "file_path", "notebook_path", "path", "url", "pattern", "subagent_type", "skill"];
     const LONGEST: usize = 40;
-    let name = text(denial, "tool_name");
-    let input = denial.get("tool_input");
-    let subject = input.and_then(|input| SUBJECTS.iter().find_map(|key| opt_text(input, key)));
-    let Some(subject) = subject else { return name };
-    let words = subject.split_whitespace().collect::<Vec<_>>().join(" ");
+    let found = input.and_then(|input| SUBJECTS.iter().find_map(|key| opt_text(input, key)));
+    // A call may hold megabytes, and only the beginning is told.
+    let found = found.map(|text| text.chars().take(LONGEST * 8).collect::<String>()).unwrap_or_default();
+    let words = found.split_whitespace().collect::<Vec<_>>().join(" ");
     match words.char_indices().nth(LONGEST) {
-        None if words.is_empty() => name,
-        None => format!("{name}({words})"),
-        Some((end, _)) => format!("{name}({}…)", words[..end].trim_end()),
+        None => words,
+        Some((end, _)) => format!("{}…", words[..end].trim_end()),
     }
 }
 
@@ -462,7 +516,8 @@ mod tests {
         let line = br#"{"type":"assistant","message":{"id":"m","model":"x","content":[{"type":"tool_use","name":"Bash","input":{"a":1}}],"usage":{"input_tokens":100}},"parent_tool_use_id":"toolu_1"}"#;
         let Event::Assistant(said) = Event::parse(line) else { panic!("not an assistant") };
         assert!(!said.main_thread && !said.synthetic);
-        assert_eq!((said.tools, said.usage.input_tokens, said.written), (vec!["Bash".to_owned()], 100, 7));
+        assert_eq!((said.tools[0].name.as_str(), said.usage.input_tokens, said.written), ("Bash", 100, 7));
+        assert_eq!(said.parent, "toolu_1");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Follows one CLI process through its events: collects the facts that the judge needs and says what is to
 //! be said or done next. Pure; knows no process and no clock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::supervisor::stop::StopCause;
 
 use super::super::supervised::Action;
 use super::super::{Live, shorten};
+use super::branches::Branches;
 use super::event::{Assistant, Event, Init, RateLimit, ResultLine, Retry, User};
 use super::lines;
 use super::money::Ledger;
@@ -134,7 +135,9 @@ pub struct Observer {
     parser: StreamParser,
     facts: Facts,
     seen_messages: BTreeSet<String>,
-    open_tasks: BTreeSet<String>,
+    /// The call that started each.
+    open_tasks: BTreeMap<String, String>,
+    branches: Branches,
     /// Where the line ends that is being looked at.
     at: u64,
     last_was_structured: bool,
@@ -152,7 +155,8 @@ impl Observer {
             parser: StreamParser::default(),
             facts: Facts { awaiting_result: true, ..Facts::default() },
             seen_messages: BTreeSet::new(),
-            open_tasks: BTreeSet::new(),
+            open_tasks: BTreeMap::new(),
+            branches: Branches::default(),
             at: 0,
             last_was_structured: false,
             repaired: false,
@@ -209,13 +213,25 @@ impl Observer {
                 self.facts.rate_limit = Some(limit);
                 Vec::new()
             }
-            Event::TaskStarted { id, kind } => {
-                self.doing(&format!("sub-agent {kind}"));
-                self.open_tasks.insert(id);
+            Event::TaskStarted { id, kind, call } => {
+                self.doing(&self.branches.starting(&call, &kind));
+                self.branches.started(&call, &kind);
+                self.open_tasks.insert(id, call);
+                Vec::new()
+            }
+            Event::TaskProgress { kind, call, tool, calls } => {
+                // Of a sub-agent of the main thread the call itself comes too, and says more.
+                if !tool.is_empty() && self.branches.is_inner(&call) {
+                    let more = self.branches.counted(&call, calls);
+                    self.facts.tool_calls = self.facts.tool_calls.saturating_add(more);
+                    self.doing(&self.branches.within(&call, &kind, &tool));
+                }
                 Vec::new()
             }
             Event::TaskEnded { id } => {
-                self.open_tasks.remove(&id);
+                if let Some(call) = self.open_tasks.remove(&id) {
+                    self.branches.ended(&call);
+                }
                 Vec::new()
             }
             Event::ControlRequest { request_id, subtype } if subtype == "can_use_tool" => {
@@ -250,21 +266,11 @@ impl Observer {
 
     fn said(&mut self, said: &Assistant) -> Vec<Action> {
         self.facts.ledger.message(said);
-        let calls = said.tools.iter().filter(|tool| *tool != STRUCTURED_OUTPUT).count();
+        let calls = said.tools.iter().filter(|tool| tool.name != STRUCTURED_OUTPUT).count();
         self.facts.tool_calls =
             self.facts.tool_calls.saturating_add(u32::try_from(calls).unwrap_or(u32::MAX));
-        match said.tools.first() {
-            Some(tool) => {
-                self.doing(&format!("using {tool}"));
-                self.waits_for(Waiting::Tool(clean(tool)));
-            }
-            None => {
-                if said.written > 0 {
-                    self.doing("writing");
-                }
-                self.waits_for(Waiting::Model);
-            }
-        }
+        self.branches.called(said);
+        self.doing_of(said);
         let budget = self.demands.budget_micro_usd;
         if let Some(budget) = budget.filter(|budget| self.facts.ledger.is_far_beyond(*budget)) {
             let spent = self.facts.ledger.spent_micro_usd();
@@ -282,12 +288,35 @@ impl Observer {
             self.facts.api_error = said.error.clone().or_else(|| self.facts.api_error.take());
             return Vec::new();
         }
-        self.last_was_structured = said.tools.iter().any(|tool| tool == STRUCTURED_OUTPUT);
+        self.last_was_structured = said.tools.iter().any(|tool| tool.name == STRUCTURED_OUTPUT);
         if self.seen_messages.insert(said.message_id.clone()) {
             self.facts.turns = self.facts.turns.saturating_add(1);
         }
         let over = self.demands.max_turns.is_some_and(|most| self.facts.turns > most);
         if over { self.stop_for_turns() } else { Vec::new() }
+    }
+
+    /// What an answer of the model means for what it does and waits for.
+    fn doing_of(&mut self, said: &Assistant) {
+        match said.tools.first() {
+            Some(call) => {
+                if said.main_thread {
+                    self.doing(&format!("using {}", call.name));
+                } else {
+                    let what = format!("{} {}", call.name, call.subject);
+                    self.doing(&self.branches.within(&said.parent, &said.subagent, what.trim_end()));
+                }
+                self.waits_for(Waiting::Tool(clean(&call.name)));
+            }
+            None => {
+                if said.written > 0 && said.main_thread {
+                    self.doing("writing");
+                } else if said.written > 0 {
+                    self.doing(&self.branches.within(&said.parent, &said.subagent, "writing"));
+                }
+                self.waits_for(Waiting::Model);
+            }
+        }
     }
 
     fn sub_agent_said(&mut self, said: &Assistant) -> Vec<Action> {

@@ -10,7 +10,7 @@ use crate::machine::submit::{reply, taken};
 use crate::machine::targets::{find_task, named};
 use crate::machine::view::{finished_run_view, run_view};
 use crate::machine::{flow, settle};
-use crate::query::{Answer, Refusal};
+use crate::query::{Answer, Refusal, RunView};
 use crate::register::Request;
 use crate::run::Run;
 use crate::state::{RunState, State, TaskState};
@@ -28,22 +28,32 @@ pub(super) struct Again {
 }
 
 pub(super) fn requested(state: &mut State, effects: &mut Effects, token: Token, again: &Again) {
-    let answer = known(state, again).unwrap_or_else(|| {
+    let tenant = again.target.tenant;
+    let known = known_request(state, tenant, &again.request_id, &again.digest);
+    let known = known.map(|known| known.map(|(run, count)| Answer::Retried { run, count, existing: true }));
+    let answer = known.unwrap_or_else(|| {
         let (run, count) = carry_out(state, effects, again)?;
-        remember(state, effects, again, run, count);
+        let request = Request::answered(run, again.digest, count);
+        remember(state, effects, tenant, &again.request_id, request);
         let run = run_view(state, run).ok_or(Refusal::RunNotLive)?;
         Ok(Answer::Retried { run, count, existing: false })
     });
     reply(effects, token, answer.unwrap_or_else(Answer::Refused));
 }
 
-/// The answer to an earlier request with the same id.
-fn known(state: &State, again: &Again) -> Option<Result<Answer, Refusal>> {
-    let request = state.register.requests.get(again.target.tenant, &again.request_id)?;
+/// The run of an earlier request with the same id, and the tasks that were queued again; refused where that asked for
+/// something else. `None` when the id is not known.
+pub(super) fn known_request(
+    state: &State,
+    tenant: TenantId,
+    request_id: &Arc<str>,
+    digest: &[u8; 32],
+) -> Option<Result<(RunView, u32), Refusal>> {
+    let request = state.register.requests.get(tenant, request_id)?;
     let run = run_view(state, request.run).or_else(|| finished_run_view(state, request.run))?;
     Some(match request.retried {
-        Some(count) if request.digest == again.digest => Ok(Answer::Retried { run, count, existing: true }),
-        Some(_) | None => Err(taken(&again.request_id, &run)),
+        Some(count) if request.digest == *digest => Ok((run, count)),
+        Some(_) | None => Err(taken(request_id, &run)),
     })
 }
 
@@ -58,13 +68,17 @@ fn carry_out(state: &mut State, effects: &mut Effects, again: &Again) -> Result<
 }
 
 /// Keeps the answer for as long as a repetition may come. A refusal is not kept: it did nothing.
-fn remember(state: &mut State, effects: &mut Effects, again: &Again, run: RunId, count: u32) {
-    let (tenant, id): (TenantId, _) = (again.target.tenant, &again.request_id);
+pub(super) fn remember(
+    state: &mut State,
+    effects: &mut Effects,
+    tenant: TenantId,
+    id: &Arc<str>,
+    request: Request,
+) {
     if id.is_empty() {
         return;
     }
-    let request = Request { run, digest: again.digest, at: state.now.tick, retried: Some(count) };
-    state.register.requests.note(tenant, id, request);
+    state.register.requests.note(tenant, id, Request { at: state.now.tick, ..request });
     effects.writes.push(Write::Request { tenant, id: Arc::clone(id) });
 }
 

@@ -4,6 +4,7 @@ use crate::effect::Effects;
 use crate::event::Target;
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::consult::questions;
+use crate::machine::expand::known_decision;
 use crate::machine::explain::explain;
 use crate::machine::submit::reply;
 use crate::machine::targets::{agent_of, run_of, task_of};
@@ -32,6 +33,7 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
         Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
         Query::Questions { limit } => Ok(Answer::Questions(questions(state, limit))),
+        Query::Decision { request_id, digest } => known_decision(state, tenant, &request_id, &digest),
     };
     reply(effects, token, answer.unwrap_or_else(Answer::Refused));
 }

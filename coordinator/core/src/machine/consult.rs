@@ -93,16 +93,18 @@ pub(super) fn answered(
             expand::carry_out(state, effects, key, *expansion);
         }
         (QuestionKind::Plan, Consultation::Hold) => expand::hold(state, effects, key),
-        (QuestionKind::Plan, Consultation::Accept) => expand::accept(state, effects, key),
-        (QuestionKind::Review { .. }, Consultation::Accept) => {
-            moves::finish(state, effects, key, TaskState::Succeeded, Outcome::OK, Told::default());
+        (QuestionKind::Plan, Consultation::Accept { .. }) => expand::accept(state, effects, key),
+        (QuestionKind::Review { .. }, Consultation::Accept { payload }) => {
+            let told = Told { payload, ..Told::default() };
+            moves::finish(state, effects, key, TaskState::Succeeded, Outcome::OK, told);
         }
         (QuestionKind::Plan | QuestionKind::Review { .. }, Consultation::SendBack { payload, detail }) => {
             send_back(state, effects, key, payload, &detail)
         }
-        (QuestionKind::Plan | QuestionKind::Review { .. }, Consultation::Refuse { outcome, detail }) => {
-            refuse(state, effects, key, outcome, None, &detail);
-        }
+        (
+            QuestionKind::Plan | QuestionKind::Review { .. },
+            Consultation::Refuse { outcome, detail, payload },
+        ) => refuse(state, effects, key, outcome, payload, &detail),
         // What does not answer the question that is asked.
         (_, _) => {}
     }

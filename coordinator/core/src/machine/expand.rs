@@ -4,14 +4,15 @@
 use crate::effect::{Effects, Write};
 use crate::event::{Expansion, PlanDecision, Target};
 use crate::graph::{Graph, GraphError};
-use crate::ids::{RunId, TaskIndex, TaskKey, Token};
+use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::moves::{self, Told};
 use crate::machine::submit::{check_room, reply, shorten};
 use crate::machine::targets::run_of;
 use crate::machine::view::run_view;
-use crate::machine::{consult, flow, settle};
+use crate::machine::{again, consult, flow, settle};
 use crate::outcome::Outcome;
 use crate::query::{Answer, Refusal};
+use crate::register::Request;
 use crate::run::Run;
 use crate::state::{RunState, State, TaskState};
 use crate::task::Task;
@@ -65,30 +66,58 @@ fn skip_rest(state: &mut State, effects: &mut Effects, id: RunId, detail: &Arc<s
     }
 }
 
+/// What a person answered.
+pub(super) struct Decided {
+    pub(super) target: Target,
+    pub(super) decision: PlanDecision,
+    pub(super) reason: Arc<str>,
+    pub(super) request_id: Arc<str>,
+    pub(super) digest: [u8; 32],
+}
+
 /// A person answered a plan.
-pub(super) fn decided(
+pub(super) fn decided(state: &mut State, effects: &mut Effects, token: Token, decided: Decided) {
+    let Decided { target, decision, reason, request_id, digest } = decided;
+    let known = again::known_request(state, target.tenant, &request_id, &digest);
+    let answer = known.map(|known| known.map(|(run, _)| run)).unwrap_or_else(|| {
+        let id = waiting(state, &target)?;
+        carry_out_decision(state, effects, id, decision, &reason)?;
+        again::remember(state, effects, target.tenant, &request_id, Request::answered(id, digest, 0));
+        run_view(state, id).ok_or(Refusal::RunNotLive)
+    });
+    reply(effects, token, answer.map_or_else(Answer::Refused, |run| Answer::Decided { run }));
+}
+
+/// The answer to an earlier decision with this request id: nothing is decided.
+pub(super) fn known_decision(
+    state: &State,
+    tenant: TenantId,
+    request_id: &Arc<str>,
+    digest: &[u8; 32],
+) -> Result<Answer, Refusal> {
+    match again::known_request(state, tenant, request_id, digest) {
+        None => Ok(Answer::Undecided),
+        Some(known) => known.map(|(run, _)| Answer::Decided { run }),
+    }
+}
+
+fn carry_out_decision(
     state: &mut State,
     effects: &mut Effects,
-    token: Token,
-    target: &Target,
+    id: RunId,
     decision: PlanDecision,
     reason: &Arc<str>,
-) {
-    let done = waiting(state, target).and_then(|id| match decision {
+) -> Result<(), Refusal> {
+    match decision {
         PlanDecision::Approve(expansion) => {
             let graph = check(state, id, &expansion)?;
             let joined = expand(state, effects, id, *expansion, graph);
             flow::follow(state, effects, id, Vec::new(), joined);
             settle::settle(state, effects, id, None);
-            Ok(id)
         }
-        PlanDecision::Reject => {
-            reject(state, effects, id, reason);
-            Ok(id)
-        }
-    });
-    let answer = done.and_then(|id| run_view(state, id).ok_or(Refusal::RunNotLive));
-    reply(effects, token, answer.map_or_else(Answer::Refused, |run| Answer::Decided { run }));
+        PlanDecision::Reject => reject(state, effects, id, reason),
+    }
+    Ok(())
 }
 
 /// The run, if it waits for a word on its plan.
@@ -137,9 +166,10 @@ fn check(state: &State, id: RunId, expansion: &Expansion) -> Result<Graph, Refus
     for (index, row) in &expansion.rewired {
         let task = run.tasks.get(index.0 as usize);
         match task.map(|task| task.state) {
-            Some(TaskState::Blocked) => rows[index.0 as usize] = Cow::Owned(sorted(row)),
-            // Somebody cancelled it meanwhile: it waits for nothing.
-            Some(held) if held.is_terminal() => {}
+            // One that somebody cancelled meanwhile waits for them should it be tried again: its spec says so, too.
+            Some(held) if held == TaskState::Blocked || held.is_terminal() => {
+                rows[index.0 as usize] = Cow::Owned(sorted(row));
+            }
             Some(_) | None => return Err(bad(format!("task {index} cannot wait for others now"))),
         }
     }

@@ -9,8 +9,22 @@ use std::collections::BTreeMap;
 const MAX_PATH_BYTES: usize = 1_024;
 /// Longest part of a path, in bytes.
 const MAX_PART_BYTES: usize = 255;
+/// Names, and a beginning of names, of what in a workspace programs execute or obey, and of what is orch's own.
+const OFF_LIMITS: [&str; 2] = [".git", ".claude"];
+const OWN_PREFIX: &str = ".orch";
 /// What is replaced in a place of publication; `{task}` alone differs between tasks of a run.
 const REPLACED: [&str; 3] = ["{date}", "{run}", "{task}"];
+
+/// Whether nothing is published to this place: a part of it is `.git` or `.claude`, which programs execute or obey, or begins
+/// with `.orch`, which is orch's own; small letters or large, because some file systems make no difference. Agents refuse
+/// it as well.
+#[must_use]
+pub fn is_off_limits(path: &str) -> bool {
+    path.split('/').any(|part| {
+        OFF_LIMITS.iter().any(|name| part.eq_ignore_ascii_case(name))
+            || part.get(..OWN_PREFIX.len()).is_some_and(|head| head.eq_ignore_ascii_case(OWN_PREFIX))
+    })
+}
 
 pub(super) fn check(drafts: &[Draft], has_workspace: bool, problems: &mut Vec<PlanProblem>) {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -79,6 +93,7 @@ fn wrong(part: PathUse, path: &str) -> Option<Reason> {
     match part {
         PathUse::Artifact | PathUse::Source => starts("out").then_some(Reason::FromOut),
         PathUse::Target if starts("workspace") => Some(Reason::FromWorkspace),
+        PathUse::Target if is_off_limits(path) => Some(Reason::OffLimits),
         PathUse::Target => {
             let rest = REPLACED.iter().fold(path.to_owned(), |rest, word| rest.replace(word, ""));
             rest.contains(['{', '}']).then_some(Reason::Placeholder)

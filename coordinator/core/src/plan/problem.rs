@@ -218,6 +218,9 @@ pub enum Reason {
     /// The workspace at its beginning.
     #[error("counts from the workspace already: leave `workspace/` away")]
     FromWorkspace,
+    /// A place that nobody publishes to.
+    #[error("has a part `.git` or `.claude`, or one that begins with `.orch`: nobody publishes there")]
+    OffLimits,
     /// A placeholder that nobody fills.
     #[error(
         "has braces that nothing fills: only {{date}}, {{run}} and {{task}} are replaced, write the rest out"

@@ -217,6 +217,14 @@ fn paths_that_climb_or_name_their_own_directory_are_refused() {
         ("a\\b", "has a control character or a backslash"),
         ("workspace/x.md", "counts from the workspace already: leave `workspace/` away"),
         (
+            "a/.Git/config",
+            "has a part `.git` or `.claude`, or one that begins with `.orch`: nobody publishes there",
+        ),
+        (
+            ".orch-1",
+            "has a part `.git` or `.claude`, or one that begins with `.orch`: nobody publishes there",
+        ),
+        (
             "students/{student}/x.md",
             "has braces that nothing fills: only {date}, {run} and {task} are replaced, write the rest out",
         ),

@@ -116,7 +116,7 @@ pub fn answer(question: &Question, word: u8, tasks: &[Task], flaw: u8) -> Consul
     let detail: Arc<str> = "as it were".into();
     let send_back =
         || Consultation::SendBack { payload: Arc::from([2u8].as_slice()), detail: detail.clone() };
-    let refuse = || Consultation::Refuse { outcome: Outcome(word), detail: detail.clone() };
+    let refuse = || Consultation::Refuse { outcome: Outcome(word), detail: detail.clone(), payload: None };
     match (question.kind, word % 8) {
         (_, 0) => Consultation::Run,
         (QuestionKind::Conditions, 1 | 2) => Consultation::Skip { detail },
@@ -125,7 +125,7 @@ pub fn answer(question: &Question, word: u8, tasks: &[Task], flaw: u8) -> Consul
         (_, 3) => refuse(),
         (QuestionKind::Plan, 4) => Consultation::Hold,
         (QuestionKind::Plan, 5..) => Consultation::Expand(Box::new(expansion(tasks, flaw))),
-        (QuestionKind::Review { .. }, _) => Consultation::Accept,
+        (QuestionKind::Review { .. }, _) => Consultation::Accept { payload: None },
     }
 }
 
@@ -134,7 +134,7 @@ pub fn good_answer(question: &Question, planning: Option<Planning>) -> Consultat
     match (question.kind, planning) {
         (QuestionKind::Conditions, _) => Consultation::Run,
         (QuestionKind::Plan, Some(Planning { plan_only: true, .. })) | (QuestionKind::Review { .. }, _) => {
-            Consultation::Accept
+            Consultation::Accept { payload: None }
         }
         (QuestionKind::Plan, Some(Planning { approve: true, .. })) => Consultation::Hold,
         (QuestionKind::Plan, _) => Consultation::Expand(Box::new(expansion(&[crate::ops::plain(0)], 9))),

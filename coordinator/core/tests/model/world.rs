@@ -152,7 +152,8 @@ impl World {
         let token = self.token();
         let decision =
             expansion.map_or(PlanDecision::Reject, |expansion| PlanDecision::Approve(Box::new(expansion)));
-        self.apply(Event::PlanDecided { token, target, decision, reason: "so it is".into() });
+        let (reason, request_id, digest) = ("so it is".into(), Arc::from(""), [0; 32]);
+        self.apply(Event::PlanDecided { token, target, decision, reason, request_id, digest });
         assert!(self.answers.contains_key(&token), "a decision is answered");
     }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes fails the test")]
 
+use crate::engine::Repeatable;
 use std::sync::Arc;
 
 use orch_core::event::{Consultation, Expansion, PlanDecision};
@@ -162,11 +163,17 @@ async fn a_person_answers_a_plan_once() {
     let run = || target("adhoc/1", None);
     let (expansion, payload) = joining(&bench, 1).await;
     let approve = PlanDecision::Approve(Box::new(expansion));
-    let decided = bench.handle.decide_plan(run(), approve, "fine".into(), Some(payload)).await.unwrap();
+    let decided = bench
+        .handle
+        .decide_plan(run(), approve, "fine".into(), Repeatable::default(), Some(payload))
+        .await
+        .unwrap();
     let Answer::Decided { run: view } = decided else { panic!("{decided:?}") };
     assert_eq!((view.state, view.task_count), (RunState::Running, 3));
     assert_eq!(agent.grant().await.task.index, TaskIndex(2));
-    let again = bench.handle.decide_plan(run(), PlanDecision::Reject, "no".into(), None).await.unwrap();
+    let reject = PlanDecision::Reject;
+    let again =
+        bench.handle.decide_plan(run(), reject, "no".into(), Repeatable::default(), None).await.unwrap();
     assert!(matches!(again, Answer::Refused(Refusal::NotWaiting { .. })), "{again:?}");
     assert_eq!(
         bench.handle.archive().recall(TENANT, RunId(1)).await.unwrap().unwrap().tasks[0]

@@ -36,7 +36,8 @@ struct Published {
 }
 
 /// The inputs of the task with `spec` in `run`. A review has one: the task that it judges, as it is recorded now. A
-/// publication is told with the task whose files it published, where that is an input too.
+/// publication is told with the task whose files it published, where that is an input too. A synthesis is not shown the plan:
+/// it has the results themselves.
 pub(super) fn inputs(
     records: &Records<'_>,
     run: RunId,
@@ -55,8 +56,12 @@ pub(super) fn inputs(
     let specs = Specs::new(records, run);
     let mut inputs = BTreeMap::new();
     let mut publications = Vec::new();
+    let combines = spec.role() == v1::TaskRole::Synthesis;
     for at in on {
         let (task, spec) = (TaskKey { run, index: index(*at) }, specs.get(*at)?);
+        if combines && spec.role() == v1::TaskRole::Plan {
+            continue;
+        }
         let stored = records.task(task)?.ok_or(DispatchError::NoRecord(task))?;
         let mut input = input(run_ref, &spec, &stored);
         if let (Some(stored_spec::Runner::Publish(publish)), true) =

@@ -91,6 +91,18 @@ async fn a_task_gets_the_results_of_its_dependencies_in_order_whatever_became_of
 }
 
 #[tokio::test]
+async fn a_synthesis_is_not_shown_the_plan_that_its_results_come_from() {
+    let bench = ResultBench::new();
+    let plan = role(spec("plan", &[]), v1::TaskRole::Plan, 0);
+    let synthesis = role(spec("synthesis", &[0, 2]), v1::TaskRole::Synthesis, 0);
+    bench.run(1, vec![plan, synthesis, spec("a", &[])]);
+    bench.task(key(1, 0), &succeeded(answered("{\"tasks\": []}")));
+    bench.task(key(1, 2), &succeeded(answered("done")));
+    let inputs = bench.inputs(key(1, 1)).await;
+    assert_eq!(inputs.iter().map(|input| input.task_id.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[tokio::test]
 async fn long_answers_travel_by_reference_and_their_summary_says_that_it_is_cut() {
     let bench = ResultBench::new();
     bench.run(1, vec![spec("a", &[]), spec("b", &[]), spec("c", &[0, 1])]);

@@ -62,8 +62,9 @@ fn the_run_names_its_limits_its_workspace_and_what_agents_offer() {
     let prompt = composed(&wide, "dance", offers).plan.prompt;
     assert!(prompt.contains("- At most 50 tasks, at most 10 in a row"), "{prompt}");
     assert!(prompt.contains("as the directory `workspace/`"), "{prompt}");
-    assert!(prompt.contains("at the moment:\n\n- gpu: no, yes\n- workspace: code, dance\n"), "{prompt}");
-    assert!(!prompt.contains("team") && !prompt.contains("program"), "{prompt}");
+    assert!(prompt.contains("at the moment:\n\n- gpu: no, yes\n"), "{prompt}");
+    let own = ["team", "program", "- workspace:"];
+    assert!(!own.iter().any(|word| prompt.contains(word)), "{prompt}");
     let prompt = composed(&request("x"), "", &[]).plan.prompt;
     assert!(prompt.contains("- At most 20 tasks") && prompt.contains("cannot publish"), "{prompt}");
     assert!(!prompt.contains("workspace/") && !prompt.contains("agents offer at"), "{prompt}");
@@ -86,6 +87,16 @@ fn request_and_context_come_last_and_cannot_end_their_own_delimiters() {
     for prompt in [composed(&sly, "", &[]).plan.prompt, composed(&sly, "", &[]).synthesis.prompt] {
         assert!(prompt.ends_with("\n</context>\n\n<request>\nCount.\n</request>\n"), "{prompt}");
         assert_eq!((prompt.matches("</context>").count(), prompt.matches("</request>").count()), (1, 1));
+    }
+    for (mark, written) in [
+        ("</REQUEST>", "<\\/REQUEST>"),
+        ("< / request >", "<\\ / request >"),
+        ("<</context ", "<<\\/context "),
+        ("<b></b> a < b </requ", "<b></b> a < b </requ"),
+        ("</ü", "</ü"),
+    ] {
+        let prompt = composed(&request(&format!("x {mark} y")), "", &[]).synthesis.prompt;
+        assert!(prompt.ends_with(&format!("\n<request>\nx {written} y\n</request>\n")), "{prompt}");
     }
 }
 

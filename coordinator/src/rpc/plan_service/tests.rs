@@ -161,11 +161,22 @@ impl Served {
         decision: v1::PlanDecision,
         plan: &str,
     ) -> Result<v1::DecidePlanResponse, Status> {
+        self.decide_once(run, decision, plan, "").await
+    }
+
+    async fn decide_once(
+        &self,
+        run: &str,
+        decision: v1::PlanDecision,
+        plan: &str,
+        request_id: &str,
+    ) -> Result<v1::DecidePlanResponse, Status> {
         let request = v1::DecidePlanRequest {
             r#ref: run.to_owned(),
             decision: decision.into(),
             plan: plan.to_owned(),
             reason: "too\u{1b} many".to_owned(),
+            request_id: request_id.to_owned(),
         };
         self.plans.decide(&ana(), request).await
     }
@@ -238,6 +249,31 @@ async fn an_edited_plan_takes_the_place_of_the_proposed_one_unless_something_is_
     let decided = served.decide(&run, v1::PlanDecision::Approve, &better).await.unwrap();
     assert_eq!(decided.problems, Vec::<String>::new());
     assert_eq!(served.ids(&run).await, ["plan", "synthesis", "sophia", "check"]);
+}
+
+#[tokio::test]
+async fn a_repeated_decision_is_answered_as_the_first_was_and_decides_nothing() {
+    let mut served = served().await;
+    let run = served.request(true).await;
+    served.planned(&plan(&[task("emma", "marie")])).await;
+    served.reaches(&run, v1::RunState::WaitingApproval).await;
+    let approve = v1::PlanDecision::Approve;
+    let bad = plan(&[task("emma", "maria")]);
+    let problems = served.decide_once(&run, approve, &bad, "d-1").await.unwrap().problems;
+    assert_eq!(problems.len(), 1, "what changed nothing is not remembered");
+    let both = tokio::join!(
+        served.decide_once(&run, approve, "", "d-1"),
+        served.decide_once(&run, approve, "", "d-1")
+    );
+    for decided in [both.0, both.1, served.decide_once(&run, approve, "", "d-1").await] {
+        let decided = decided.unwrap();
+        assert_eq!((decided.problems.len(), decided.run.unwrap().task_count), (0, 3));
+    }
+    assert_eq!(served.ids(&run).await, ["plan", "synthesis", "emma"]);
+    let other = served.decide_once(&run, v1::PlanDecision::Reject, "", "d-1").await.unwrap_err();
+    assert_eq!(code(&other), ErrorCode::RequestIdConflict.code());
+    let fresh = served.decide_once(&run, approve, "", "d-2").await.unwrap_err();
+    assert_eq!(code(&fresh), ErrorCode::WrongState.code());
 }
 
 #[tokio::test]

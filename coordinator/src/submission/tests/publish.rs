@@ -73,8 +73,10 @@ fn files_stay_beneath_the_workspace() {
         let message = refused_to(to);
         assert!(!message.contains('\u{1b}') && message.len() < 400, "{message:?}");
     }
-    for to in [".orch", ".orch/journal", "a/.orch-tmp", "a/.ORCH"] {
-        assert!(refused_to(to).contains("orch's own"), "{to}");
+    for to in
+        [".orch", ".orch/journal", "a/.orch-tmp", "a/.ORCH", ".git/config", "a/.GIT/hooks/x", "b/.Claude"]
+    {
+        assert!(refused_to(to).contains("nobody publishes there"), "{to}");
     }
     for to in ["{student}.md", "{", "a}", "{date", "{run}{"] {
         assert!(refused_to(to).contains("{date}"), "{to}");

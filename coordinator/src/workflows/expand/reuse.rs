@@ -4,11 +4,12 @@ use super::super::definition::Definition;
 use super::super::json::{Json, Node};
 use super::super::problem::shown;
 use super::super::reader::Reader;
-use super::super::template::Scope;
+use super::super::template::{self, Scope};
 use super::super::values::Value;
 use super::{Expander, MAX_DEPTH, Outer, Place};
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1;
+use serde_json::Value as Plain;
 use std::collections::BTreeMap;
 
 impl Expander<'_, '_> {
@@ -91,6 +92,10 @@ impl Expander<'_, '_> {
             let mut reader = Reader { source, scope, problems: self.problems };
             let value = match reader.value(&member.value).map(|plain| parameter.take(&plain)) {
                 None => Value::Unknown,
+                Some(Ok(Value::One(Plain::String(name)))) => match row_slug(&scope, &member.value) {
+                    Some(slug) => Value::Named { name, slug },
+                    None => Value::One(Plain::String(name)),
+                },
                 Some(Ok(value)) => value,
                 Some(Err(why)) => {
                     let message = format!("the parameter `{name}` of `{}` {why}", used.name);
@@ -115,4 +120,9 @@ impl Expander<'_, '_> {
         }
         values
     }
+}
+
+/// The slug of the row whose name is handed on as it is: what uses it names the same files.
+fn row_slug(scope: &Scope<'_>, node: &Node) -> Option<String> {
+    scope.slug_of(template::sole_name(node.as_text()?)?)
 }
