@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod setup;
 pub(crate) mod submit;
 pub(crate) mod work;
+pub(crate) mod workflows;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -61,7 +62,9 @@ Work
   reject      Cancel a run whose plan waits for approval
   edit        Change a plan that waits for approval, and run it
   wait        Block until references reach a state
-  bridge      Run task files from a folder, for programs that know nothing else
+  workflows   List, show, check, draw and run workflows
+  batch       Run a workflow over every row of a roster
+  bridge      Run task files from a folder; each is removed once its result is written
   cancel      Stop runs or tasks
   retry       Run failed, cancelled and skipped tasks again
   explain     Say why a task is where it is
@@ -287,7 +290,11 @@ pub(crate) enum Command {
     Reject(plan::RejectArgs),
     /// Change a plan that waits for approval, and run it
     Edit(plan::EditArgs),
-    /// Run task files from a folder, for programs that know nothing else
+    /// List, show, check, draw and run workflows
+    Workflows(workflows::WorkflowsArgs),
+    /// Run a workflow over every row of a roster
+    Batch(Box<workflows::BatchArgs>),
+    /// Run task files from a folder; each is removed once its result is written
     Bridge(bridge::BridgeArgs),
     /// Block until references reach a state
     Wait(work::WaitArgs),

@@ -27,6 +27,7 @@ pub(crate) mod events;
 pub(crate) mod plan;
 pub(crate) mod submission;
 pub(crate) mod transcript;
+mod workflows;
 
 /// Longest wait for the answer to one call; streams are bounded by keep-alive instead.
 const CALL_LIMIT: Duration = Duration::from_secs(30);

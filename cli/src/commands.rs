@@ -9,6 +9,7 @@ use crate::session::Session;
 mod agents;
 mod approval;
 mod artifacts;
+mod batch;
 mod bench;
 mod bridge;
 mod bulk;
@@ -33,6 +34,7 @@ mod submit;
 mod tables;
 mod watching;
 mod workers;
+mod workflows;
 
 /// Runs a command to its exit code. `timeout` is for commands that have to clean up before they end.
 pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Duration>) -> Outcome {
@@ -58,6 +60,8 @@ pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Dur
         Command::Reject(args) => approval::reject(session, args).await,
         Command::Edit(args) => approval::edit(session, args).await,
         Command::Wait(args) => follow::wait(session, args).await,
+        Command::Workflows(args) => workflows::run(session, args).await,
+        Command::Batch(args) => batch::run(session, *args).await,
         Command::Bridge(args) => bridge::run(session, args).await,
         Command::Cancel(args) => steer::cancel(session, args).await,
         Command::Retry(args) => steer::retry(session, args).await,

@@ -119,10 +119,18 @@ fn greet(voice: &Voice<'_>, fleet: &Fleet, told: &setup::Told) -> Outcome<()> {
     if let Some(url) = &told.credential.base_url {
         voice.item(true, "api", &format!("ANTHROPIC_BASE_URL of this terminal, {url}"));
     }
+    for (name, dir) in &told.workspaces {
+        voice.item(true, "workspace", &format!("{name}  {}", dir.display()));
+    }
     voice.item(true, "logs", &fleet.layout().logs_dir().display().to_string());
     let context = fleet.layout().context_file();
     voice.say("In another terminal, in this directory or below:");
     voice.say("  orchctl run --worker anga \"Say hello in five languages\"");
+    if let Some((name, _)) = told.workspaces.first() {
+        voice.say(&format!(
+            "  orchctl run --workspace {name} \"Say what is in this directory, and what is missing\""
+        ));
+    }
     voice.say("Elsewhere:");
     voice.say(&format!("  export {}={}", crate::context::CONTEXT_FILE_VAR, context.display()));
     voice.say("Ctrl-C stops everything; what was submitted is kept.");

@@ -14,7 +14,7 @@ use crate::args::parse::run_state_word;
 use crate::output::Stream;
 use crate::output::figures::{dollars, plural, usd};
 use crate::output::safe::one_line;
-use crate::output::table::{Cell, Column, Table};
+use crate::output::table::{Cell, Column, Table, cut};
 use crate::output::view::raw_json;
 use crate::output::words::{BAD, DIM};
 
@@ -24,6 +24,8 @@ pub(crate) mod place;
 const TOLD: usize = 1000;
 /// Problems told; the rest are counted.
 const PROBLEMS: usize = 20;
+/// Columns of a task's description in the table, where nothing wider is asked for: it goes on for pages.
+const WHAT: usize = 100;
 
 /// A plan for scripts.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -89,7 +91,7 @@ pub(crate) fn text(answer: &GetPlanResponse, stream: &Stream) -> String {
         answer.tasks.iter().map(Row::of_spec).collect()
     };
     if !rows.is_empty() {
-        text.push_str(&table(&rows).render(stream));
+        text.push_str(&table(&rows, stream.is_wide()).render(stream));
         let _ = writeln!(text, "{}", stream.paint(DIM, &totals(&rows)));
     } else if !answer.plan.trim().is_empty() && answer.problems.is_empty() {
         let _ = writeln!(text, "the plan has no task");
@@ -106,17 +108,18 @@ pub(crate) fn text(answer: &GetPlanResponse, stream: &Stream) -> String {
     text
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[Row], wide: bool) -> Table {
     let columns =
         [Column::Whole("TASK"), Column::Words("WORKER"), Column::Words("NEEDS"), Column::Words("WHAT")];
     let goes_on = rows.iter().any(|row| row.reviewer.is_some() || !row.publishes.is_empty());
     let mut table = Table::new(columns.into_iter().chain(goes_on.then_some(Column::Extra("THEN"))));
     for row in rows {
         let first = row.description.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let what = if wide { first.to_owned() } else { cut(first, WHAT) };
         let review = row.reviewer.iter().map(|worker| format!("review by {worker}"));
         let then: Vec<_> = review.chain(row.publishes.iter().map(|path| format!("to {path}"))).collect();
         let cells =
-            [Cell::from(&row.id), Cell::from(&row.worker), Cell::dim(row.needs.join(",")), Cell::from(first)];
+            [Cell::from(&row.id), Cell::from(&row.worker), Cell::dim(row.needs.join(",")), Cell::from(what)];
         table.row(cells.into_iter().chain(goes_on.then(|| Cell::dim(then.join(", ")))));
     }
     table

@@ -7,6 +7,7 @@
 //! | [`fields`] | the fields of a run and of a task, their types and their limits |
 //! | [`graph`] | ids and dependencies: duplicates, dangling ones, cycles |
 //! | [`diagnostic`] | errors as text |
+//! | [`workflow`], [`shape`] | workflows as files, and whether one fits the published schema |
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::RunSpec;
@@ -17,6 +18,8 @@ pub(crate) mod diagnostic;
 mod fields;
 mod graph;
 mod json;
+mod shape;
+pub(crate) mod workflow;
 
 use diagnostic::Diagnostic;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use orch_proto::codes::ErrorCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::artifacts::ArtifactsCommand;
+use crate::args::workflows::WorkflowsCommand;
 use crate::args::{Cli, Command, Connection, OutputFormat};
 use crate::client::Client;
 use crate::commands;
@@ -227,6 +228,7 @@ fn is_quick(command: &Command) -> bool {
         | Command::Reject(_)
         | Command::Explain(_) => true,
         Command::Artifacts(args) => matches!(args.command, ArtifactsCommand::List(_)),
+        Command::Workflows(args) => !matches!(args.command, Some(WorkflowsCommand::Run(_))),
         Command::Init(_)
         | Command::Certs(_)
         | Command::Submit(_)
@@ -234,6 +236,7 @@ fn is_quick(command: &Command) -> bool {
         | Command::Watch(_)
         | Command::Logs(_)
         | Command::Wait(_)
+        | Command::Batch(_)
         | Command::Bridge(_)
         // Somebody may be editing.
         | Command::Edit(_)

@@ -217,7 +217,7 @@ mod fleet {
         for worker in ["marie", "anga", "fabien"] {
             assert!(data.contains(worker), "{data}");
         }
-        assert!(data.contains("5/5  $"), "{data}");
+        assert!(data.contains("5 of 5 tasks done  $"), "{data}");
         assert_eq!(processes_of(home.path()), Vec::<String>::new());
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }

@@ -7,13 +7,10 @@ use clap::Args;
 
 /// Flags of `bridge`.
 #[derive(Debug, Args)]
-#[command(
-    about = "Run task files from a folder: each is removed once its result is written (--keep moves it to done/)",
-    after_help = "Example: orchctl bridge --tasks /srv/tasks --results /srv/results\n\n\
+#[command(after_help = "Example: orchctl bridge --tasks /srv/tasks --results /srv/results\n\n\
         tasks/WORKER/NAME.json holds {\"description\": …} and perhaps task_id, context, dependencies, priority, timeout;\n\
         results/WORKER/NAME.json then holds status (complete or failed), outcome, result, artifacts. Each file is submitted\n\
-        exactly once, also over restarts of the bridge. A file that cannot be used goes to bad/ with its reason beside it."
-)]
+        exactly once, also over restarts of the bridge. A file that cannot be used goes to bad/ with its reason beside it.")]
 pub(crate) struct BridgeArgs {
     /// Folder of task files, one folder in it for each worker
     #[arg(long, value_name = "DIR")]

@@ -131,6 +131,21 @@ pub(crate) enum SchemaCommand {
     /// The configuration file
     #[command(after_help = "Example: orchctl schema config -o yaml")]
     Config,
+    /// A workflow
+    #[command(after_help = "Example: orchctl schema workflow > workflow.schema.json")]
+    Workflow,
+    /// A plan, as the worker orchestrator makes it and edit takes it
+    #[command(after_help = "Example: orchctl schema plan")]
+    Plan,
+    /// The answer of a worker that keeps to the result contract
+    #[command(after_help = "Example: orchctl schema result")]
+    Result,
+    /// The verdict of a worker that reviews
+    #[command(after_help = "Example: orchctl schema review")]
+    Review,
+    /// The one answer of a planned run
+    #[command(after_help = "Example: orchctl schema synthesis")]
+    Synthesis,
 }
 
 /// Flags of `schema output`.

@@ -2,7 +2,7 @@
 
 use orch_proto::v1;
 
-use super::Client;
+use super::{Client, new_request_id};
 use crate::failure::Outcome;
 
 /// An answer to a plan.
@@ -25,13 +25,14 @@ impl Client {
         self.call(async || self.runs().get_plan(request.clone()).await).await
     }
 
-    /// Answers a plan. A repetition of an answer that was taken is refused by the run's state.
+    /// Answers a plan. The request id makes repeating it harmless.
     pub(crate) async fn decide(&self, decision: Decision) -> Outcome<v1::DecidePlanResponse> {
         let request = v1::DecidePlanRequest {
             r#ref: decision.run,
             decision: decision.decision.into(),
             plan: decision.plan,
             reason: decision.reason,
+            request_id: new_request_id(),
         };
         self.call(async || self.runs().decide_plan(request.clone()).await).await
     }

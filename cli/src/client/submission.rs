@@ -15,7 +15,7 @@ use crate::failure::status::is_temporary;
 use crate::retry::{self, GaveUp};
 
 /// Longest encoded specification sent in one message; the wire allows 1 MiB with everything around it.
-const ONE_MESSAGE: usize = 900 << 10;
+pub(super) const ONE_MESSAGE: usize = 900 << 10;
 /// Bytes of one part of an upload, from the wire's documentation.
 const PART: usize = 512 << 10;
 

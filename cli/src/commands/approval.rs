@@ -280,7 +280,10 @@ pub(super) async fn ask(session: &Session, run: &str) -> Outcome<Asked> {
         // A question nobody can see gets no answer.
         let _ = out.stderr().write(b"run it? [a]pprove, [e]dit, [r]eject, [q]uit: it waits > ");
         let answered = match Answer::read(line().await.as_deref()) {
-            None => continue,
+            None => {
+                out.note("a runs it, e opens the plan in an editor, r cancels the run, q leaves it waiting");
+                continue;
+            }
             Some(Answer::Quit) => return Ok(Asked::Waits),
             Some(Answer::Approve) => {
                 decide(&client, run, PlanDecision::Approve, String::new()).await.map(drop)

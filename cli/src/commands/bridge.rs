@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use orch_proto::v1::{RunSpec, TaskSpec, WorkerTask, task_spec};
 
@@ -31,7 +32,11 @@ const RUN_NAME: &str = "bridge";
 /// Files in flight at once: each costs a call a round. More wait in their folder.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Newest runs of the bridge among which an export looks for those of the files that are there.
+/// Longest wait for a task that was cancelled, and how often one looks.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// Newest runs of the bridge among which one looks for those of the files that are there.
 const MAX_RUNS: usize = 100_000;
 
 /// `orchctl bridge`.
@@ -44,6 +49,7 @@ pub(crate) async fn run(session: &Session, args: BridgeArgs) -> Outcome {
         args: &args,
         out: &session.out,
         flights: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         told: BTreeSet::new(),
         tally: Tally::default(),
     };
@@ -83,6 +89,8 @@ struct Bridge<'a> {
     args: &'a BridgeArgs,
     out: &'a Out,
     flights: BTreeMap<Identity, Flight>,
+    /// Runs by the file they were made from: those of bridges that worked here before.
+    earlier: BTreeMap<String, String>,
     /// What was said once and is not said again.
     told: BTreeSet<String>,
     tally: Tally,
@@ -99,11 +107,19 @@ impl Bridge<'_> {
     }
 
     async fn keep_going(&mut self) -> Outcome<()> {
+        let mut begun = false;
         loop {
-            let busy = match self.round().await {
+            let round = async {
+                if !begun {
+                    self.recall().await?;
+                    begun = true;
+                }
+                self.round().await
+            };
+            let busy = match round.await {
                 Ok(busy) => busy,
-                // The coordinator may be back in a moment, and the files wait.
-                Err(failure) if failure.exit_code() == exit::UNREACHABLE => {
+                // The coordinator may be back in a moment, or have room again, and the files wait.
+                Err(failure) if matches!(failure.exit_code(), exit::UNREACHABLE | exit::LIMIT) => {
                     self.tell(&format!("{}; the files wait", failure.message()));
                     true
                 }
@@ -114,6 +130,14 @@ impl Bridge<'_> {
             }
             tokio::time::sleep(self.args.interval).await;
         }
+    }
+
+    /// Looks for the runs of files that were taken before: what they waited for may be gone by now.
+    async fn recall(&mut self) -> Outcome<()> {
+        let (runs, _) = self.client.list_runs(&[], RUN_NAME, MAX_RUNS).await?;
+        self.earlier =
+            runs.into_iter().filter_map(|mut run| Some((run.labels.remove(LABEL)?, run.r#ref))).collect();
+        Ok(())
     }
 
     /// Takes what is new, and finishes what has ended. Whether anything is left.
@@ -132,6 +156,13 @@ impl Bridge<'_> {
 
     /// Submits a file, unless it is not ready yet.
     async fn take(&mut self, found: &Found, waiting: &BTreeSet<String>) -> Outcome<()> {
+        if let Some(run) = self.earlier.get(&found.identity.request_id()).cloned() {
+            self.fly(found, &run, "found again");
+            return Ok(());
+        }
+        if found.is_too_large && !found.is_young {
+            return self.put_aside(found, "it is larger than 9 MiB");
+        }
         let file = match TaskFile::parse(&found.bytes, &found.worker) {
             Ok(file) => file,
             // Somebody may still be writing it.
@@ -164,15 +195,21 @@ impl Bridge<'_> {
         match self.client.submit(submission).await {
             Ok(answer) => {
                 let run = answer.run.map(|run| run.r#ref).unwrap_or_default();
-                let task_ref = format!("{run}/{}", found.task_id());
-                let said = if answer.existing { "found again" } else { "submitted" };
-                self.out.note(&format!("{} {said} as {run}", found.shown()));
-                self.flights.insert(found.identity.clone(), Flight { found: found.clone(), task_ref });
+                self.fly(found, &run, if answer.existing { "found again" } else { "submitted" });
                 Ok(())
             }
-            Err(failure) if failure.exit_code() == exit::USAGE => self.put_aside(found, &failure.text(false)),
+            // What it says cannot be run: an unknown worker, a workspace that nobody offers by that name.
+            Err(failure) if matches!(failure.exit_code(), exit::USAGE | exit::NOT_FOUND) => {
+                self.put_aside(found, failure.text(false).trim_end())
+            }
             Err(failure) => Err(failure),
         }
+    }
+
+    fn fly(&mut self, found: &Found, run: &str, said: &str) {
+        self.out.note(&format!("{} {said} as {run}", found.shown()));
+        let task_ref = format!("{run}/{}", found.task_id());
+        self.flights.insert(found.identity.clone(), Flight { found: found.clone(), task_ref });
     }
 
     /// Writes the results of what has ended.
@@ -183,7 +220,16 @@ impl Bridge<'_> {
             .map(|(identity, flight)| (identity.clone(), flight.found.clone(), flight.task_ref.clone()))
             .collect();
         for (identity, found, task_ref) in flights {
-            let task = self.client.task(&task_ref).await?;
+            let task = match self.client.task(&task_ref).await {
+                Ok(task) => task,
+                // Somebody removed the run; the file is still there, and is taken anew.
+                Err(failure) if failure.exit_code() == exit::NOT_FOUND => {
+                    self.flights.remove(&identity);
+                    self.earlier.remove(&identity.request_id());
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let Some(ended) = Ended::of(&self.client, &task).await? else { continue };
             self.finish(&found, &ended).await?;
             self.flights.remove(&identity);
@@ -219,35 +265,44 @@ impl Bridge<'_> {
     /// Takes back what is unfinished: its run is cancelled first, its file leaves the folder only then.
     async fn export(&mut self, dir: &Path) -> Outcome {
         let mut exported = 0;
-        let (runs, _) = self.client.list_runs(&[], RUN_NAME, MAX_RUNS).await?;
-        let taken: BTreeMap<String, String> =
-            runs.into_iter().filter_map(|mut run| Some((run.labels.remove(LABEL)?, run.r#ref))).collect();
+        self.recall().await?;
         for found in self.folders.scan()? {
-            let Some(run) = taken.get(&found.identity.request_id()) else {
+            let Some(run) = self.earlier.get(&found.identity.request_id()).cloned() else {
                 self.folders.export(&found, dir)?;
                 exported += 1;
                 continue;
             };
-            self.client.cancel(run, "taken back to files").await?;
-            let task = self.client.task(&format!("{run}/{}", found.task_id())).await?;
-            match Ended::of(&self.client, &task).await? {
-                Some(ended) if ended.was_cancelled() => {
-                    self.folders.export(&found, dir)?;
-                    exported += 1;
-                }
+            self.client.cancel(&run, "taken back to files").await?;
+            let ended = self.ending(&run, &format!("{run}/{}", found.task_id())).await?;
+            if ended.was_cancelled() {
+                self.folders.export(&found, dir)?;
+                exported += 1;
+            } else {
                 // It ended before the cancel: its result is what counts.
-                Some(ended) => self.finish(&found, &ended).await?,
-                None => {
-                    return Err(Failure::new(
-                        exit::CONFLICT,
-                        format!("{run} did not end when it was cancelled"),
-                    )
-                    .help("run the same command again"));
-                }
+                self.finish(&found, &ended).await?;
             }
         }
         self.out.note(&format!("{} written to {}", plural(exported, "task file"), dir.display()));
         Ok(exit::DONE)
+    }
+
+    /// How a task that was cancelled has ended: an agent takes a moment to stop it.
+    async fn ending(&self, run: &str, task_ref: &str) -> Outcome<Ended> {
+        let deadline = tokio::time::Instant::now() + STOPS_WITHIN;
+        loop {
+            let task = self.client.task(task_ref).await?;
+            if let Some(ended) = Ended::of(&self.client, &task).await? {
+                return Ok(ended);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Failure::new(
+                    exit::CONFLICT,
+                    format!("{run} does not end though it was cancelled"),
+                )
+                .help("run the same command again"));
+            }
+            tokio::time::sleep(STOP_POLL).await;
+        }
     }
 
     fn tell(&mut self, text: &str) {

@@ -135,6 +135,7 @@ enum Names {
     Runs,
     Agents,
     Workers,
+    Workflows,
     Contexts,
     Settings,
     Topics,
@@ -148,11 +149,13 @@ fn names_of(arg: &Arg, group: &str) -> Option<Names> {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match (arg.get_id().as_str(), value, group) {
         ("context_name", _, _) | (_, Some("NAME"), "context") => Some(Names::Contexts),
+        ("workspace", _, _) => None,
         (_, Some("REF" | "REF[:PATH]"), _) => Some(Names::Runs),
         ("agent", _, _) | (_, Some("NAME"), "agents") => Some(Names::Agents),
         ("worker" | "workers" | "review", _, "submit" | "run")
         | ("worker", _, _)
         | (_, Some("NAME"), "workers") => Some(Names::Workers),
+        (_, Some("NAME" | "FILE|NAME"), "workflows") | ("name", _, "batch") => Some(Names::Workflows),
         (_, Some("KEY"), "config") => Some(Names::Settings),
         (_, Some("TOPIC"), "help") => Some(Names::Topics),
         (_, Some("KIND"), "schema") => Some(Names::Kinds),
@@ -169,7 +172,9 @@ fn candidates(names: Names) -> Vec<CompletionCandidate> {
         Names::Topics => super::help::topics(),
         Names::Kinds => super::schema::KINDS.iter().map(|kind| kind.name.to_owned()).collect(),
         Names::States => STATES.map(str::to_owned).to_vec(),
-        Names::Runs | Names::Agents | Names::Workers | Names::Tasks => live(names).unwrap_or_default(),
+        Names::Runs | Names::Agents | Names::Workers | Names::Workflows | Names::Tasks => {
+            live(names).unwrap_or_default()
+        }
     };
     // A name that would steer the terminal is not offered.
     let harmless = found.into_iter().filter(|name| safe(name) == name.as_str());
@@ -215,6 +220,9 @@ async fn ask(client: &Client, names: Names) -> Outcome<Vec<String>> {
     Ok(match names {
         Names::Agents => client.agents().await?.into_iter().map(|agent| agent.name).collect(),
         Names::Workers => client.workers().await?.into_iter().map(|worker| worker.name).collect(),
+        Names::Workflows => {
+            client.workflows().await?.workflows.into_iter().map(|workflow| workflow.name).collect()
+        }
         Names::Runs => {
             let (runs, _) = client.list_runs(&[], "", RUNS).await?;
             let last = (!runs.is_empty()).then(|| "@last".to_owned());
@@ -253,6 +261,10 @@ mod tests {
         assert_eq!(offered(&["agents", "show"], "name"), Some(Names::Agents));
         assert_eq!(offered(&["workers", "show"], "name"), Some(Names::Workers));
         assert_eq!(offered(&["run"], "worker"), Some(Names::Workers));
+        assert_eq!(offered(&["workflows", "run"], "name"), Some(Names::Workflows));
+        assert_eq!(offered(&["workflows", "graph"], "what"), Some(Names::Workflows));
+        assert_eq!(offered(&["workflows", "run"], "workspace"), None);
+        assert_eq!(offered(&["batch"], "name"), Some(Names::Workflows));
         assert_eq!(offered(&["run"], "agent"), Some(Names::Agents));
         assert_eq!(offered(&["run"], "name"), None);
         assert_eq!(offered(&["context", "use"], "name"), Some(Names::Contexts));

@@ -3,6 +3,7 @@
 
 use crate::args::Command;
 use crate::args::fleet::{AgentsCommand, WorkersCommand};
+use crate::args::workflows::WorkflowsCommand;
 use crate::ask::agreed;
 use crate::failure::Outcome;
 use crate::output::safe::one_line;
@@ -42,6 +43,10 @@ fn writes(command: &Command) -> bool {
             ) => true,
             Some(AgentsCommand::List(_) | AgentsCommand::Show(_)) | None => false,
         },
+        Command::Workflows(args) => {
+            matches!(&args.command, Some(WorkflowsCommand::Run(args)) if !args.how.dry_run)
+        }
+        Command::Batch(args) => !args.how.dry_run,
         Command::Workers(args) => match &args.command {
             Some(WorkersCommand::Reload) => true,
             Some(WorkersCommand::List | WorkersCommand::Show(_) | WorkersCommand::Validate(_)) | None => {

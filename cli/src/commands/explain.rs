@@ -1,21 +1,31 @@
-//! `explain`: why a task is where it is, and what would move it.
+//! `explain`: why a task is where it is, and what would move it; of a run with several, why those wait that could go on.
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::outcome::OUTCOMES;
 
+use orch_proto::v1::{ExplainTaskResponse, Run, RunState, Task};
+
 use crate::args::Format;
+use crate::args::parse::run_state_word;
 use crate::args::work::ExplainArgs;
-use crate::client::Client;
+use crate::client::{Client, TaskQuery};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
-use crate::output::figures::{short, span};
+use crate::output::Out;
+use crate::output::figures::{plural, short, span};
 use crate::output::safe::one_line;
+use crate::output::table::{Cell, Column, Table};
 use crate::output::view::fleet::ExplainView;
-use crate::output::words::{BAD, GOOD};
+use crate::output::words::{BAD, GOOD, task_ended};
+use crate::refs::Reference;
 use crate::session::Session;
 
 /// Longest sentence told.
 const TOLD: usize = 500;
+/// Tasks of a run explained at a time.
+const TASKS: usize = 20;
+/// The kind of reason of a task that has ended.
+const TERMINAL: &str = "terminal";
 
 /// Says where to look if it is the name of something else that somebody wants explained.
 async fn no_reference(client: &Client, name: &str, failure: Failure) -> Failure {
@@ -41,31 +51,89 @@ pub(crate) async fn run(session: &Session, args: ExplainArgs) -> Outcome {
     let out = &session.out;
     let client = session.client()?;
     let reference = match client.resolve(&args.reference).await {
-        Ok(reference) => reference.to_string(),
+        Ok(reference) => reference,
         Err(failure) => return Err(no_reference(&client, &args.reference, failure).await),
     };
+    if reference.task.is_none() {
+        let run = client.run(&reference).await?;
+        if run.task_count > 1 {
+            return several(out, &client, &reference, &run).await;
+        }
+    }
+    let reference = reference.to_string();
     let explained = client.explain(&reference).await?;
     match out.format {
         Format::Json | Format::Jsonl => out.json(&ExplainView::from(&explained))?,
         Format::Name => out.name(&reference)?,
         Format::None => {}
         Format::Table => {
-            let since =
-                span(explained.since).map(|since| format!(", for {}", short(since))).unwrap_or_default();
-            out.line(&format!("{reference}: {}{since}", one_line(&explained.summary, TOLD)))?;
-            for reason in &explained.reasons {
-                let (glyph, style) = if reason.satisfied { ("✔", GOOD) } else { ("✗", BAD) };
-                let text = one_line(&reason.text, TOLD);
-                out.line(&format!(
-                    "  {} {:<14} {text}",
-                    out.paint(style, glyph),
-                    one_line(&reason.kind, 40)
-                ))?;
-            }
-            if !explained.help.is_empty() {
-                out.hint(&format!("help: {}", one_line(&explained.help.replace("REF", &reference), TOLD)));
-            }
+            tell(out, &reference, &explained)?;
         }
     }
     Ok(if explained.impossible { exit::IMPOSSIBLE } else { exit::DONE })
+}
+
+fn tell(out: &Out, reference: &str, explained: &ExplainTaskResponse) -> Outcome<()> {
+    let ended = explained.reasons.iter().any(|reason| reason.kind == TERMINAL);
+    let since = span(explained.since).map(short).filter(|since| !since.is_empty());
+    let since = since.map(|since| if ended { format!(" ({since} ago)") } else { format!(", for {since}") });
+    let summary = one_line(&explained.summary, TOLD);
+    out.line(&format!("{reference}: {summary}{}", since.unwrap_or_default()))?;
+    for reason in &explained.reasons {
+        let (glyph, style) = if reason.satisfied { ("✔", GOOD) } else { ("✗", BAD) };
+        let text = one_line(&reason.text, TOLD);
+        out.line(&format!("  {} {:<14} {text}", out.paint(style, glyph), one_line(&reason.kind, 40)))?;
+    }
+    if !explained.help.is_empty() {
+        out.hint(&format!("help: {}", one_line(&explained.help.replace("REF", reference), TOLD)));
+    }
+    Ok(())
+}
+
+/// A run of several tasks: what it is, and each task that could be next and is not. Tasks that wait for those are left out.
+async fn several(out: &Out, client: &Client, reference: &Reference, run: &Run) -> Outcome {
+    let tasks = client.tasks(&TaskQuery::all(&run.r#ref)).await?;
+    let waits = |task: &&Task| !task_ended(task.state());
+    let next = |task: &&Task| {
+        let open = |id: &String| tasks.iter().any(|other| other.task_id == *id && !task_ended(other.state()));
+        !task.dependencies.iter().any(open)
+    };
+    let mut explained = Vec::new();
+    for task in tasks.iter().filter(waits).filter(next).take(TASKS) {
+        explained.push((task, client.explain(&task.r#ref).await?));
+    }
+    let impossible = !explained.is_empty() && explained.iter().all(|(_, explained)| explained.impossible);
+    match out.format {
+        Format::Json | Format::Jsonl => {
+            let views: Vec<_> = explained.iter().map(|(_, explained)| ExplainView::from(explained)).collect();
+            out.json_list(&views)?;
+        }
+        Format::Name => explained.iter().try_for_each(|(task, _)| out.name(&task.r#ref))?,
+        Format::None => {}
+        Format::Table => {
+            let left = tasks.iter().filter(waits).count() as u64;
+            let state = run_state_word(run.state());
+            let left = if left == 0 { String::new() } else { format!(", {} to go", plural(left, "task")) };
+            out.line(&format!("{reference} is {state}{left}"))?;
+            if run.state() == RunState::WaitingApproval {
+                super::approval::how(out, &run.r#ref);
+                return Ok(exit::DONE);
+            }
+            let mut table = Table::new([Column::Whole("TASK"), Column::Words("WHY"), Column::Figures("FOR")]);
+            for (task, explained) in &explained {
+                let since = span(explained.since).map(short).unwrap_or_default();
+                let why = one_line(&explained.summary, TOLD);
+                table.row([Cell::from(&task.task_id), Cell::from(why), Cell::from(since)]);
+            }
+            match explained.first() {
+                None => out
+                    .hint(&format!("help: orchctl result {reference}, or orchctl explain {reference}/TASK")),
+                Some((task, _)) => {
+                    out.data(&table.render(out.stdout()))?;
+                    out.hint(&format!("more of one: orchctl explain {}", one_line(&task.r#ref, TOLD)));
+                }
+            }
+        }
+    }
+    Ok(if impossible { exit::IMPOSSIBLE } else { exit::DONE })
 }

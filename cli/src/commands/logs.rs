@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use anstyle::{AnsiColor, Style};
 use orch_proto::codes::ErrorCode;
+use orch_proto::v1::{Task, TaskRole};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -81,7 +82,9 @@ async fn tell_all(
     if args.follow {
         return joint::run(session, client, &reference.run, args).await;
     }
-    for task in tasks.iter().filter(|task| task.attempt > 0) {
+    // Publications happen in the agent.
+    let writes = |task: &&Task| task.attempt > 0 && task.role() != TaskRole::Publish;
+    for task in tasks.iter().filter(writes) {
         match show(out, client, &task.r#ref, &Prefix::coloured(&task.task_id), args).await {
             // One that expired, or has not begun to write, does not keep the others.
             Err(failure) if failure.code() == Some(ErrorCode::TranscriptNotFound.code()) => {

@@ -20,6 +20,7 @@ use crate::output::view::operate::{
     DefinedWorkerView, DoctorView, IntroductionView, ReloadedView, ValidatedView,
 };
 use crate::output::view::result::{ArtifactView, ResultView, RunResultView};
+use crate::output::view::workflow::{BatchView, CheckedWorkflowView, GraphView, PastView, WorkflowView};
 use crate::output::view::{RunView, SubmittedView, TaskView};
 use crate::plan::PlanView;
 use crate::session::Session;
@@ -29,6 +30,16 @@ use crate::suggest::did_you_mean;
 pub(crate) const RUN: &str = include_str!("schema/run.json");
 /// The configuration file.
 pub(crate) const CONFIG: &str = include_str!("schema/config.json");
+/// A plan, as the planner answers it, `run --plan-only -o json` prints it and `edit` takes it.
+pub(crate) const PLAN: &str = include_str!("../../../prompts/schemas/plan.json");
+/// The result contract.
+pub(crate) const RESULT: &str = include_str!("../../../prompts/schemas/result.json");
+/// The verdict of a review.
+pub(crate) const REVIEW: &str = include_str!("../../../prompts/schemas/review.json");
+/// The answer of a planned run.
+pub(crate) const SYNTHESIS: &str = include_str!("../../../prompts/schemas/synthesis.json");
+/// A workflow file.
+pub(crate) const WORKFLOW: &str = crate::runfile::workflow::SCHEMA;
 
 /// A kind of value that `-o json` prints.
 pub(crate) struct Kind {
@@ -48,6 +59,7 @@ pub(crate) const KINDS: &[Kind] = &[
         schema: schema_of::<AgentView>,
     },
     Kind { name: "artifact", printed_by: "artifacts list, get", schema: schema_of::<ArtifactView> },
+    Kind { name: "batch", printed_by: "batch", schema: schema_of::<BatchView> },
     Kind {
         name: "bench-latency",
         printed_by: "bench --scenario latency",
@@ -96,6 +108,14 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "validation", printed_by: "workers validate", schema: schema_of::<ValidatedView> },
     Kind { name: "worker", printed_by: "workers list", schema: schema_of::<WorkerView> },
     Kind { name: "worker-definition", printed_by: "workers show", schema: schema_of::<DefinedWorkerView> },
+    Kind { name: "workflow", printed_by: "workflows list", schema: schema_of::<WorkflowView> },
+    Kind { name: "workflow-graph", printed_by: "workflows graph", schema: schema_of::<GraphView> },
+    Kind { name: "workflow-run", printed_by: "workflows history", schema: schema_of::<PastView> },
+    Kind {
+        name: "workflow-validation",
+        printed_by: "workflows validate",
+        schema: schema_of::<CheckedWorkflowView>,
+    },
 ];
 
 /// A kind, as the list of kinds prints it.
@@ -115,6 +135,11 @@ pub(crate) fn run(session: &Session, args: SchemaArgs) -> Outcome {
         },
         SchemaCommand::Run => print_text(out, RUN)?,
         SchemaCommand::Config => print_text(out, CONFIG)?,
+        SchemaCommand::Plan => print_text(out, PLAN)?,
+        SchemaCommand::Result => print_text(out, RESULT)?,
+        SchemaCommand::Review => print_text(out, REVIEW)?,
+        SchemaCommand::Synthesis => print_text(out, SYNTHESIS)?,
+        SchemaCommand::Workflow => print_text(out, WORKFLOW)?,
     }
     Ok(exit::DONE)
 }

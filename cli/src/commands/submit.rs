@@ -10,6 +10,8 @@ use orch_proto::v1::{RunSpec, RunState, SubmitRunResponse, TaskSpec};
 
 use super::approval::{self, Asked};
 use super::tables;
+use super::workflows::call;
+use super::workflows::source::Source;
 use crate::args::Format;
 use crate::args::parse::{run_state_word, task_state_word};
 use crate::args::submit::{RunArgs, SubmitArgs, What};
@@ -25,11 +27,12 @@ use crate::live::model::Model;
 use crate::output::Out;
 use crate::output::figures::plural;
 use crate::output::safe::one_line;
-use crate::output::view::{ImpossibleView, SubmittedView};
+use crate::output::view::{ImpossibleView, SubmittedView, raw_json};
 use crate::output::words::task_ended;
 use crate::plan::PlanView;
 use crate::results;
 use crate::runfile;
+use crate::runfile::workflow::is_workflow;
 use crate::session::Session;
 use crate::suggest::did_you_mean;
 
@@ -48,6 +51,23 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
         return dry_run(session, spec, &args.what).await;
     }
     let answer = send(session, spec, &args.what, false).await?;
+    queued(session, &answer, !args.wait)?;
+    if !args.wait {
+        return Ok(exit::DONE);
+    }
+    let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
+    let (ending, code) = attend(session, &run.r#ref, false, ShowPlan::News).await?;
+    if let Ending::Reached(model) = ending
+        && model.run.state() == RunState::WaitingApproval
+    {
+        approval::how(out, &run.r#ref);
+    }
+    Ok(code)
+}
+
+/// Prints the reference of a run that was queued, and what is worth knowing besides.
+pub(super) fn queued(session: &Session, answer: &SubmitRunResponse, left: bool) -> Outcome<()> {
+    let out = &session.out;
     let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
     match out.format {
         Format::Table | Format::Name => out.name(&run.r#ref)?,
@@ -61,20 +81,11 @@ pub(crate) async fn submit(session: &Session, args: SubmitArgs) -> Outcome {
         })?,
         Format::None => {}
     }
-    advise(session, &answer);
-    if !args.wait {
-        if out.format == Format::Table {
-            out.hint(&format!("  follow it: orchctl watch {}", run.r#ref));
-        }
-        return Ok(exit::DONE);
+    advise(session, answer);
+    if left && out.format == Format::Table {
+        out.hint(&format!("  follow it: orchctl watch {}", run.r#ref));
     }
-    let (ending, code) = attend(session, &run.r#ref, false, ShowPlan::News).await?;
-    if let Ending::Reached(model) = ending
-        && model.run.state() == RunState::WaitingApproval
-    {
-        approval::how(out, &run.r#ref);
-    }
-    Ok(code)
+    Ok(())
 }
 
 /// `orchctl run`.
@@ -83,30 +94,45 @@ pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     if args.what.dry_run {
         return dry_run(session, spec, &args.what).await;
     }
-    let request = spec.request.clone();
+    let plan_only = spec.request.as_ref().is_some_and(|request| request.plan_only);
     let answer = send(session, spec, &args.what, false).await?;
+    see_through(session, &answer, args.cancel_on_interrupt, plan_only).await
+}
+
+/// Follows a run that was queued, answers its plan if somebody is asked, and prints what came of it.
+pub(super) async fn see_through(
+    session: &Session,
+    answer: &SubmitRunResponse,
+    cancel_on_interrupt: bool,
+    plan_only: bool,
+) -> Outcome {
     let run = answer.run.as_ref().ok_or_else(|| incomplete("SubmitRun"))?;
     if session.out.format == Format::Name {
         session.out.line(&run.r#ref)?;
     }
     session.out.hint(&format!("submitted {}", run.r#ref));
-    advise(session, &answer);
-    let mut show = if request.as_ref().is_some_and(|request| request.plan_only) {
-        ShowPlan::Never
-    } else {
-        ShowPlan::News
-    };
+    advise(session, answer);
+    let mut show = if plan_only { ShowPlan::Never } else { ShowPlan::News };
+    let mut asked = false;
     loop {
-        let (ending, code) = attend(session, &run.r#ref, args.cancel_on_interrupt, show).await?;
+        let (ending, code) = attend(session, &run.r#ref, cancel_on_interrupt, show).await?;
         let (Ending::Reached(model) | Ending::Stuck(model, _)) = &ending;
         if model.run.state() != RunState::WaitingApproval {
-            return conclude(session, &run.r#ref, matches!(ending, Ending::Stuck(..)), code).await;
+            // Whoever was asked has seen the plan.
+            let plan = if plan_only {
+                Plan::Alone
+            } else if asked {
+                Plan::Seen
+            } else {
+                Plan::Wanted
+            };
+            let impossible = matches!(ending, Ending::Stuck(..));
+            return conclude(session, &run.r#ref, impossible, plan, code).await;
         }
         if !approval::can_ask(&session.out) || approval::ask(session, &run.r#ref).await? == Asked::Waits {
             return waits(session, &run.r#ref).await;
         }
-        // What was approved has been seen.
-        show = ShowPlan::Never;
+        (asked, show) = (true, ShowPlan::Never);
     }
 }
 
@@ -120,8 +146,19 @@ async fn waits(session: &Session, run: &str) -> Outcome {
     Ok(exit::DONE)
 }
 
+/// What to do with the plan of a run of which nothing else is there to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// It is printed with what became of the run.
+    Wanted,
+    /// It was on the screen.
+    Seen,
+    /// Only the plan was asked for: for scripts it is the whole output.
+    Alone,
+}
+
 /// Prints what came of a run.
-async fn conclude(session: &Session, run: &str, impossible: bool, code: u8) -> Outcome {
+async fn conclude(session: &Session, run: &str, impossible: bool, plan: Plan, code: u8) -> Outcome {
     if session.out.format == Format::Name {
         return Ok(code);
     }
@@ -129,13 +166,22 @@ async fn conclude(session: &Session, run: &str, impossible: bool, code: u8) -> O
     let reference = crate::refs::Reference::parse(run)?;
     let mut result = results::fetch(&client, client.run(&reference).await?).await?;
     result.impossible = impossible;
+    match plan {
+        Plan::Alone if session.out.is_json() && result.run.state() == RunState::Succeeded => {
+            let made = result.plan.as_ref().and_then(|answer| raw_json(&answer.plan));
+            session.out.json(&made.ok_or_else(|| incomplete("GetPlan"))?)?;
+            return Ok(code);
+        }
+        Plan::Seen => result.plan = None,
+        Plan::Alone | Plan::Wanted => {}
+    }
     results::print_run(&session.out, result)?;
     Ok(code)
 }
 
 /// Follows a run on stderr, for stdout has better to do, until it has ended or its plan waits for an answer, and says
 /// how it exits.
-async fn attend(
+pub(super) async fn attend(
     session: &Session,
     run: &str,
     cancel_on_interrupt: bool,
@@ -180,7 +226,7 @@ fn doubt_model(out: &Out, model: &str) {
 }
 
 /// What is worth knowing besides the reference.
-fn advise(session: &Session, answer: &SubmitRunResponse) {
+pub(super) fn advise(session: &Session, answer: &SubmitRunResponse) {
     let out = &session.out;
     if answer.existing {
         out.note("  already submitted with this key; nothing new was queued");
@@ -194,6 +240,9 @@ fn advise(session: &Session, answer: &SubmitRunResponse) {
 /// Validates on the server and says where everything would run.
 async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
     let out = &session.out;
+    if spec.workflow.is_some() {
+        return call::dry_run(session, spec).await;
+    }
     let answer = send(session, spec.clone(), what, true).await?;
     match out.format {
         // What a request comes to, its planner will say.
@@ -247,6 +296,9 @@ async fn specification(session: &Session, what: &What) -> Outcome<RunSpec> {
         if !filled.is_empty() {
             out.hint(&format!("  {} from {}", filled.join(", "), project.path.display()));
         }
+    }
+    if let Some(workflow) = &spec.workflow {
+        call::checked(&session.client()?, workflow).await?;
     }
     Ok(spec)
 }
@@ -302,7 +354,22 @@ fn described(what: &What, after: Option<Conversation>) -> Outcome<RunSpec> {
     } else {
         (file.display().to_string(), read_file(file, MAX_FILE)?)
     };
-    Ok(compose::whole(runfile::read(&name, &bytes)?, what))
+    let spec = match std::str::from_utf8(&bytes).ok().filter(|text| is_workflow(text)) {
+        Some(text) => workflow(&name, text, what)?,
+        None => runfile::read(&name, &bytes)?,
+    };
+    Ok(compose::whole(spec, what))
+}
+
+/// The run of a file that holds a workflow, called without parameters.
+fn workflow(name: &str, text: &str, what: &What) -> Outcome<RunSpec> {
+    if what.name.is_some() {
+        return Err(Failure::usage(
+            "--name means nothing here: the run of a workflow has the workflow's name",
+        ));
+    }
+    let source = Source::made(name.to_owned(), text.to_owned()).with(&what.whole);
+    Ok(RunSpec { workflow: Some(source.call(&serde_json::Map::new())), ..RunSpec::default() })
 }
 
 /// The texts that flags point to.
@@ -336,13 +403,13 @@ fn schema(path: &Path) -> Outcome<String> {
     if value.is_object() { Ok(value.to_string()) } else { Err(not_one()) }
 }
 
-fn read_file(path: &Path, limit: u64) -> Outcome<Vec<u8>> {
+pub(super) fn read_file(path: &Path, limit: u64) -> Outcome<Vec<u8>> {
     let failed = |error| Failure::usage(format!("cannot read {}", path.display())).cause(error);
     bounded(fs::File::open(path).map_err(failed)?, &path.display().to_string(), limit)
 }
 
 /// All of stdin. A terminal is a person who may not know that it is waiting.
-fn stdin(what: &str, limit: u64) -> Outcome<Vec<u8>> {
+pub(super) fn stdin(what: &str, limit: u64) -> Outcome<Vec<u8>> {
     let terminal = std::io::stdin().is_terminal();
     if terminal {
         eprint_waiting(what);
@@ -376,7 +443,7 @@ fn bounded(source: impl Read, name: &str, limit: u64) -> Outcome<Vec<u8>> {
     Ok(bytes)
 }
 
-fn utf8(name: &str, bytes: Vec<u8>) -> Outcome<String> {
+pub(super) fn utf8(name: &str, bytes: Vec<u8>) -> Outcome<String> {
     String::from_utf8(bytes)
         .map_err(|_| Failure::coded(ErrorCode::InvalidField, format!("{name} is not UTF-8 text")))
 }

@@ -7,7 +7,7 @@ use crate::args::parse::{run_state_word, task_state_word};
 use crate::output::figures::{between, count, moment, plural, short, span, spent};
 use crate::output::table::{Cell, Column, Table};
 use crate::output::times::Times;
-use crate::output::view::{Tokens, outcome_word};
+use crate::output::view::{Tokens, outcome_word, reason};
 use crate::output::words::{BAD, agent_look, run_ended, run_look, task_look};
 
 /// Runs, one a line.
@@ -61,11 +61,9 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
     ]);
     for task in tasks {
         let (glyph, style) = task_look(task.state());
-        let why = match (outcome_word(task.outcome()), task.detail.as_str()) {
-            (Some("ok"), _) => String::new(),
-            (Some(word), "") => word.to_owned(),
-            (Some(word), detail) => format!("{word}: {detail}"),
-            (None, detail) => detail.to_owned(),
+        let why = match outcome_word(task.outcome()) {
+            Some("ok") => String::new(),
+            _ => reason(task.outcome(), &task.detail),
         };
         table.row([
             Cell::from(&task.task_id),

@@ -44,6 +44,8 @@ pub(crate) struct Told {
     pub(crate) certificates: String,
     pub(crate) claude: Option<PathBuf>,
     pub(crate) credential: Credential,
+    /// Names and directories that the agents offer.
+    pub(crate) workspaces: Vec<(String, PathBuf)>,
 }
 
 impl Setup {
@@ -96,7 +98,7 @@ impl Setup {
             owns_orphans: true,
             lock,
         };
-        Ok((setup, Told { certificates, claude: claude_bin, credential }))
+        Ok((setup, Told { certificates, claude: claude_bin, credential, workspaces }))
     }
 }
 

@@ -2,7 +2,7 @@
 //! folded: what moves and what failed stays, the rest is counted. Pure: size and time are arguments.
 
 use jiff::Timestamp;
-use orch_proto::v1::{RunState, Task, TaskState};
+use orch_proto::v1::{RunState, Task, TaskRole, TaskState};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
@@ -12,7 +12,7 @@ use crate::args::parse::{run_state_word, task_state_word};
 use crate::output::figures::{between, count, dollars, moment, plural, short, span};
 use crate::output::safe::one_line;
 use crate::output::table::{cut, width_of};
-use crate::output::view::{Tokens, outcome_word};
+use crate::output::view::{Tokens, outcome_word, reason};
 use crate::output::words::{run_ended, run_look, task_ended, task_look, task_moves};
 
 /// Width of the progress bar.
@@ -292,6 +292,8 @@ fn doing(row: &Row, now: Timestamp) -> String {
     let detail = one_line(&task.detail, LONGEST_NOTE);
     match task.state() {
         TaskState::Running | TaskState::Verifying | TaskState::Leased => one_line(&row.now, LONGEST_NOTE),
+        // Everything is before it: nobody reads the list.
+        TaskState::Blocked if task.role() == TaskRole::Synthesis => "waits for all others".to_owned(),
         TaskState::Blocked => format!("needs {}", one_line(&task.dependencies.join(", "), LONGEST_NOTE)),
         TaskState::WaitingRetry => {
             let wait = moment(task.retry_at)
@@ -299,7 +301,7 @@ fn doing(row: &Row, now: Timestamp) -> String {
                 .unwrap_or_default();
             format!("{wait}{detail}")
         }
-        TaskState::Failed => format!("{}: {detail}", outcome_word(task.outcome()).unwrap_or("failed")),
+        TaskState::Failed => reason(task.outcome(), &detail),
         TaskState::Succeeded => String::new(),
         TaskState::Unspecified
         | TaskState::Queued
@@ -417,7 +419,7 @@ mod tests {
           │ ├─○ emma.review   waiting                             -      needs emma
           │ ╰─○ emma.publish  waiting                             -      needs emma
           ╰─● lucas           running                             -      sent back 1x
-          ○ synthesis         waiting                             -      needs plan, emma, lucas, emma.publ…
+          ○ synthesis         waiting                             -      waits for all others
           Ctrl-C leaves; the run goes on
         ");
     }

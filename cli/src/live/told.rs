@@ -10,7 +10,7 @@ use crate::output::figures::{between, moment, plural, rfc3339, seconds, short, s
 use crate::output::safe::one_line;
 use crate::output::table::width_of;
 use crate::output::times::Times;
-use crate::output::view::outcome_word;
+use crate::output::view::{outcome_word, reason};
 use crate::output::words::run_ended;
 use crate::plan::PlanView;
 
@@ -65,11 +65,7 @@ fn task_line(task: &Task, told: &Told) -> Option<String> {
     let agent = one_line(&task.agent, DETAIL);
     let agent = agent.as_str();
     let detail = one_line(&task.detail, DETAIL);
-    let reason = match (outcome_word(task.outcome()), detail.as_str()) {
-        (None, detail) => detail.to_owned(),
-        (Some(word), "") => word.to_owned(),
-        (Some(word), detail) => format!("{word}: {detail}"),
-    };
+    let reason = reason(task.outcome(), &detail);
     let spent = || spent(task.usage.as_ref());
     let took = || span(task.execution_time).map(short).unwrap_or_default();
     let again = if task.attempt > 1 { format!("attempt {}", task.attempt) } else { String::new() };
@@ -77,7 +73,10 @@ fn task_line(task: &Task, told: &Told) -> Option<String> {
         TaskState::Unspecified | TaskState::Blocked | TaskState::Leased => return None,
         // Becoming ready is no news; going back to the queue is.
         TaskState::Queued if task.attempt == 0 => return None,
-        TaskState::Queued if was_sent_back(task.outcome()) => columns("sent back", &[&reason]),
+        TaskState::Queued if was_sent_back(task.outcome()) => {
+            // A plan or a review that is sent back is no outcome: the next attempt mends it.
+            columns("sent back", &[reason.strip_prefix("gate_failed: ").unwrap_or(&reason)])
+        }
         TaskState::Queued => columns("queued", &["again", &reason]),
         TaskState::Running => columns("running", &[agent, &again]),
         TaskState::Verifying => columns("verifying", &[agent]),

@@ -16,6 +16,7 @@ use crate::args::parse::{on_failure_word, role_word, run_state_word, task_state_
 pub(crate) mod fleet;
 pub(crate) mod operate;
 pub(crate) mod result;
+pub(crate) mod workflow;
 
 /// Tokens, summed over models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -316,6 +317,14 @@ impl From<&v1::Impossible> for ImpossibleView {
     fn from(impossible: &v1::Impossible) -> Self {
         Self { task_id: impossible.task_id.clone(), reason: impossible.reason.clone() }
     }
+}
+
+/// Why something ended as it did, on one line: the word of the outcome and the detail, which may open with the same words.
+pub(crate) fn reason(outcome: Outcome, detail: &str) -> String {
+    let Some(word) = outcome_word(outcome) else { return detail.to_owned() };
+    let spoken = word.replace('_', " ");
+    let rest = detail.strip_prefix(&spoken).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(detail);
+    if rest.is_empty() { word.to_owned() } else { format!("{word}: {rest}") }
 }
 
 /// The word of an outcome; none while there is none.

@@ -10,9 +10,9 @@ use super::{RunResult, TaskResult, is_work};
 use crate::args::parse::{run_state_word, task_state_word};
 use crate::failure::Outcome;
 use crate::output::Out;
-use crate::output::figures::{between, count, dollars, moment, short, span, spent};
+use crate::output::figures::{between, count, dollars, moment, plural, short, span, spent};
 use crate::output::safe::{one_line, safe};
-use crate::output::table::{Cell, Column, Table};
+use crate::output::table::{Cell, Column, Table, cut};
 use crate::output::view::Tokens;
 use crate::output::view::outcome_word;
 use crate::output::view::result::SynthesisView;
@@ -21,6 +21,8 @@ use crate::plan;
 
 /// Longest detail told.
 const DETAIL: usize = 4096;
+/// Columns of what a task came to: the answer says more.
+const LINE: usize = 100;
 
 /// Prints it: stdout has all of it.
 pub(super) fn print(out: &Out, result: &RunResult) -> Outcome<()> {
@@ -39,7 +41,8 @@ pub(super) fn print(out: &Out, result: &RunResult) -> Outcome<()> {
         text.push('\n');
     }
     for task in &result.tasks {
-        text.push_str(&failed(out, &task.task));
+        let told = result.plan.as_ref().is_some_and(|plan| !plan.problems.is_empty());
+        text.push_str(&failed(out, &task.task, told));
     }
     if let Some(synthesis) = &synthesis {
         let mut further = points("conflicts", synthesis.conflicts.iter().map(point));
@@ -61,6 +64,13 @@ pub(super) fn print(out: &Out, result: &RunResult) -> Outcome<()> {
     if result.tasks.iter().any(|task| !task.artifacts.is_empty()) {
         out.hint(&format!(
             "files: orchctl artifacts get {} --all -d DIR",
+            one_line(&result.run.r#ref, DETAIL)
+        ));
+    }
+    // Of a plan that could not be made, another request is more use.
+    if result.run.state() == RunState::Failed && result.tasks.iter().any(|task| is_work(task.task.role())) {
+        out.hint(&format!(
+            "again, what did not succeed: orchctl retry {}",
             one_line(&result.run.r#ref, DETAIL)
         ));
     }
@@ -117,7 +127,7 @@ fn table(result: &RunResult, synthesis: Option<&SynthesisView>) -> Table {
             Cell::from(span(task.execution_time).map(short).unwrap_or_default()),
             Cell::from(spent(task.usage.as_ref())),
             Cell::from(files(one)),
-            Cell::dim(line),
+            Cell::dim(cut(line, LINE)),
         ]);
     }
     table
@@ -144,11 +154,24 @@ fn files(result: &TaskResult) -> String {
     }
 }
 
-/// A branch that did not work, by name: why, and what to do.
-fn failed(out: &Out, task: &Task) -> String {
-    // Nothing was to be summed up of a run that was only planned, and nobody misses it where nothing worked.
-    let missed = task.state() == TaskState::Skipped && task.role() != TaskRole::Synthesis;
-    if !missed && !matches!(task.state(), TaskState::Failed | TaskState::Cancelled) {
+/// A branch that did not work, by name: why, and what to do. Of a plan, what is wrong may have been told with it.
+fn failed(out: &Out, task: &Task, plan_told: bool) -> String {
+    // Nothing was to be summed up of a run that was only planned, and nobody misses it where the run was stopped.
+    let unmissed = task.role() == TaskRole::Synthesis;
+    let tell = match task.state() {
+        TaskState::Failed => true,
+        TaskState::Cancelled | TaskState::Skipped => !unmissed,
+        TaskState::Unspecified
+        | TaskState::Blocked
+        | TaskState::Queued
+        | TaskState::Leased
+        | TaskState::Running
+        | TaskState::Verifying
+        | TaskState::WaitingRetry
+        | TaskState::Parked
+        | TaskState::Succeeded => false,
+    };
+    if !tell {
         return String::new();
     }
     let (glyph, style) = task_look(task.state());
@@ -166,6 +189,11 @@ fn failed(out: &Out, task: &Task) -> String {
         };
         let _ = writeln!(text, "  {why}");
         return text + "\n";
+    }
+    if task.role() == TaskRole::Plan && plan_told {
+        let sent_back = if task.repairs > 0 { ", also after it was sent back" } else { "" };
+        let _ = writeln!(text, "  what is wrong with its plan stands above{sent_back}");
+        return text + "  help:  ask in other words; orchctl schema plan shows what a plan may hold\n\n";
     }
     for line in trouble(task) {
         let _ = writeln!(text, "  {line}");
@@ -198,7 +226,8 @@ fn total(out: &Out, result: &RunResult) -> String {
         parts.push(word.to_owned());
     }
     if work().next().is_some() {
-        parts.push(format!("{done}/{}", work().count()));
+        // The plan's own tasks: planning, publishing and summing up are not what was asked for.
+        parts.push(format!("{done} of {} done", plural(work().count() as u64, "task")));
     }
     if cost > 0 {
         parts.push(dollars(cost, estimated));

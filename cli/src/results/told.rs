@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use orch_proto::v1::{Outcome as Ending, Task, TaskState};
+use orch_proto::v1::{Outcome as Ending, Task, TaskRole, TaskState};
 use serde_json::Value;
 
 use super::{RunResult, TaskResult};
@@ -86,11 +86,18 @@ fn body(result: &TaskResult) -> String {
     if let Some(contract) = Contract::of(&result.task) {
         return contract_text(&contract);
     }
-    let mut text = safe(&result.answer).into_owned();
+    if let Some(verdict) = verdict(&result.task) {
+        return verdict;
+    }
+    let same =
+        |value: &Value| serde_json::from_str::<Value>(&result.answer).is_ok_and(|answer| answer == *value);
+    let structured = serde_json::from_str::<Value>(&result.task.structured).ok();
+    // An answer that is the structured one is not told twice.
+    let answer = if structured.as_ref().is_some_and(same) { "" } else { result.answer.as_str() };
+    let mut text = safe(answer).into_owned();
     if !result.task.structured.is_empty() {
-        let pretty = serde_json::from_str::<Value>(&result.task.structured)
-            .and_then(|value| serde_json::to_string_pretty(&value))
-            .unwrap_or_else(|_| result.task.structured.clone());
+        let pretty = structured.and_then(|value| serde_json::to_string_pretty(&value).ok());
+        let pretty = pretty.unwrap_or_else(|| result.task.structured.clone());
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
@@ -100,6 +107,17 @@ fn body(result: &TaskResult) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What a reviewer said: pass or fail, and why.
+fn verdict(task: &Task) -> Option<String> {
+    if task.role() != TaskRole::Review {
+        return None;
+    }
+    let value: Value = serde_json::from_str(&task.structured).ok()?;
+    let word = value.get("verdict")?.as_str()?;
+    let reasons = value.get("reasons").and_then(Value::as_array).into_iter().flatten().map(point);
+    Some(format!("{}\n{}", one_line(word, DETAIL), points("reasons", reasons)))
 }
 
 /// An answer by the result contract. The worker's own word stands first: it never sets the task's state.

@@ -56,8 +56,9 @@ impl Checker<'_> {
             self.fits_one(choices, value, place, problems);
             return;
         }
-        let mut wrong =
-            |message: String| problems.push(Diagnostic::new(ErrorCode::InvalidField, value.span.clone(), message));
+        let mut wrong = |message: String| {
+            problems.push(Diagnostic::new(ErrorCode::InvalidField, value.span.clone(), message))
+        };
         let types = names(&schema["type"]);
         if !types.is_empty() && !types.iter().any(|name| self.is_a(value, name)) {
             wrong(format!("{place} must be {}, not {}", types.join(" or "), value.value.kind()));
@@ -175,7 +176,11 @@ impl Checker<'_> {
                         problems.push(problem.note(did_you_mean(&key.name, known)));
                     }
                     other @ Plain::Object(_) => self.fits(other, value, &inner, problems),
-                    Plain::Null | Plain::Bool(true) | Plain::Number(_) | Plain::String(_) | Plain::Array(_) => {}
+                    Plain::Null
+                    | Plain::Bool(true)
+                    | Plain::Number(_)
+                    | Plain::String(_)
+                    | Plain::Array(_) => {}
                 },
             }
         }
@@ -188,7 +193,8 @@ fn narrower_text(schema: &Plain, text: &str) -> Option<String> {
         return Some(format!("one of {}", allowed.join(", ")));
     }
     let pattern = schema["pattern"].as_str()?;
-    let (fits, rule) = PATTERNS.iter().find(|(known, ..)| *known == pattern).map(|(_, fits, rule)| (fits, rule))?;
+    let (fits, rule) =
+        PATTERNS.iter().find(|(known, ..)| *known == pattern).map(|(_, fits, rule)| (fits, rule))?;
     (!fits(text)).then(|| (*rule).to_owned())
 }
 
@@ -199,7 +205,13 @@ type Pattern = (&'static str, fn(&str) -> bool, &'static str);
 const PATTERNS: [Pattern; 4] = [
     (
         "^[a-z][a-z0-9-]{0,62}$",
-        |text| word(text, |c| c.is_ascii_lowercase(), |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+        |text| {
+            word(
+                text,
+                |c| c.is_ascii_lowercase(),
+                |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+            )
+        },
         "lower-case letters, digits and -, a letter first, at most 63",
     ),
     (

@@ -8,7 +8,7 @@ use serde_json::Value as Plain;
 use super::diagnostic::Diagnostic;
 use super::json::{self, Spanned, Value};
 use super::shape;
-use crate::plan::line_and_column;
+use crate::plan::place::line_and_column;
 
 /// The format of a workflow as JSON Schema.
 pub(crate) const SCHEMA: &str = include_str!("../../../prompts/schemas/workflow.json");
@@ -57,7 +57,9 @@ fn told(file: &str, text: &str, problem: Diagnostic) -> PromptProblem {
 /// The text with fields of the whole set to other values, each JSON: everything else stays as it is, and where it is. A
 /// text that is no object stays what it is; whoever reads it will say so.
 pub(crate) fn with_fields(text: &str, fields: &[(&str, String)]) -> String {
-    let Ok(Spanned { value: Value::Object(members), span }) = json::read(text) else { return text.to_owned() };
+    let Ok(Spanned { value: Value::Object(members), span }) = json::read(text) else {
+        return text.to_owned();
+    };
     let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     for (name, value) in fields {
         match members.iter().find(|(key, _)| key.name == *name) {
@@ -77,11 +79,14 @@ pub(crate) fn with_fields(text: &str, fields: &[(&str, String)]) -> String {
     text
 }
 
+/// An item with its line and column, from 1.
+pub(crate) type Item = (usize, usize, Plain);
+
 /// A document with the lines of its items: rows of a list, each with line and column.
 ///
 /// # Errors
 /// What is no JSON, as line, column and message.
-pub(crate) fn items(text: &str) -> Result<Option<Vec<(usize, usize, Plain)>>, (usize, usize, String)> {
+pub(crate) fn items(text: &str) -> Result<Option<Vec<Item>>, (usize, usize, String)> {
     let document = json::read(text).map_err(|problem| {
         let (line, column) = line_and_column(text, problem.span.start);
         (line, column, problem.message)
@@ -97,7 +102,8 @@ pub(crate) fn items(text: &str) -> Result<Option<Vec<(usize, usize, Plain)>>, (u
         }
         at = item.span.start;
         let column = text[start..at].chars().count() + 1;
-        let value = serde_json::from_str(&text[item.span]).map_err(|error| (line, column, error.to_string()))?;
+        let value =
+            serde_json::from_str(&text[item.span]).map_err(|error| (line, column, error.to_string()))?;
         found.push((line, column, value));
     }
     Ok(Some(found))
@@ -116,9 +122,12 @@ mod tests {
         ] {
             assert!(is_workflow(text), "{text}");
         }
-        for text in
-            ["[]", "{", r#"{"tasks":[{"task_id":"a","runner":"noop"}]}"#, r#"{"request":{"text":"parameters"}}"#]
-        {
+        for text in [
+            "[]",
+            "{",
+            r#"{"tasks":[{"task_id":"a","runner":"noop"}]}"#,
+            r#"{"request":{"text":"parameters"}}"#,
+        ] {
             assert!(!is_workflow(text), "{text}");
         }
     }
@@ -137,7 +146,7 @@ mod tests {
         let text = "{\n  \"name\": \"Up\",\n  \"on_failure\": \"ignore\",\n  \"tasks\": [\n    {\"id\": \"a\", \"wrker\": \"anga\", \"retries\": -1}\n  ]\n}";
         let found = against_schema("a.json", text);
         let told: Vec<_> = found.iter().map(|p| (p.line, p.column, p.code.as_str())).collect();
-        assert_eq!(told, [(2, 11, "E0101"), (3, 17, "E0101"), (5, 17, "E0111"), (5, 44, "E0101")]);
+        assert_eq!(told, [(2, 11, "E0101"), (3, 17, "E0101"), (5, 17, "E0111"), (5, 45, "E0101")]);
         assert!(found[2].help.contains("worker"), "{}", found[2].help);
         assert!(found[3].message.contains("at least 0; or"), "{}", found[3].message);
         assert_eq!(against_schema("a", "{")[0].code, "E0112");
@@ -147,7 +156,10 @@ mod tests {
     #[test]
     fn fields_are_set_where_they_are_and_nothing_else_moves() {
         let text = "{\n  \"max_parallel\": \"{{p}}\",\n  \"tasks\": []\n}";
-        let set = with_fields(text, &[("max_parallel", "2".to_owned()), ("on_failure", "\"fail_fast\"".to_owned())]);
+        let set = with_fields(
+            text,
+            &[("max_parallel", "2".to_owned()), ("on_failure", "\"fail_fast\"".to_owned())],
+        );
         assert_eq!(set, "{\"on_failure\": \"fail_fast\",\n  \"max_parallel\": 2,\n  \"tasks\": []\n}");
         assert_eq!(with_fields("{}", &[("a", "1".to_owned())]), "{\"a\": 1}");
         assert_eq!(with_fields("[", &[("a", "1".to_owned())]), "[");

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +20,9 @@ use crate::failure::{Failure, Outcome};
 
 /// A file younger than this may still be written: what cannot be read of it is no mistake yet.
 const YOUNG: Duration = Duration::from_secs(2);
+
+/// Longest result that another task is given.
+const MAX_RESULT: u64 = 64 << 20;
 
 /// Task files looked at in one round; the rest waits for the next.
 const MAX_FILES: usize = 10_000;
@@ -35,6 +38,8 @@ pub(super) struct Folders {
     suffix: String,
     keep: bool,
     known: BTreeMap<PathBuf, Found>,
+    /// Held for as long as this bridge works: one folder, one bridge.
+    _lock: File,
 }
 
 /// A task file that is there.
@@ -48,6 +53,8 @@ pub(super) struct Found {
     pub(super) bytes: Arc<[u8]>,
     /// Somebody may still be writing it.
     pub(super) is_young: bool,
+    /// It is longer than a task can be, and was not read.
+    pub(super) is_too_large: bool,
 }
 
 /// What makes a file this file and no other: the same name dropped again later is another task.
@@ -108,12 +115,20 @@ impl Folders {
             return Err(Failure::usage("--suffix must not contain a slash"));
         }
         fs::create_dir_all(&args.results).map_err(|error| cannot("make", &args.results, &error))?;
+        let lock = File::open(&args.tasks).map_err(|error| cannot("read", &args.tasks, &error))?;
+        // A file system without locks is one on which nobody else can be seen.
+        if let Err(rustix::io::Errno::WOULDBLOCK) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            let message = format!("another bridge is at work on {}", args.tasks.display());
+            return Err(Failure::new(exit::CONFLICT, message)
+                .help("end it first; it takes up its work at the next start"));
+        }
         Ok(Self {
             tasks: args.tasks.clone(),
             results: args.results.clone(),
             suffix: args.suffix.clone(),
             keep: args.keep,
             known: BTreeMap::new(),
+            _lock: lock,
         })
     }
 
@@ -140,7 +155,7 @@ impl Folders {
     /// The file at `path`, read only when it is not the one read before. `None` when it is gone or cannot be read now.
     fn look(&self, worker: &str, name: &str, path: &Path) -> Option<Found> {
         let mut file = OpenOptions::new().read(true).custom_flags(PLAIN).open(path).ok()?;
-        let meta = file.metadata().ok()?;
+        let meta = file.metadata().ok().filter(Metadata::is_file)?;
         let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         let is_young = age.is_some_and(|age| age < YOUNG);
         let mut bytes = Vec::new();
@@ -159,6 +174,7 @@ impl Folders {
             identity: Identity::of(worker, name, &meta, &bytes),
             bytes: bytes.into(),
             is_young,
+            is_too_large: meta.len() > MAX_BYTES,
         })
     }
 
@@ -170,7 +186,7 @@ impl Folders {
         }
         let workers = names(&self.results, true).map_err(|error| cannot("read", &self.results, &error))?;
         for worker in workers {
-            let Ok(text) = fs::read_to_string(self.results.join(worker).join(&file)) else { continue };
+            let Some(text) = plain_text(&self.results.join(worker).join(&file)) else { continue };
             let Ok(value) = serde_json::from_str::<Value>(&text) else { continue };
             return Ok(Some(Earlier {
                 is_complete: value["status"] == "complete",
@@ -198,7 +214,7 @@ impl Folders {
         let write = || -> io::Result<()> {
             let mut file = tempfile::Builder::new()
                 .prefix(".orch-")
-                .permissions(fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644)))
+                .permissions(PermissionsExt::from_mode(0o644))
                 .tempfile_in(&dir)?;
             file.write_all(format!("{result:#}\n").as_bytes())?;
             file.as_file().sync_all()?;
@@ -228,7 +244,7 @@ impl Folders {
     /// Moves a file that cannot be used out of the way, with the reason beside it.
     pub(super) fn put_aside(&self, found: &Found, why: &str) -> Outcome<()> {
         let path = self.move_beside(found, "bad")?;
-        let mut beside = path.clone().into_os_string();
+        let mut beside = path.into_os_string();
         beside.push(".error");
         fs::write(&beside, format!("{why}\n")).map_err(|error| cannot("write", Path::new(&beside), &error))
     }
@@ -238,19 +254,25 @@ impl Folders {
         let to = dir.join(&found.worker);
         fs::create_dir_all(&to).map_err(|error| cannot("make", &to, &error))?;
         let to = to.join(format!("{}.json", found.name));
-        if fs::canonicalize(&found.path).ok() == fs::canonicalize(&to).ok() {
-            return Ok(());
+        let stays =
+            fs::canonicalize(&found.path).is_ok_and(|path| fs::canonicalize(&to).is_ok_and(|to| to == path));
+        if !stays && fs::read(&to).is_ok_and(|there| *there != *found.bytes) {
+            let message = format!("{} is there already, and says something else", to.display());
+            return Err(Failure::new(exit::CONFLICT, message).help("name an empty folder with --export"));
         }
-        // Another file system: a copy that is whole before the other goes.
-        fs::rename(&found.path, &to)
-            .or_else(|_| {
-                let mut file = tempfile::NamedTempFile::new_in(to.parent().unwrap_or(dir))?;
-                file.write_all(&found.bytes)?;
-                file.as_file().sync_all()?;
-                file.persist(&to).map_err(|error| error.error)?;
-                fs::remove_file(&found.path)
-            })
-            .map_err(|error| cannot("write", &to, &error))
+        // A copy that is whole before the other goes. Where it stays it becomes a file of its own all the same: a bridge
+        // that starts later takes it for new, not for what was cancelled.
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new()
+                .prefix(".orch-")
+                .permissions(PermissionsExt::from_mode(0o644))
+                .tempfile_in(to.parent().unwrap_or(dir))?;
+            file.write_all(&found.bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&to).map_err(|error| error.error)?;
+            if stays { Ok(()) } else { fs::remove_file(&found.path) }
+        };
+        write().map_err(|error| cannot("write", &to, &error))
     }
 
     fn move_beside(&self, found: &Found, folder: &str) -> Outcome<PathBuf> {
@@ -307,6 +329,15 @@ impl Gathered {
             self.place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         self.paths.iter().map(|path| format!("{folder}/{path}")).collect()
     }
+}
+
+/// The text of an ordinary file of bearable length.
+fn plain_text(path: &Path) -> Option<String> {
+    let file = OpenOptions::new().read(true).custom_flags(PLAIN).open(path).ok()?;
+    file.metadata().ok().filter(|meta| meta.is_file() && meta.len() <= MAX_RESULT)?;
+    let mut text = String::new();
+    file.take(MAX_RESULT).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// A link is not followed, a FIFO is not waited for.

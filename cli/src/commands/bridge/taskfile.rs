@@ -54,6 +54,10 @@ impl TaskFile {
     pub(super) fn parse(bytes: &[u8], worker: &str) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // A list would be taken for the fields in order.
+        if !text.trim_start().starts_with('{') && !text.trim().is_empty() {
+            return Err("it is not a task: a task is a JSON object".to_owned());
+        }
         let spelt: Spelt =
             serde_json::from_str(text).map_err(|error| format!("it is not a task: {error}"))?;
         if let Some(named) = spelt.worker.filter(|named| named != worker) {
@@ -133,7 +137,7 @@ mod tests {
     fn what_cannot_be_a_task_says_why() {
         for (text, why) in [
             ("{", "line 1"),
-            ("[]", "invalid type"),
+            ("[]", "JSON object"),
             ("{}", "description"),
             ("{\"description\":\" \"}", "description"),
             ("{\"description\":\"x\",\"worker\":\"anga\"}", "anga"),

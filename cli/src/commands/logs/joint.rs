@@ -9,7 +9,7 @@ use futures_util::stream::{SelectAll, unfold};
 use futures_util::{Stream, StreamExt};
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::watch_event::Change;
-use orch_proto::v1::{TaskState, WatchRunsResponse};
+use orch_proto::v1::{TaskRole, TaskState, WatchRunsResponse};
 
 use super::{NAME, Prefix, raw, tell};
 use crate::args::work::LogsArgs;
@@ -94,7 +94,7 @@ pub(super) async fn run(session: &Session, client: &Client, run: &str, args: &Lo
 #[derive(Debug, Default)]
 struct Attempts {
     latest: HashMap<String, u32>,
-    /// Tasks that do nothing write nothing.
+    /// Tasks that do nothing write nothing, and publications happen in the agent.
     silent: HashSet<String>,
     /// The run has ended, and its tasks are all known.
     over: bool,
@@ -105,7 +105,7 @@ impl Attempts {
     fn of(&mut self, frame: &WatchRunsResponse) -> Vec<Wanted> {
         let mut new = Vec::new();
         for task in &frame.tasks {
-            if task.runner == "noop" {
+            if task.runner == "noop" || task.role() == TaskRole::Publish {
                 self.silent.insert(task.task_id.clone());
             }
             new.extend(self.started(&task.task_id, task.attempt, task.state()));

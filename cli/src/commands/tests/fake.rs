@@ -12,6 +12,7 @@ use orch_proto::v1::run_service_server::{RunService, RunServiceServer};
 use orch_proto::v1::task_spec::Runner;
 use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
 use orch_proto::v1::watch_event::Change;
+use orch_proto::v1::workflow_service_server::WorkflowServiceServer;
 use orch_proto::v1::*;
 use prost::Message;
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ use crate::output::words::run_ended;
 mod admin;
 mod blobs;
 pub(super) mod planned;
+mod workflows;
 
 /// The fake; clones share what it holds.
 #[derive(Clone, Default)]
@@ -53,10 +55,14 @@ pub(super) struct Held {
     pub(super) workers: admin::Workers,
     pub(super) status: admin::Status,
     pub(super) problems: Vec<PromptProblem>,
+    /// Names and definitions.
+    pub(super) workflows: Vec<(String, String)>,
     pub(super) validated: Vec<PromptFile>,
     /// A plan, and what speaks against it, in place of the usual one.
     pub(super) plan: Option<(String, Vec<String>)>,
     pub(super) decided: Vec<DecidePlanRequest>,
+    /// What is said of a task, by its reference, in place of the usual.
+    pub(super) explained: HashMap<String, ExplainTaskResponse>,
     /// Files and the runs they belong to.
     pub(super) artifacts: Vec<(String, TaskArtifact)>,
     pub(super) blobs: HashMap<Vec<u8>, Vec<u8>>,
@@ -76,6 +82,7 @@ impl Fake {
             .add_service(RunServiceServer::new(self.clone()))
             .add_service(AdminServiceServer::new(self.clone()))
             .add_service(BlobServiceServer::new(self.clone()))
+            .add_service(WorkflowServiceServer::new(self.clone()))
             .add_service(TranscriptServiceServer::new(self.clone()));
         tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
         Client::over(Endpoint::from_shared(endpoint.clone()).unwrap().connect_lazy(), &endpoint)
@@ -131,6 +138,7 @@ impl Held {
     }
 
     fn submit(&mut self, spec: RunSpec, request_id: String, validate_only: bool) -> SubmitRunResponse {
+        let (spec, workflow) = self.called(spec);
         let wants_gpu = |task: &&TaskSpec| task.requires.contains_key("gpu");
         let impossible: Vec<_> = spec
             .tasks
@@ -161,6 +169,7 @@ impl Held {
             planned,
             task_count: u32::try_from(tasks.len()).unwrap(),
             labels: spec.labels.clone(),
+            workflow,
             ..Run::default()
         };
         self.runs.push((run.clone(), tasks));
@@ -415,6 +424,9 @@ impl RunService for Fake {
         let reference = request.into_inner().r#ref;
         let held = self.call("explain")?;
         let at = held.find(&reference)?;
+        if let Some(explained) = held.explained.get(&reference) {
+            return Ok(Response::new(explained.clone()));
+        }
         let wants_gpu = held.specs[at].tasks.iter().any(|task| task.requires.contains_key("gpu"));
         Ok(Response::new(ExplainTaskResponse {
             summary: "queued; needs gpu=yes, which no known agent offers".into(),

@@ -17,6 +17,7 @@ mod help;
 mod hostile;
 mod planned;
 mod scene;
+mod workflows;
 
 /// Widths of terminals.
 const WIDTHS: [usize; 3] = [60, 80, 120];
@@ -28,22 +29,38 @@ struct Sample {
     line: &'static str,
     /// Kind of `orchctl schema output`; empty: it prints no value.
     kind: &'static str,
-    /// Asked of the scene with planned runs.
-    planned: bool,
+    /// Which scene is asked.
+    scene: Scene,
+}
+
+/// What a coordinator knows.
+#[derive(Clone, Copy)]
+enum Scene {
+    Fleet,
+    Planned,
+    Workflows,
 }
 
 impl Sample {
     fn stage(&self) -> Stage {
-        if self.planned { planned::stage() } else { scene::stage() }
+        match self.scene {
+            Scene::Fleet => scene::stage(),
+            Scene::Planned => planned::stage(),
+            Scene::Workflows => workflows::stage(),
+        }
     }
 }
 
 const fn sample(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
-    Sample { name, line, kind, planned: false }
+    Sample { name, line, kind, scene: Scene::Fleet }
 }
 
 const fn of_a_plan(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
-    Sample { name, line, kind, planned: true }
+    Sample { name, line, kind, scene: Scene::Planned }
+}
+
+const fn of_a_workflow(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
+    Sample { name, line, kind, scene: Scene::Workflows }
 }
 
 /// What a person asks, each of a fresh scene.
@@ -85,12 +102,45 @@ const SAMPLES: &[Sample] = &[
     of_a_plan("status_planned", "status dance/3", "run"),
     of_a_plan("status_waiting", "status adhoc/4", "run"),
     of_a_plan("status_gate", "status dance/3/lucas", "task"),
-    of_a_plan("run_plan_only", "run Evaluate --plan-only --progress none", "run-result"),
+    // What it prints is held against the schema of plans, below.
+    of_a_plan("run_plan_only", "run Evaluate --plan-only --progress none", ""),
+    of_a_plan("explain_run", "explain dance/4", "explanation"),
+    of_a_plan("explain_waiting", "explain adhoc/4", ""),
     of_a_plan("approve", "approve adhoc/4", "run"),
     of_a_plan("reject", "reject adhoc/4 --reason no", "run"),
     of_a_plan("edit", "edit adhoc/4 -f src/commands/tests/plan.json", "run"),
     of_a_plan("artifacts_list", "artifacts list dance/3", "artifact"),
     of_a_plan("watch_planned", "watch dance/3 --progress plain", "event"),
+    of_a_workflow("workflows_list", "workflows", "workflow"),
+    of_a_workflow("workflows_show", "workflows show complex-choreography", ""),
+    of_a_workflow("workflows_validate", "workflows validate complex-choreography", "workflow-validation"),
+    of_a_workflow(
+        "workflows_validate_bad",
+        "workflows validate src/commands/tests/bad-workflow.json",
+        "workflow-validation",
+    ),
+    of_a_workflow("workflows_graph", "workflows graph complex-choreography", "workflow-graph"),
+    of_a_workflow(
+        "workflows_run",
+        "workflows run complex-choreography --set title=Dawn --progress none",
+        "run-result",
+    ),
+    of_a_workflow(
+        "workflows_dry_run",
+        "workflows run complex-choreography --set title=Dawn --dry-run",
+        "submission",
+    ),
+    of_a_workflow("workflows_history", "workflows history batch-evaluation", "workflow-run"),
+    of_a_workflow(
+        "batch",
+        "batch batch-evaluation --roster src/commands/tests/students.csv --progress none",
+        "batch",
+    ),
+    of_a_workflow(
+        "batch_dry_run",
+        "batch marie-evaluate-student --roster src/commands/tests/students.csv --dry-run",
+        "",
+    ),
     of_a_plan("retry_planned", "retry dance/3", "run"),
 ];
 
@@ -105,6 +155,7 @@ const ELSEWHERE: &[&str] = &[
     "bench",
     "doctor",
     "workers list",
+    "workflows list",
     "agents list",
     // It writes files, beside the other commands about planned runs.
     "artifacts get",
@@ -119,6 +170,13 @@ const ELSEWHERE: &[&str] = &[
     "config path",
     "schema run",
     "schema config",
+    "schema workflow",
+    "schema plan",
+    "schema result",
+    "schema review",
+    "schema synthesis",
+    // They read folders, and are told of in whole-system tests.
+    "bridge",
     "completions",
 ];
 

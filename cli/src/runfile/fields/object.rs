@@ -10,6 +10,15 @@ use super::super::json::{Key, Spanned, Value};
 use super::member;
 use crate::suggest::did_you_mean;
 
+/// What people bring from plans and other systems, and what it is called here.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("id", "task_id"),
+    ("needs", "dependencies"),
+    ("depends_on", "dependencies"),
+    ("prompt", "description"),
+    ("program", "run"),
+];
+
 /// An object whose fields are being taken.
 pub(super) struct Object<'a, 'p> {
     text: &'a str,
@@ -32,7 +41,12 @@ impl<'a, 'p> Object<'a, 'p> {
         for (index, (key, _)) in members.iter().enumerate() {
             if !known.contains(&key.name.as_str()) {
                 let message = format!("{what} has no field {:?}", key.name);
-                let note = did_you_mean(&key.name, known.iter().copied());
+                let other =
+                    OTHER_NAMES.iter().find(|(other, ours)| key.name == *other && known.contains(ours));
+                let note = match other {
+                    Some((_, ours)) => format!("it is \"{ours}\" here"),
+                    None => did_you_mean(&key.name, known.iter().copied()),
+                };
                 problems.push(Diagnostic::new(ErrorCode::UnknownField, key.span.clone(), message).note(note));
             } else if members[..index].iter().any(|(earlier, _)| earlier.name == key.name) {
                 let message = format!("the field {:?} is there twice", key.name);

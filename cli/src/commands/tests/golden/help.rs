@@ -69,6 +69,14 @@ fn every_example_can_be_typed() {
 }
 
 #[test]
+fn the_bridge_says_first_that_it_removes_files() {
+    let (_, help) = helps().into_iter().find(|(path, _)| path == "bridge").unwrap();
+    let first = help.lines().next().unwrap_or_default();
+    assert!(first.contains("each is removed once its result is written"), "{first}");
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("bridge", help) });
+}
+
+#[test]
 fn the_overview_is_as_it_was() {
     let (_, overview) = helps().swap_remove(0);
     if cfg!(feature = "dev") {

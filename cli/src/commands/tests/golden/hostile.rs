@@ -130,6 +130,14 @@ fn spoilt(stage: Stage) -> Stage {
     stage
 }
 
+fn stage_of(scene: Scene) -> Stage {
+    match scene {
+        Scene::Fleet => stage(),
+        Scene::Planned => planned_stage(),
+        Scene::Workflows => workflows::stage(),
+    }
+}
+
 /// The first character that a terminal would act upon, or that turns text around.
 fn harm(text: &str) -> Option<char> {
     let turns = |char| matches!(char, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -138,19 +146,21 @@ fn harm(text: &str) -> Option<char> {
 
 #[tokio::test]
 async fn no_command_passes_on_what_steers_a_terminal() {
-    let lines = SAMPLES.iter().map(|sample| (sample.line, sample.planned));
+    let lines = SAMPLES.iter().map(|sample| (sample.line, sample.scene));
     let more = [
-        ("run 'a bad plan' --progress plain", true),
-        ("run Evaluate --approve --no-input --progress plain", true),
-        ("artifacts get dance/3 -d /nonexistent/nowhere", true),
-        ("agents show box-7", false),
-        ("agents list", false),
-        ("workers list", false),
-        ("logs release-notes/1/plan --full", false),
-        ("logs release-notes/1", false),
+        ("run 'a bad plan' --progress plain", Scene::Planned),
+        ("run Evaluate --approve --no-input --progress plain", Scene::Planned),
+        ("artifacts get dance/3 -d /nonexistent/nowhere", Scene::Planned),
+        ("agents show box-7", Scene::Fleet),
+        ("agents list", Scene::Fleet),
+        ("workers list", Scene::Fleet),
+        ("logs release-notes/1/plan --full", Scene::Fleet),
+        ("logs release-notes/1", Scene::Fleet),
+        ("workflows show odd", Scene::Workflows),
+        ("workflows graph odd", Scene::Workflows),
     ];
     let mut told = Vec::new();
-    for (line, planned) in lines.chain(more) {
+    for (line, scene) in lines.chain(more) {
         for (format, width) in [
             ("table", Some(60)),
             ("table", None),
@@ -159,7 +169,7 @@ async fn no_command_passes_on_what_steers_a_terminal() {
             ("yaml", None),
             ("name", None),
         ] {
-            let stage = Stage { width, ..if planned { planned_stage() } else { stage() } };
+            let stage = Stage { width, ..stage_of(scene) };
             let ran = stage.run(&format!("{line} -o {format}")).await;
             for (stream, text) in [("stdout", &ran.stdout), ("stderr", &ran.stderr)] {
                 if let Some(char) = harm(text) {

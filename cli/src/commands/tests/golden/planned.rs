@@ -114,7 +114,54 @@ fn dance() -> (Run, Vec<Task>) {
     (run, tasks)
 }
 
-/// The scene with the two.
+/// Why tasks of a run wait, in the coordinator's words.
+const WAITING: [(&str, &str, &str); 4] = [
+    ("emma", "review", "waits for the verdict of emma.review (running)"),
+    ("lucas", "parallel", "waits for a place: 2 of 2 tasks of its run are under way"),
+    ("sophia", "condition", "its conditions are being looked at"),
+    ("emma.review", "running", "runs on box-1"),
+];
+
+fn explained(kind: &str, text: &str) -> ExplainTaskResponse {
+    let open = Reason { kind: "dependencies".into(), satisfied: true, text: "none is open".into() };
+    let reason = Reason { kind: kind.into(), satisfied: kind == "running", text: text.into() };
+    ExplainTaskResponse {
+        summary: text.into(),
+        reasons: vec![open, reason],
+        since: Some(Duration { seconds: 90, nanos: 0 }),
+        ..ExplainTaskResponse::default()
+    }
+}
+
+/// A class on its way: one evaluation is judged, one waits for a place, one for its conditions, and a note for all three.
+fn under_way() -> (Run, Vec<Task>) {
+    let run = "dance/4";
+    let state = |task, state: TaskState| Task { state: state.into(), ..task };
+    let work = |index, id| task(run, index, id, TaskRole::Work, &["plan"]);
+    let tasks = vec![
+        ended(task(run, 0, "plan", TaskRole::Plan, &[]), TaskState::Succeeded, Outcome::Ok),
+        task(run, 1, "synthesis", TaskRole::Synthesis, &["plan", "emma", "lucas", "sophia", "note"]),
+        state(work(2, "emma"), TaskState::Verifying),
+        work(3, "lucas"),
+        work(4, "sophia"),
+        task(run, 5, "note", TaskRole::Work, &["emma", "lucas", "sophia"]),
+        state(
+            Task { of: "emma".into(), ..task(run, 6, "emma.review", TaskRole::Review, &[]) },
+            TaskState::Running,
+        ),
+    ];
+    let run = Run {
+        r#ref: run.into(),
+        state: RunState::Running.into(),
+        task_count: 7,
+        planned: true,
+        max_parallel: 2,
+        ..Run::default()
+    };
+    (run, tasks)
+}
+
+/// The scene with the three.
 pub(super) fn stage() -> Stage {
     let stage = scene::stage();
     {
@@ -134,8 +181,14 @@ pub(super) fn stage() -> Stage {
         };
         held.runs.push((waiting, vec![plan, task(run, 1, "synthesis", TaskRole::Synthesis, &["plan"])]));
         let request = PlannedRequest { text: "Evaluate".into(), approve: true, ..PlannedRequest::default() };
-        held.specs.extend([RunSpec::default(), RunSpec { request: Some(request), ..RunSpec::default() }]);
-        held.request_ids.extend(["c".to_owned(), "d".to_owned()]);
+        let asked = RunSpec { request: Some(request), ..RunSpec::default() };
+        held.specs.extend([RunSpec::default(), asked, RunSpec::default()]);
+        held.request_ids.extend(["c", "d", "e"].map(str::to_owned));
+        held.runs.push(under_way());
+        held.explained
+            .extend(WAITING.map(|(task, kind, text)| (format!("dance/4/{task}"), explained(kind, text))));
+        let approval = explained("approval", "the plan waits for a person: orchctl approve adhoc/4");
+        held.explained.insert("adhoc/4/synthesis".into(), approval);
         held.hand_over("dance/3", "emma", "e.md", FILE, "students/emma/e.md");
         held.hand_over("dance/3", "emma", "notes/raw.txt", b"raw", "");
         held.hand_over("dance/3", "sophia", "e.md", b"# Sophia\n", "");
@@ -173,7 +226,7 @@ async fn a_request_is_planned_shown_run_and_answered() {
       - [high] talk to Lucas
       - [low] order shoes
 
-    ✔ adhoc/1  succeeded  3/3
+    ✔ adhoc/1  succeeded  3 of 3 tasks done
     ");
     insta::assert_snapshot!(ran.stderr, @r"
     submitted adhoc/1
@@ -230,8 +283,8 @@ async fn a_plan_that_failed_is_shown_with_what_is_wrong() {
     ✗ task `note` depends on `lukas`, which is not in the plan
 
     ✗ plan failed
-      gate_failed: a check did not pass
-      help:  read the detail and the transcript, then `orchctl retry adhoc/1/plan`
+      what is wrong with its plan stands above
+      help:  ask in other words; orchctl schema plan shows what a plan may hold
 
     ✗ adhoc/1  failed  gate_failed
     ");
@@ -261,6 +314,16 @@ async fn nobody_to_ask_means_that_the_plan_waits() {
     assert_eq!((plan["ref"].as_str(), plan["state"].as_str()), (Some("adhoc/2"), Some("waiting_approval")));
     let schema = (KINDS.iter().find(|kind| kind.name == "plan").unwrap().schema)();
     fits::check(&schema, &plan).unwrap();
+}
+
+#[tokio::test]
+async fn a_plan_alone_is_the_whole_output_of_scripts_and_fits_its_schema() {
+    let ran = stage().run("run Evaluate --plan-only --progress none -o json").await;
+    let plan: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../../../prompts/schemas/plan.json")).unwrap();
+    fits::check(&schema, &plan).unwrap();
+    assert_eq!(plan["tasks"][2]["id"], "note");
 }
 
 #[tokio::test]
