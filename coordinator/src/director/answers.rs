@@ -144,13 +144,18 @@ impl Answers {
     async fn conditions(&self, question: &Question) -> Result<Consultation, Trouble> {
         let Question { tenant, task, .. } = *question;
         let spec = self.specs.dispatch_spec(tenant, task).await?;
-        let names: BTreeSet<&str> =
+        let mut names: BTreeSet<&str> =
             spec.conditions.iter().map(|condition| condition.task_id.as_str()).collect();
         let mut endings = BTreeMap::new();
-        for name in names {
-            let found = self.archive.task(tenant, task.run, Some(name.to_owned())).await?;
-            if let Some(found) = found {
-                endings.insert(name.to_owned(), ending(&found));
+        // A condition names a dependency: looking among those costs the same however large the run is.
+        for index in spec.dependencies.iter().copied().map(TaskIndex) {
+            if names.is_empty() {
+                break;
+            }
+            let key = TaskKey { run: task.run, index };
+            let dependency = self.specs.dispatch_spec(tenant, key).await?;
+            if names.remove(dependency.task_id.as_str()) {
+                endings.insert(dependency.task_id.clone(), ending(&self.task(tenant, key).await?));
             }
         }
         Ok(match conditions::hold(&spec.conditions, |name| endings.get(name)) {

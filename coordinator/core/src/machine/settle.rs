@@ -118,7 +118,11 @@ fn gaps(run: &Run) -> Option<Arc<str>> {
     }
     let shown = |index: &TaskIndex| !matches!(run.task(*index).flow.role, Role::Plan | Role::Review);
     gaps.retain(shown);
-    let total = run.indexes().filter(shown).count();
+    // The synthesis is none of what was to be done, but where it failed it is missing.
+    let counts = |index: &TaskIndex| {
+        shown(index) && (run.task(*index).flow.role != Role::Synthesis || gaps.contains(index))
+    };
+    let total = run.indexes().filter(counts).count();
     let mut detail = match gaps.len() {
         0 => return None,
         1 => format!("1 of {total} tasks did not succeed: "),
