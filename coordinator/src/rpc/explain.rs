@@ -43,6 +43,9 @@ fn help(reasons: &[Reason]) -> Option<String> {
     reasons.iter().find_map(|reason| match (reason.kind, reason.satisfied) {
         _ if reason.help.is_some() => reason.help.clone(),
         ("terminal", _) => Some("orchctl result REF".to_owned()),
+        ("capability", false) if reason.text.contains("workspace=") => {
+            Some("start an agent where the directory is with --workspace NAME=DIR".to_owned())
+        }
         ("capability", false) => Some("start an agent with --capability KEY=VALUE".to_owned()),
         _ => None,
     })
@@ -59,6 +62,8 @@ mod tests {
         let missing = [reason("dependencies", true), reason("capability", false)];
         let said = |reasons: &[Reason]| help(reasons).unwrap_or_default();
         assert_eq!(said(&missing), "start an agent with --capability KEY=VALUE");
+        let workspace = Reason { text: "needs workspace=dance".to_owned(), ..reason("capability", false) };
+        assert!(said(&[workspace]).ends_with("--workspace NAME=DIR"));
         assert_eq!(said(&[reason("terminal", true)]), "orchctl result REF");
         let resume = Some("orchctl agents resume box-1".to_owned());
         let drained = Reason { help: resume.clone(), ..reason("drain", false) };
