@@ -26,6 +26,7 @@ use crate::session::convert::{Assigned, AssignedInputs};
 use crate::session::link::Bulk;
 use crate::tree::{TreeCache, TreeLimits};
 use crate::workspaces::Workspaces;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use orch_proto::v1;
 use prost::Message as _;
 use std::io;
@@ -42,6 +43,8 @@ const MOST_FETCHED: u64 = 2 << 30;
 const MOST_KEPT: u64 = 20 << 30;
 /// Most files of everything an attempt is given.
 const MOST_FILES: usize = 100_000;
+/// Files fetched at once: small ones cost a call each, and as many are sent at once.
+const FETCHES_AT_ONCE: usize = 16;
 
 /// The agent's stores for attempts. Copies share them.
 #[derive(Debug, Clone)]
@@ -278,45 +281,41 @@ impl Fetched {
         if bytes > wire.bytes || manifest.artifacts.len() as u64 > u64::from(wire.count) {
             return Err(unreadable());
         }
-        let mut files = Vec::with_capacity(manifest.artifacts.len());
+        let mut fetches = Vec::with_capacity(manifest.artifacts.len());
         for artifact in manifest.artifacts {
             beneath::parts(&artifact.path).map_err(|_| unreadable())?;
-            let blob = artifact.blob.as_ref().ok_or_else(unreadable)?;
-            let file = self.file("file of an input", blob, bulk).await?;
-            files.push(InputFile {
-                path: artifact.path,
-                file,
-                size: blob.size,
-                executable: artifact.executable,
-            });
+            let blob = artifact.blob.ok_or_else(unreadable)?;
+            let file = self.place()?;
+            fetches.push((artifact.path, artifact.executable, blob, file));
         }
-        Ok(files)
+        let connection = &*bulk;
+        let fetches = fetches.into_iter().map(|(path, executable, blob, file)| async move {
+            fetch_file("file of an input", &blob, &file, connection).await?;
+            Ok(InputFile { path, file, size: blob.size, executable })
+        });
+        stream::iter(fetches).buffered(FETCHES_AT_ONCE).try_collect().await
     }
 
-    /// Fetches bytes into a file, again and again while the coordinator is out of reach for a moment.
+    /// Fetches bytes into a file.
     async fn file(
         &mut self,
         what: &'static str,
         blob: &v1::BlobRef,
-        bulk: &mut Bulk,
+        bulk: &Bulk,
     ) -> Result<PathBuf, PrepareError> {
+        let path = self.place()?;
+        fetch_file(what, blob, &path, bulk).await?;
+        Ok(path)
+    }
+
+    /// Where the next file goes.
+    fn place(&mut self) -> Result<PathBuf, PrepareError> {
         if self.files >= MOST_FILES {
             return Err(PrepareError::TooMuch(format!("more than {MOST_FILES} files")));
         }
         let path = self.dir.join(self.files.to_string());
         self.files += 1;
-        let mut tries = 1;
-        loop {
-            match bulk::get_file(&mut bulk.blobs, blob, &path).await {
-                Ok(()) => return Ok(path),
-                Err(error) if error.is_passing() && tries < FETCH_TRIES => {
-                    tracing::warn!(what, %error, "cannot fetch bulk yet");
-                    tries += 1;
-                    tokio::time::sleep(FETCH_PAUSE).await;
-                }
-                Err(error) => return Err(PrepareError::Fetch(what, error)),
-            }
-        }
+        Ok(path)
     }
 
     fn count(&mut self, sizes: impl Iterator<Item = u64>) -> Result<(), PrepareError> {
@@ -326,6 +325,27 @@ impl Fetched {
         }
         let (all, most) = (show_size(self.bytes), show_size(MOST_FETCHED));
         Err(PrepareError::TooMuch(format!("{all} together; an attempt may be given {most}")))
+    }
+}
+
+/// Fetches bytes into a file, again and again while the coordinator is out of reach for a moment.
+async fn fetch_file(
+    what: &'static str,
+    blob: &v1::BlobRef,
+    path: &Path,
+    bulk: &Bulk,
+) -> Result<(), PrepareError> {
+    let mut tries = 1;
+    loop {
+        match bulk::get_file(&mut bulk.blobs.clone(), blob, path).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_passing() && tries < FETCH_TRIES => {
+                tracing::warn!(what, %error, "cannot fetch bulk yet");
+                tries += 1;
+                tokio::time::sleep(FETCH_PAUSE).await;
+            }
+            Err(error) => return Err(PrepareError::Fetch(what, error)),
+        }
     }
 }
 
