@@ -164,3 +164,80 @@ fn report(tasks: &BTreeMap<String, v1::Task>) -> Vec<(String, String)> {
     };
     tasks.values().map(|task| (task.task_id.clone(), text(task))).collect()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reviews_conditions_and_publications_outlive_a_coordinator_that_dies_after_every_step() {
+    let mut fleet = Fleet::start(orch_tests::binaries!());
+    let studio = super::studio(fleet.dir());
+    super::agents(&mut fleet, 2, &studio);
+    let run_ref = {
+        let mut client = fleet.client().await;
+        client.submit(everything()).await.r#ref
+    };
+    let mut ended_before = 0;
+    loop {
+        let client = fleet.client().await;
+        let (ended, over) = until_async("one more task to have ended", || {
+            let (mut client, run_ref) = (client.clone(), run_ref.clone());
+            async move {
+                let request = v1::GetRunRequest { r#ref: run_ref.clone() };
+                let run = client.runs.get_run(request).await.ok()?.into_inner().run?;
+                let over = run.finished_at.is_some();
+                let tasks = by_name(&mut client, &run_ref).await;
+                let ended = tasks.values().filter(|task| task.finished_at.is_some()).count();
+                (over || ended > ended_before).then_some((ended, over))
+            }
+        })
+        .await;
+        if over {
+            break;
+        }
+        ended_before = ended;
+        fleet.kill_coordinator();
+        fleet.start_coordinator();
+    }
+    let mut client = fleet.client().await;
+    let (_, tasks) = super::ended(&mut client, &run_ref, RunState::Succeeded).await;
+    let states: BTreeMap<&str, TaskState> =
+        tasks.iter().map(|(id, task)| (id.as_str(), task.state())).collect();
+    for id in ["mark", "help", "write", "write.review", "write.publish", "report"] {
+        assert_eq!(states[id], TaskState::Succeeded, "{states:?}");
+    }
+    assert_eq!(states["praise"], TaskState::Skipped);
+    assert_eq!(tasks["write"].repairs, 0);
+    let note = std::fs::read_to_string(studio.join("notes/write.md")).expect("a published note");
+    assert_eq!(note, "noted");
+}
+
+/// A run with a bit of everything that waits for somebody.
+fn everything() -> v1::RunSpec {
+    let mut mark = worker("mark", "anga", &format!("[[structured {}]]", json!({"scores": {"total": 62}})));
+    if let Some(v1::task_spec::Runner::Worker(work)) = &mut mark.runner {
+        work.output_schema = json!({"type": "object"}).to_string();
+    }
+    let branch = |id: &str, test: v1::ConditionTest| v1::TaskSpec {
+        conditions: vec![v1::Condition {
+            task_id: "mark".into(),
+            pointer: "/scores/total".into(),
+            test: test.into(),
+            value: "70".into(),
+        }],
+        ..after(noop(id), &["mark"])
+    };
+    let call = json!({"name": "Bash", "input": {"command": "printf noted > ../out/note.md"}});
+    let mut write = after(worker("write", "anga", &format!("[[tool {call}]]")), &["help"]);
+    super::DANCE.clone_into(&mut write.workspace);
+    write.publish =
+        vec![v1::Publication { artifact: "note.md".into(), to: "notes/{task}.md".into(), replace: false }];
+    write.gates = Some(v1::Gates {
+        review: Some(v1::Review { worker: "fabien".into(), ..Default::default() }),
+        ..Default::default()
+    });
+    run(vec![
+        mark,
+        branch("help", v1::ConditionTest::Below),
+        branch("praise", v1::ConditionTest::AtLeast),
+        write,
+        at_the_end(worker("report", "orchestrator", "Combine it"), &["write", "praise"]),
+    ])
+}
