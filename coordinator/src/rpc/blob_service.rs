@@ -1,7 +1,7 @@
 //! Bulk bytes in and out, in chunks. Knows the wire and the blob store; refuses to know what the bytes are.
 //!
 //! An upload is acknowledged once it is durable. What is stored already is not sent twice, and one whose connection was cut
-//! goes on where it was for as long as [`parked`] keeps it.
+//! goes on where it was for as long as `parked` keeps it.
 
 mod parked;
 
