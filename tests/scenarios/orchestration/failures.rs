@@ -197,7 +197,7 @@ async fn reviews_conditions_and_publications_outlive_a_coordinator_that_dies_aft
         fleet.start_coordinator();
     }
     let mut client = fleet.client().await;
-    let (_, tasks) = super::ended(&mut client, &run_ref, RunState::Succeeded).await;
+    let (_, tasks) = ended(&mut client, &run_ref, RunState::Succeeded).await;
     let states: BTreeMap<&str, TaskState> =
         tasks.iter().map(|(id, task)| (id.as_str(), task.state())).collect();
     for id in ["mark", "help", "write", "write.review", "write.publish", "report"] {
