@@ -7,6 +7,7 @@ use crate::client::Client;
 use crate::failure::Outcome;
 use crate::output::figures::rfc3339;
 use crate::output::view::outcome_word;
+use crate::output::words::task_ended;
 
 /// How a task ended.
 #[derive(Debug, Default)]
@@ -36,11 +37,7 @@ impl Ended {
     /// The ending of `task`, with its whole answer; `None` while it has none.
     pub(super) async fn of(client: &Client, task: &v1::Task) -> Outcome<Option<Self>> {
         let state = task.state();
-        let terminal = matches!(
-            state,
-            TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped
-        );
-        if !terminal {
+        if !task_ended(state) {
             return Ok(None);
         }
         let listed =
