@@ -21,6 +21,7 @@ pub mod run_service;
 pub mod server;
 pub mod session;
 pub mod status;
+pub mod storage;
 pub mod submit;
 pub mod transcript_service;
 pub mod uploads;

@@ -43,4 +43,4 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/orch.fds.bin");
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// Highest session protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;

@@ -189,6 +189,8 @@ impl Daemon {
         let Some(key) = attempt_key(stop.attempt.as_ref()) else { return };
         let cause = match stop.reason() {
             v1::StopReason::Fenced => StopCause::Fenced,
+            // Going on is always allowed.
+            v1::StopReason::Revoked => return,
             v1::StopReason::Cancelled | v1::StopReason::Unspecified => StopCause::Cancelled,
         };
         let _span = key.span().entered();

@@ -189,6 +189,48 @@ fn agent_of(answer: Answer) -> Result<AgentView, Status> {
 
 #[tonic::async_trait]
 impl AdminService for Admin {
+    type BackupStream = crate::rpc::storage::Copy;
+
+    async fn forget_agent(
+        &self,
+        request: Request<v1::ForgetAgentRequest>,
+    ) -> Result<Response<v1::ForgetAgentResponse>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("forgetting"))
+    }
+
+    async fn get_storage(
+        &self,
+        request: Request<v1::GetStorageRequest>,
+    ) -> Result<Response<v1::GetStorageResponse>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("storage"))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("backups"))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<tonic::Streaming<v1::RestoreRequest>>,
+    ) -> Result<Response<v1::RestoreResponse>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("restores"))
+    }
+
+    async fn compact_store(
+        &self,
+        request: Request<v1::CompactStoreRequest>,
+    ) -> Result<Response<v1::CompactStoreResponse>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("compaction"))
+    }
+
     async fn get_status(
         &self,
         request: Request<GetStatusRequest>,

@@ -109,6 +109,7 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
         context_files: stored.context_files.clone(),
         feedback: None,
         conversation: stored.conversation,
+        interrupted: String::new(),
     }
 }
 

@@ -279,6 +279,14 @@ impl RunService for Runs {
         Ok(Response::new(explain(&self.parts.engine, &self.parts.lookup, &target).await?))
     }
 
+    async fn list_dead_tasks(
+        &self,
+        request: Request<v1::ListDeadTasksRequest>,
+    ) -> Result<Response<v1::ListDeadTasksResponse>, Status> {
+        let _caller = Caller::of(&request)?;
+        Err(Status::unimplemented("dead letters"))
+    }
+
     async fn get_plan(
         &self,
         request: Request<v1::GetPlanRequest>,

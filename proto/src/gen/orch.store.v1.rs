@@ -71,6 +71,9 @@ pub struct RunRecord {
     /// Why it is in its state, at most 400 bytes, or empty.
     #[prost(string, tag = "22")]
     pub detail: ::prost::alloc::string::String,
+    /// Tasks that ended as poison, kept when terminal.
+    #[prost(uint32, tag = "23")]
+    pub dead: u32,
 }
 /// How a request is planned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -464,6 +467,9 @@ pub struct AgentRecord {
     /// Why an operator drains it; empty when none does.
     #[prost(string, tag = "10")]
     pub drain_reason: ::prost::alloc::string::String,
+    /// Why it is in quarantine; empty when it is not.
+    #[prost(string, tag = "11")]
+    pub quarantine_reason: ::prost::alloc::string::String,
 }
 /// A request with an idempotency key that is not remembered with the run it made: tasks were tried again, or a plan
 /// was answered.

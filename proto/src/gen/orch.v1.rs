@@ -1750,6 +1750,10 @@ pub struct ClaudeAssignment {
     /// that does not keep it refuses with `spawn_failed`.
     #[prost(message, optional, tag = "11")]
     pub conversation: ::core::option::Option<TaskId>,
+    /// What ended the attempt before this one, in plain English, when it may have left a conversation to go on with: an agent
+    /// that keeps one resumes it and says this, and does not say the prompt again. Empty otherwise. Since protocol 2.
+    #[prost(string, tag = "12")]
+    pub interrupted: ::prost::alloc::string::String,
 }
 /// A worker as agents need it. Stored by digest and pinned at submit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1987,6 +1991,8 @@ pub enum StopReason {
     Cancelled = 1,
     /// It is no longer the agent's; its report will be fenced.
     Fenced = 2,
+    /// Give it back if its child was not started: answer Rejected. Otherwise go on. Since protocol 2.
+    Revoked = 3,
 }
 impl StopReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1998,6 +2004,7 @@ impl StopReason {
             Self::Unspecified => "STOP_REASON_UNSPECIFIED",
             Self::Cancelled => "STOP_REASON_CANCELLED",
             Self::Fenced => "STOP_REASON_FENCED",
+            Self::Revoked => "STOP_REASON_REVOKED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2006,6 +2013,7 @@ impl StopReason {
             "STOP_REASON_UNSPECIFIED" => Some(Self::Unspecified),
             "STOP_REASON_CANCELLED" => Some(Self::Cancelled),
             "STOP_REASON_FENCED" => Some(Self::Fenced),
+            "STOP_REASON_REVOKED" => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -2107,6 +2115,9 @@ pub struct Agent {
     /// Why an operator drains it; empty when none does.
     #[prost(string, tag = "19")]
     pub drain_reason: ::prost::alloc::string::String,
+    /// Why it is in quarantine; empty when it is not.
+    #[prost(string, tag = "20")]
+    pub quarantine_reason: ::prost::alloc::string::String,
 }
 /// A worker the coordinator knows.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2248,6 +2259,52 @@ pub struct AgentStateCount {
     #[prost(uint32, tag = "2")]
     pub count: u32,
 }
+/// The data directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Storage {
+    /// Version of the records' form.
+    #[prost(uint32, tag = "1")]
+    pub schema: u32,
+    /// Cluster id, hex.
+    #[prost(string, tag = "2")]
+    pub cluster_id: ::prost::alloc::string::String,
+    /// Generation.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// Records there are.
+    #[prost(uint64, tag = "4")]
+    pub records: u64,
+    /// Bytes of their keys and values.
+    #[prost(uint64, tag = "5")]
+    pub live_bytes: u64,
+    /// Bytes of the store on disk.
+    #[prost(uint64, tag = "6")]
+    pub store_bytes: u64,
+    /// Bytes of blobs and packs on disk.
+    #[prost(uint64, tag = "7")]
+    pub blob_bytes: u64,
+    /// Bytes of transcripts on disk.
+    #[prost(uint64, tag = "8")]
+    pub transcript_bytes: u64,
+    /// Bytes free on that file system.
+    #[prost(uint64, tag = "9")]
+    pub disk_free_bytes: u64,
+    /// Size of that file system.
+    #[prost(uint64, tag = "10")]
+    pub disk_bytes: u64,
+    /// Commits since the start.
+    #[prost(uint64, tag = "11")]
+    pub commits: u64,
+    /// What the start had to mend, in plain English; empty after a clean stop.
+    #[prost(string, repeated, tag = "12")]
+    pub mended: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Directories with what was moved aside by migrations, restores and compactions, below the data directory.
+    #[prost(string, repeated, tag = "13")]
+    pub aside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether the next start will compact the store by itself.
+    #[prost(bool, tag = "14")]
+    pub compacts_at_start: bool,
+}
 /// State of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2262,6 +2319,8 @@ pub enum AgentState {
     Unreachable = 3,
     /// Known, but away and without work.
     Offline = 4,
+    /// Connected and given no new work: too many attempts crashed there. Ends when an operator resumes it.
+    Quarantined = 5,
 }
 impl AgentState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2275,6 +2334,7 @@ impl AgentState {
             Self::Draining => "AGENT_STATE_DRAINING",
             Self::Unreachable => "AGENT_STATE_UNREACHABLE",
             Self::Offline => "AGENT_STATE_OFFLINE",
+            Self::Quarantined => "AGENT_STATE_QUARANTINED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2285,6 +2345,7 @@ impl AgentState {
             "AGENT_STATE_DRAINING" => Some(Self::Draining),
             "AGENT_STATE_UNREACHABLE" => Some(Self::Unreachable),
             "AGENT_STATE_OFFLINE" => Some(Self::Offline),
+            "AGENT_STATE_QUARANTINED" => Some(Self::Quarantined),
             _ => None,
         }
     }
@@ -2459,6 +2520,138 @@ pub struct ReloadWorkersResponse {
     /// Names of workers that are gone.
     #[prost(string, repeated, tag = "4")]
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Forgets an agent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetAgentRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// It is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetAgentResponse {}
+/// Asks what the data directory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStorageRequest {}
+/// What it holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStorageResponse {
+    /// The data directory and its store.
+    #[prost(message, optional, tag = "1")]
+    pub storage: ::core::option::Option<Storage>,
+}
+/// Asks for a copy of what the coordinator keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {
+    /// Which form.
+    #[prost(enumeration = "BackupForm", tag = "1")]
+    pub form: i32,
+}
+/// Part of a copy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupResponse {
+    /// The next bytes, at most 256 KiB.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+/// Part of a copy that is given back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRequest {
+    /// What it is.
+    #[prost(oneof = "restore_request::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<restore_request::Part>,
+}
+/// Nested message and enum types in `RestoreRequest`.
+pub mod restore_request {
+    /// What it is.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// The first message.
+        #[prost(message, tag = "1")]
+        Header(super::RestoreHeader),
+        /// The next bytes, at most 256 KiB.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::alloc::vec::Vec<u8>),
+    }
+}
+/// How a copy is given back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreHeader {
+    /// Which form it has.
+    #[prost(enumeration = "BackupForm", tag = "1")]
+    pub form: i32,
+    /// Cluster id that is expected in it, 16 bytes; empty means that of the coordinator.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    /// Only check it.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+}
+/// What was found in the copy. The coordinator starts anew on it as soon as this was sent, unless only checked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreResponse {
+    /// When it was made.
+    #[prost(message, optional, tag = "1")]
+    pub created: ::core::option::Option<::prost_types::Timestamp>,
+    /// Records.
+    #[prost(uint64, tag = "2")]
+    pub records: u64,
+    /// Blobs.
+    #[prost(uint64, tag = "3")]
+    pub blobs: u64,
+    /// Transcripts.
+    #[prost(uint64, tag = "4")]
+    pub transcripts: u64,
+    /// Epoch in it.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    /// Where what the coordinator held is kept, below its data directory; empty when only checked.
+    #[prost(string, tag = "6")]
+    pub aside: ::prost::alloc::string::String,
+}
+/// Compacts the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompactStoreRequest {}
+/// The coordinator starts anew as soon as this was sent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompactStoreResponse {
+    /// As it was before.
+    #[prost(message, optional, tag = "1")]
+    pub storage: ::core::option::Option<Storage>,
+}
+/// Which form a copy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BackupForm {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Records, blobs and transcripts: everything a restore needs.
+    Archive = 1,
+    /// Records alone, as lines of JSON: to be read by people and programs. Prompts and answers over 4 KiB are not in it.
+    Records = 2,
+}
+impl BackupForm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BACKUP_FORM_UNSPECIFIED",
+            Self::Archive => "BACKUP_FORM_ARCHIVE",
+            Self::Records => "BACKUP_FORM_RECORDS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BACKUP_FORM_UNSPECIFIED" => Some(Self::Unspecified),
+            "BACKUP_FORM_ARCHIVE" => Some(Self::Archive),
+            "BACKUP_FORM_RECORDS" => Some(Self::Records),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "client")]
@@ -2668,7 +2861,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("orch.v1.AdminService", "DrainAgent"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends a drain. Repeating it is harmless.
+        /// Ends a drain or a quarantine. Repeating it is harmless.
         pub async fn resume_agent(
             &mut self,
             request: impl tonic::IntoRequest<super::ResumeAgentRequest>,
@@ -2691,6 +2884,31 @@ pub mod admin_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("orch.v1.AdminService", "ResumeAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets an agent that is away and holds nothing. It is known again as soon as it joins.
+        pub async fn forget_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForgetAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/ForgetAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "ForgetAgent"));
             self.inner.unary(req, path, codec).await
         }
         /// Adds capabilities to what an agent offers, or takes them away. Holds over restarts of both.
@@ -2793,6 +3011,107 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("orch.v1.AdminService", "ReloadWorkers"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the data directory holds, and what can be done about it.
+        pub async fn get_storage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStorageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStorageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/GetStorage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "GetStorage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Everything the coordinator keeps, or its records alone, as one stream of bytes. Serving goes on meanwhile.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/Backup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Takes a backup or an export and starts anew on it. The first message is the header. What the coordinator held is moved
+        /// aside, not deleted.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RestoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/Restore",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "Restore"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// Starts anew on a compacted store.
+        pub async fn compact_store(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompactStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompactStoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.AdminService/CompactStore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.AdminService", "CompactStore"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2850,12 +3169,20 @@ pub mod admin_service_server {
             tonic::Response<super::DrainAgentResponse>,
             tonic::Status,
         >;
-        /// Ends a drain. Repeating it is harmless.
+        /// Ends a drain or a quarantine. Repeating it is harmless.
         async fn resume_agent(
             &self,
             request: tonic::Request<super::ResumeAgentRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ResumeAgentResponse>,
+            tonic::Status,
+        >;
+        /// Forgets an agent that is away and holds nothing. It is known again as soon as it joins.
+        async fn forget_agent(
+            &self,
+            request: tonic::Request<super::ForgetAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetAgentResponse>,
             tonic::Status,
         >;
         /// Adds capabilities to what an agent offers, or takes them away. Holds over restarts of both.
@@ -2888,6 +3215,39 @@ pub mod admin_service_server {
             request: tonic::Request<super::ReloadWorkersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ReloadWorkersResponse>,
+            tonic::Status,
+        >;
+        /// What the data directory holds, and what can be done about it.
+        async fn get_storage(
+            &self,
+            request: tonic::Request<super::GetStorageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStorageResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Backup method.
+        type BackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BackupResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Everything the coordinator keeps, or its records alone, as one stream of bytes. Serving goes on meanwhile.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::BackupRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
+        /// Takes a backup or an export and starts anew on it. The first message is the header. What the coordinator held is moved
+        /// aside, not deleted.
+        async fn restore(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RestoreRequest>>,
+        ) -> std::result::Result<tonic::Response<super::RestoreResponse>, tonic::Status>;
+        /// Starts anew on a compacted store.
+        async fn compact_store(
+            &self,
+            request: tonic::Request<super::CompactStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompactStoreResponse>,
             tonic::Status,
         >;
     }
@@ -3238,6 +3598,51 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/orch.v1.AdminService/ForgetAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetAgentSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ForgetAgentRequest>
+                    for ForgetAgentSvc<T> {
+                        type Response = super::ForgetAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForgetAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::forget_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/orch.v1.AdminService/LabelAgent" => {
                     #[allow(non_camel_case_types)]
                     struct LabelAgentSvc<T: AdminService>(pub Arc<T>);
@@ -3403,6 +3808,189 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReloadWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/GetStorage" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStorageSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetStorageRequest>
+                    for GetStorageSvc<T> {
+                        type Response = super::GetStorageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStorageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_storage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStorageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ServerStreamingService<super::BackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupResponse;
+                        type ResponseStream = T::BackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ClientStreamingService<super::RestoreRequest>
+                    for RestoreSvc<T> {
+                        type Response = super::RestoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::RestoreRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.AdminService/CompactStore" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompactStoreSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::CompactStoreRequest>
+                    for CompactStoreSvc<T> {
+                        type Response = super::CompactStoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CompactStoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::compact_store(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompactStoreSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4524,6 +5112,9 @@ pub struct RetryRunRequest {
     /// that is terminal. Empty means tasks that failed, were cancelled or skipped.
     #[prost(string, tag = "4")]
     pub from: ::prost::alloc::string::String,
+    /// Only tasks that ended as poison; their crashes are forgotten.
+    #[prost(bool, tag = "5")]
+    pub dead: bool,
 }
 /// What was queued again.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4534,6 +5125,26 @@ pub struct RetryRunResponse {
     /// Tasks that this call queued or unblocked.
     #[prost(uint32, tag = "2")]
     pub retried: u32,
+}
+/// Asks for a page of dead letters.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDeadTasksRequest {
+    /// At most this many; 0 means 50, above 1,000 means 1,000, negative is refused.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the previous page; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of dead letters.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDeadTasksResponse {
+    /// The tasks, without answer.
+    #[prost(message, repeated, tag = "1")]
+    pub tasks: ::prost::alloc::vec::Vec<Task>,
+    /// Empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks why.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5050,6 +5661,31 @@ pub mod run_service_client {
                 .insert(GrpcMethod::new("orch.v1.RunService", "ExplainTask"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lists dead letters: tasks that ended as poison and were not tried again since, newest run first.
+        pub async fn list_dead_tasks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDeadTasksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeadTasksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.RunService/ListDeadTasks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.RunService", "ListDeadTasks"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Shows the plan of a planned run, as it is or was proposed, with what speaks against it.
         pub async fn get_plan(
             &mut self,
@@ -5232,6 +5868,14 @@ pub mod run_service_server {
             request: tonic::Request<super::ExplainTaskRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ExplainTaskResponse>,
+            tonic::Status,
+        >;
+        /// Lists dead letters: tasks that ended as poison and were not tried again since, newest run first.
+        async fn list_dead_tasks(
+            &self,
+            request: tonic::Request<super::ListDeadTasksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeadTasksResponse>,
             tonic::Status,
         >;
         /// Shows the plan of a planned run, as it is or was proposed, with what speaks against it.
@@ -5857,6 +6501,51 @@ pub mod run_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainTaskSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.RunService/ListDeadTasks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDeadTasksSvc<T: RunService>(pub Arc<T>);
+                    impl<
+                        T: RunService,
+                    > tonic::server::UnaryService<super::ListDeadTasksRequest>
+                    for ListDeadTasksSvc<T> {
+                        type Response = super::ListDeadTasksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDeadTasksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunService>::list_dead_tasks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDeadTasksSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
