@@ -188,6 +188,7 @@ impl Client {
             force,
             request_id: new_request_id(),
             from: from.to_owned(),
+            dead: false,
         };
         self.call(async || self.runs().retry_run(request.clone()).await).await
     }

@@ -48,7 +48,7 @@ pub(crate) fn run_look(state: RunState) -> (&'static str, Style) {
 pub(crate) fn agent_look(state: AgentState) -> (String, Style) {
     let style = match state {
         AgentState::Ready => GOOD,
-        AgentState::Draining | AgentState::Unreachable => WARN,
+        AgentState::Draining | AgentState::Unreachable | AgentState::Quarantined => WARN,
         AgentState::Unspecified | AgentState::Offline => DIM,
     };
     (word(state.as_str_name(), "AGENT_STATE_"), style)

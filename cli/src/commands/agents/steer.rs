@@ -115,6 +115,9 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Outcome {
                 format!("{name} still takes no new work: {}", one_line(&agent.detail, TOLD))
             }
             AgentState::Ready => format!("{name} takes work"),
+            AgentState::Quarantined => {
+                format!("{name} is in quarantine: {}", one_line(&agent.detail, TOLD))
+            }
             AgentState::Unspecified | AgentState::Unreachable | AgentState::Offline => {
                 format!("{name} will take work when it is back")
             }

@@ -80,7 +80,7 @@ impl Fleet {
     /// Agents that are there.
     fn connected(&self) -> impl Iterator<Item = &Agent> {
         self.agents.iter().filter(|agent| match agent.state() {
-            AgentState::Ready | AgentState::Draining => true,
+            AgentState::Ready | AgentState::Draining | AgentState::Quarantined => true,
             AgentState::Unspecified | AgentState::Unreachable | AgentState::Offline => false,
         })
     }

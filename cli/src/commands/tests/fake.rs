@@ -262,6 +262,13 @@ type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl RunService for Fake {
+    async fn list_dead_tasks(
+        &self,
+        _: Request<ListDeadTasksRequest>,
+    ) -> Result<Response<ListDeadTasksResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
     async fn submit_run(
         &self,
         request: Request<SubmitRunRequest>,

@@ -87,6 +87,31 @@ type Answer<T> = Result<Response<T>, tonic::Status>;
 
 #[tonic::async_trait]
 impl AdminService for Fake {
+    type BackupStream = tokio_stream::Empty<Result<BackupResponse, tonic::Status>>;
+
+    async fn forget_agent(&self, _: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
+        Err(tonic::Status::unimplemented("forgetting"))
+    }
+
+    async fn get_storage(&self, _: Request<GetStorageRequest>) -> Answer<GetStorageResponse> {
+        Err(tonic::Status::unimplemented("storage"))
+    }
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Answer<Self::BackupStream> {
+        Err(tonic::Status::unimplemented("backups"))
+    }
+
+    async fn restore(
+        &self,
+        _: Request<tonic::Streaming<RestoreRequest>>,
+    ) -> Answer<RestoreResponse> {
+        Err(tonic::Status::unimplemented("restores"))
+    }
+
+    async fn compact_store(&self, _: Request<CompactStoreRequest>) -> Answer<CompactStoreResponse> {
+        Err(tonic::Status::unimplemented("compaction"))
+    }
+
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Answer<GetStatusResponse> {
         let held = self.call("status")?;
         let event_seq = held.events.last().map_or(0, |event| event.seq);
