@@ -37,6 +37,7 @@ pub(super) fn generate(proto_root: &Path) -> Result<BTreeMap<String, Vec<u8>>, B
         .out_dir(scratch.path())
         .build_transport(false)
         .emit_rerun_if_changed(false)
+        .codec_path("crate::codec::BoundedCodec")
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .compile_fds_with_config(descriptors, config)?;

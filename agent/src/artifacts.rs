@@ -288,7 +288,9 @@ fn gather(root: impl AsFd, keep: &Path, limits: ArtifactLimits) -> Result<Gather
         return Ok(Gathered { files: None, left_out });
     }
     let encoded = manifest.encode_to_vec();
+    crate::failpoint::failpoint!("artifacts::before_manifest");
     private_file(&keep.join(MANIFEST))?.write_all(&encoded)?;
+    crate::failpoint::failpoint!("artifacts::after_manifest");
     let count = u32::try_from(manifest.artifacts.len()).unwrap_or(u32::MAX);
     Ok(Gathered { files: Some(Collected { manifest: encoded, count, bytes }), left_out })
 }

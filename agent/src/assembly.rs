@@ -4,10 +4,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use thiserror::Error;
 
+use crate::adoption::{self, Found};
 use crate::boottime::boot_id;
 use crate::config::Config;
 use crate::credentials::Pools;
@@ -21,20 +22,18 @@ use crate::runner::Workspace;
 use crate::runner::claude::{ClaudeRunner, ClaudeSettings};
 use crate::runner::command::{AllowedPrograms, CommandRunner, NotFound};
 use crate::runner::environment::HostEnvironment;
+use crate::runner::note::WorkNote;
 use crate::runner::program;
 use crate::runner::publish::PublishRunner;
 use crate::runner::share::OutputShare;
 use crate::sandbox::{self, Sandbox};
 use crate::secret::{SecretError, read_key_file};
-use crate::spool::SpoolError;
 use crate::spool::file::FileSpool;
+use crate::spool::{Spool as _, SpoolError};
 use crate::supervisor::client::Launcher;
-use crate::supervisor::client::leftovers::{self, Leftover};
+use crate::supervisor::client::leftovers::Leftover;
 use crate::workspaces::Workspaces;
 use crate::workspaces::checks::{self, Unusable};
-
-/// How long a supervisor of a former agent may take to end its tree before it is killed with it.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(10);
 
 /// An agent without its session.
 #[derive(Debug)]
@@ -61,6 +60,8 @@ pub struct Assembled {
     pub slots: u32,
     /// Figures of the host.
     pub probe: HostProbe,
+    /// Attempts of a former process that are gone on with.
+    pub found: Found,
     /// Attempts that were found running and were ended.
     pub leftovers: Vec<Leftover>,
     /// Missing or weakened protections and other facts for people.
@@ -113,9 +114,17 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
     let allowed = AllowedPrograms::find(&config.allow_command, host_env.path())?;
     let launcher = Launcher::new(exe, config.sockets_dir(), config.data_dir.clone())
         .map_err(|source| AssemblyError::Io { what: "use the runtime directory", source })?;
-    let notes = leftovers::find(launcher.runtime_dir(), launcher.owner())
+    let (spool, torn) = FileSpool::open(&config.data_dir.join("spool"), &boot_id())?;
+    if torn.torn_bytes > 0 {
+        tracing::warn!(bytes = torn.torn_bytes, "the end of the spool was torn and is dropped");
+    }
+    let claude_program = find_cli(config);
+    let is_run_here = |work: &WorkNote| match work {
+        WorkNote::Claude(_) => claude_program.is_some(),
+        WorkNote::Command => !allowed.is_empty(),
+    };
+    let (found, leftovers) = adoption::find(spool.inventory(), &homes, &launcher, is_run_here)
         .map_err(|source| AssemblyError::Io { what: "look for supervisors", source })?;
-    let leftovers = leftovers::end_all(launcher.runtime_dir(), notes, LEFTOVER_GRACE);
     for left in &leftovers {
         tracing::warn!(
             task = left.reference,
@@ -124,17 +133,12 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         );
     }
     let pools = Pools::open(&config.pools, &config.data_dir, checker(config))?;
-    pools.sweep(&homes);
-    let (spool, found) = FileSpool::open(&config.data_dir.join("spool"), &boot_id())?;
-    if found.torn_bytes > 0 {
-        tracing::warn!(bytes = found.torn_bytes, "the end of the spool was torn and is dropped");
-    }
+    pools.sweep(&homes, &found.conversations());
     let probe = HostProbe::new(config.data_dir.clone());
-    let claude_program = find_cli(config);
-    let found = checks::find(&config.workspaces, &places(config))?;
-    let sandbox = Sandbox::probe(confinement(config, host_env.path(), &found))?;
-    checks::refuse_uncovering(&found, &sandbox)?;
-    let workspaces = Workspaces::new(found);
+    let offered = checks::find(&config.workspaces, &places(config))?;
+    let sandbox = Sandbox::probe(confinement(config, host_env.path(), &offered))?;
+    checks::refuse_uncovering(&offered, &sandbox)?;
+    let workspaces = Workspaces::new(offered);
     let supplies = Supplies::open(&config.data_dir, workspaces.clone())
         .map_err(|source| AssemblyError::Io { what: "use the directories of inputs and files", source })?;
     let publish = publisher(config, &workspaces)?;
@@ -165,6 +169,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         homes,
         spool,
         probe,
+        found,
         leftovers,
     })
 }

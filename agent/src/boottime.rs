@@ -15,6 +15,10 @@ impl BootMillis {
     /// The current moment.
     #[must_use]
     pub fn now() -> Self {
+        #[cfg(feature = "test-util")]
+        if let Some(simulated) = SIMULATED.get() {
+            return simulated();
+        }
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
@@ -32,6 +36,17 @@ impl BootMillis {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+}
+
+#[cfg(feature = "test-util")]
+thread_local! {
+    static SIMULATED: std::cell::Cell<Option<fn() -> BootMillis>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on [`BootMillis::now`] is what `clock` says, on this thread: for a simulation.
+#[cfg(feature = "test-util")]
+pub fn simulate(clock: fn() -> BootMillis) {
+    SIMULATED.set(Some(clock));
 }
 
 /// The kernel's identity of this boot. A record made under another identity speaks of processes that are

@@ -16,10 +16,12 @@ use crate::sandbox::SandboxMode;
 
 use self::limits::LimitFlags;
 use self::sandbox::{SandboxFlags, SandboxSettings};
+use self::stop::{OnStop, StopFlags, StopSettings};
 use self::workspaces::WorkspaceFlags;
 
 pub mod limits;
 pub mod sandbox;
+pub mod stop;
 pub mod workspaces;
 
 /// The agent of orch: dials the coordinator, runs attempts on this host and streams them back.
@@ -104,6 +106,9 @@ pub struct Flags {
     /// What stands between attempts and the host.
     #[command(flatten)]
     pub sandbox: SandboxFlags,
+    /// What becomes of running attempts when the agent stops.
+    #[command(flatten)]
+    pub stop: StopFlags,
     /// File that gets the agent's state as JSON whenever it changes.
     #[arg(long, env = "ORCH_AGENT_STATUS_FILE", value_name = "FILE")]
     pub status_file: Option<PathBuf>,
@@ -145,6 +150,8 @@ struct FileSettings {
     sandbox_read: Vec<PathBuf>,
     #[serde(default)]
     sandbox_hide: Vec<PathBuf>,
+    on_stop: Option<OnStop>,
+    drain_timeout: Option<String>,
     status_file: Option<PathBuf>,
     log: Option<String>,
 }
@@ -187,6 +194,8 @@ pub struct Config {
     pub limits: AgentLimits,
     /// What stands between attempts and the host.
     pub sandbox: SandboxSettings,
+    /// What becomes of running attempts when the agent stops.
+    pub stop: StopSettings,
     /// File to announce the state in.
     pub status_file: Option<PathBuf>,
     /// Log filter.
@@ -272,6 +281,7 @@ impl Config {
             sandbox_read: file.sandbox_read,
             sandbox_hide: file.sandbox_hide,
         };
+        let stop = StopFlags { on_stop: file.on_stop, drain_timeout: file.drain_timeout };
         let path = flags.config.map(|path| absolute("config", path)).transpose()?;
         Ok(Self {
             file: path,
@@ -296,6 +306,7 @@ impl Config {
             workspaces: flags.workspaces.resolve(file.workspaces)?,
             limits: flags.limits.resolve(limits)?,
             sandbox: flags.sandbox.resolve(confinement)?,
+            stop: flags.stop.resolve(stop)?,
             status_file: flags.status_file.or(file.status_file),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })

@@ -11,7 +11,7 @@
 //! | [`within`] | files in directories that a child may write |
 //! | [`tool`] | `orch-agent login` and `orch-agent pools` |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -29,7 +29,7 @@ use self::helper::HelperError;
 use self::login::LoginError;
 use self::pool::{Held, Pool};
 use self::settings::{DEFAULT_POOL, PoolSettings};
-use crate::homes::{HomeError, Homes, private_dir};
+use crate::homes::{ConversationKey, HomeError, Homes, private_dir};
 use crate::secret::SecretError;
 use crate::supervisor::spec::Secrets;
 
@@ -199,6 +199,23 @@ impl Pools {
         }
     }
 
+    /// The credential of an attempt that a former process of this agent started, so that it is known what must not be seen,
+    /// and so that a login comes back at its end. Never waits for another attempt, and never fails: the attempt has what it
+    /// has, and only shows less of it.
+    pub async fn lease_again(&self, config: &Path, pool: &str, worker: &str, reference: &str) -> Lease {
+        let lent = self.inner.pools.values().find_map(|pool| pool.take_lent(config, reference));
+        if lent.is_some() {
+            return Lease { held: lent };
+        }
+        let Ok(Some(pool)) = self.choose(Some(pool).filter(|name| !name.is_empty()), worker) else {
+            return Lease::default();
+        };
+        if pool.is_login() {
+            return Lease::default();
+        }
+        Lease { held: pool.lease(reference, &|_: &str| ()).await.ok() }
+    }
+
     /// The pool for a worker: the one it names, the one that names it, `default`, the only one that names nobody.
     fn choose(&self, named: Option<&str>, worker: &str) -> Result<Option<&Arc<Pool>>, LeaseError> {
         let pools = &self.inner.pools;
@@ -258,16 +275,21 @@ impl Pools {
         }
     }
 
-    /// Takes back what a former process of this agent had lent, and removes logins from conversations. Nothing of any
-    /// attempt may run. Blocks.
-    pub fn sweep(&self, homes: &Homes) {
+    /// Takes back what a former process of this agent had lent, and removes logins from conversations, but for those
+    /// `in_use`: there an attempt of that process goes on, and the login it has stays lent to it, and to nobody else, until
+    /// [`Self::lease_again`] gives it to whoever follows that attempt. Nothing of any other attempt may run. Blocks.
+    pub fn sweep(&self, homes: &Homes, in_use: &BTreeSet<ConversationKey>) {
         health::remove_left(&self.inner.dir);
+        let in_use: BTreeSet<PathBuf> = in_use.iter().map(|key| homes.config_dir(*key)).collect();
         for pool in self.inner.pools.values() {
-            pool.settle_own();
+            pool.settle_own(&in_use);
         }
-        pool::settle_forgotten(&self.inner.dir, self.inner.pools.keys());
+        pool::settle_forgotten(&self.inner.dir, self.inner.pools.keys(), &in_use);
         for key in homes.kept().unwrap_or_default() {
             let config = homes.config_dir(key);
+            if in_use.contains(&config) {
+                continue;
+            }
             if let Err(error) = login::remove_stray(&config) {
                 tracing::warn!(dir = %config.display(), %error, "a login may still lie in a conversation");
             }

@@ -16,12 +16,14 @@ mod outbox;
 mod phase;
 mod start;
 pub mod status;
+mod stopping;
 mod supply;
 mod table;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 
+use crate::adoption::Found;
 use crate::boottime::BootMillis;
 use crate::credentials::Pools;
 use crate::daemon::facts::FactsWatch;
@@ -29,6 +31,7 @@ use crate::daemon::meter::Meter;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::phase::{Happened, Leave, Phase};
 use crate::daemon::status::{Connection, StatusFile};
+use crate::daemon::stopping::{Stopping, next_order};
 use crate::daemon::table::{Finish, Table};
 use crate::daemon::upkeep::Upkeep;
 use crate::homes::{ConversationKey, Homes};
@@ -38,17 +41,17 @@ use crate::session::convert;
 use crate::session::link::Coordinators;
 use crate::session::reconnect::FullJitter;
 use crate::spool::{Spool, SpoolError};
-use crate::supervisor::stop::StopCause;
 use orch_proto::v1;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub use self::start::{Identity, Offer, Runners};
+pub use self::stopping::Order;
 pub use self::supply::Supplies;
 
 /// Heartbeats in a row without an answer after which the coordinator is taken for gone. The connection may look well:
@@ -125,7 +128,8 @@ pub struct Daemon {
     heartbeats: VecDeque<(u64, BootMillis)>,
     /// Whether the last coordinator asked the agent to leave, and none has welcomed it since.
     sent_away: bool,
-    stopping: bool,
+    /// How far a stop is, once there is one.
+    stopping: Option<Stopping>,
 }
 
 /// Why the daemon cannot go on.
@@ -145,16 +149,25 @@ struct Terms {
     epoch: u64,
     cluster: Vec<u8>,
     stop_after: Duration,
+    protocol: u32,
     next_heartbeat: u64,
 }
 
 impl Daemon {
-    /// A daemon that holds what its spool says it holds. Blocks while it reads what a former process left, and must be
-    /// called within a runtime.
+    /// A daemon that holds what its spool says it holds, and that finds nothing of a former process running. Blocks for a
+    /// moment, and must be called within a runtime.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        Self::resume(parts, Found::default())
+    }
+
+    /// The same, which goes on with what was found of a former process. Slots, claims and parts of what is shared are
+    /// taken for it before anything else can start.
+    #[must_use]
+    pub fn resume(parts: Parts, mut former: Found) -> Self {
         let Parts { identity, offer, coordinators, runners, pools, homes, spool, host, status, seed } = parts;
-        let table = Table::new(spool, offer.slots, |key, note| left::report(key, note, &runners, &homes));
+        let (table, going_on) =
+            Table::new(spool, offer.slots, |key, held| left::left(key, held, &mut former, &runners, &homes));
         let (epoch, cluster) = table.coordinator();
         let supplies = runners.supplies();
         if let Some(supplies) = supplies {
@@ -162,8 +175,15 @@ impl Daemon {
         }
         let mut outbox = Outbox::new(supplies.map(|supplies| supplies.kept().clone()));
         let workspaces = supplies.map(|supplies| supplies.workspaces().clone()).unwrap_or_default();
-        for (key, live) in left::transcripts(&homes) {
+        for (key, live) in left::transcripts(&homes, |key| !table.is_under_way(key)) {
             outbox.follow(key, live);
+        }
+        let mut running = JoinSet::new();
+        for attempt in going_on {
+            if let Some(live) = table.live(attempt.key) {
+                outbox.follow(attempt.key, live);
+            }
+            running.spawn(attempt.run);
         }
         Self {
             table,
@@ -179,13 +199,13 @@ impl Daemon {
             policy: FullJitter::new(seed),
             outbox,
             outbound: None,
-            running: JoinSet::new(),
+            running,
             syncs: JoinSet::new(),
-            terms: Terms { epoch, cluster, stop_after: FIRST_STOP_AFTER, next_heartbeat: 0 },
+            terms: Terms { epoch, cluster, stop_after: FIRST_STOP_AFTER, protocol: 1, next_heartbeat: 0 },
             heartbeat: heartbeat_every(FIRST_HEARTBEAT),
             heartbeats: VecDeque::new(),
             sent_away: false,
-            stopping: false,
+            stopping: None,
         }
     }
 
@@ -193,24 +213,35 @@ impl Daemon {
     ///
     /// # Errors
     /// When the spool fails: a report that cannot be kept must not be promised.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DaemonError> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
+        let (give, orders) = watch::channel(None);
+        let pass_on = async {
+            stop.cancelled().await;
+            give.send_replace(Some(Order::End));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = self.run_until(orders) => ended,
+            () = pass_on => Ok(()),
+        }
+    }
+
+    /// Runs until it is ordered to stop, and has.
+    ///
+    /// # Errors
+    /// See [`Self::run`].
+    pub async fn run_until(mut self, mut orders: watch::Receiver<Option<Order>>) -> Result<(), DaemonError> {
+        orders.mark_changed();
         // What was judged at the start is kept before it is offered.
         self.table.flush()?;
         let mut phase = self.dial();
         self.announce(Connection::Connecting);
-        let mut give_up = None;
         loop {
-            if self.stopping && self.is_done(give_up) {
-                self.outbound = None;
-                phase.close(FAREWELL_LIMIT).await;
-                self.status.write(Connection::Stopped);
-                return Ok(());
+            if self.is_done() {
+                return self.depart(phase).await;
             }
             tokio::select! {
-                () = stop.cancelled(), if !self.stopping => {
-                    self.begin_stop();
-                    give_up = Some(Instant::now() + STOP_LIMIT);
-                }
+                order = next_order(&mut orders) => self.obey(order),
                 happened = phase.next() => phase = self.session_event(phase, happened),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => self.attempt_done(done),
                 bulk = self.outbox.next_bulk() => self.bulk_done(bulk),
@@ -223,7 +254,7 @@ impl Daemon {
                     self.outbox.push(v1::agent_item::Item::Facts(facts));
                 }
                 Some(synced) = self.syncs.join_next(), if !self.syncs.is_empty() => self.sync_done(synced)?,
-                () = tokio::time::sleep(STOP_POLL), if self.stopping => {}
+                () = tokio::time::sleep(STOP_POLL), if self.stopping.is_some() => {}
             }
             if let Some(why) = self.is_unheard() {
                 phase = self.session_down(&phase, Leave::Lost(why.to_owned()));
@@ -232,6 +263,7 @@ impl Daemon {
             // Before anything is said of what has just happened: the next turn of the loop is the first that sends.
             self.table.flush()?;
             self.begin_sync()?;
+            self.outbox.let_go(&self.table);
         }
     }
 
@@ -284,7 +316,7 @@ impl Daemon {
 
     /// Announces where the agent is; while it stops it is stopping, wherever it is.
     fn announce(&self, connection: Connection) {
-        self.status.write(if self.stopping { Connection::Stopping } else { connection });
+        self.status.write(if self.stopping.is_some() { Connection::Stopping } else { connection });
     }
 
     /// An attempt ended: its report is kept before it is sent.
@@ -332,7 +364,7 @@ impl Daemon {
     /// Starts what was accepted and waited for a slot. Nothing begins without a session: its prompt could not be
     /// fetched, and the coordinator may be about to give it to somebody else.
     fn start_waiting(&mut self) {
-        if self.outbound.is_none() {
+        if self.outbound.is_none() || self.stopping.is_some() {
             return;
         }
         while let Some(assigned) = self.table.next_to_start() {
@@ -354,19 +386,9 @@ impl Daemon {
         self.upkeep.take(step, in_use);
     }
 
-    fn begin_stop(&mut self) {
-        tracing::info!("stopping: children are ended and their reports sent");
-        self.stopping = true;
-        self.announce(Connection::Stopping);
-        self.outbox.push(v1::agent_item::Item::Draining(v1::Draining {}));
-        for key in self.table.stop_all(StopCause::AgentStopping) {
-            self.outbox.report(key, &self.table);
-        }
-    }
-
     fn begin_sync(&mut self) -> Result<(), DaemonError> {
         if let Some(job) = self.table.begin_sync()? {
-            self.syncs.spawn_blocking(move || job.run());
+            crate::blocking::start(&mut self.syncs, move || job.run());
         }
         Ok(())
     }
@@ -377,13 +399,6 @@ impl Daemon {
             .map_err(|error| DaemonError::Sync(std::io::Error::other(error)))?
             .map_err(DaemonError::Sync)?;
         self.begin_sync()
-    }
-
-    /// Whether nothing is left to be done, or no time for it. What was not recorded is kept for the next start.
-    fn is_done(&self, give_up: Option<Instant>) -> bool {
-        let late = give_up.is_some_and(|limit| Instant::now() >= limit);
-        let silent = self.table.is_empty() && !self.outbox.has_items() && !self.outbox.has_transcripts();
-        late || (self.running.is_empty() && (silent || self.outbound.is_none()))
     }
 
     fn send_heartbeat(&mut self) {
@@ -411,6 +426,7 @@ impl Daemon {
             warnings: facts.warnings,
             pools: facts.pools,
             epoch_seen: self.terms.epoch,
+            cluster_seen: self.terms.cluster.clone(),
             inventory: self.table.inventory(),
             conversations: latest
                 .map(|kept| v1::KeptConversation { run_id: kept.run, task_index: kept.task })

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
+use crate::artifacts;
 use crate::boottime::BootMillis;
 use crate::causes::one_line;
 use crate::homes::private_dir;
@@ -73,7 +75,7 @@ pub struct Gatekeeper {
 }
 
 /// What an attempt that ended well left behind.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     /// `name/number/task`.
     pub reference: String,
@@ -87,7 +89,8 @@ pub struct Tree {
     pub env: BTreeMap<String, String>,
     /// What its child could touch.
     pub bounds: Bounds,
-    /// Texts that must not be seen in what commands write.
+    /// Texts that must not be seen in what commands write. Never kept.
+    #[serde(skip)]
     pub redact: Vec<String>,
     /// Tool calls, sub-agents' included.
     pub tool_calls: u32,
@@ -170,7 +173,7 @@ impl Gatekeeper {
             results.push(activity(tree.tool_calls, gates.min_tool_calls));
         }
         let (out, patterns) = (tree.out.clone(), gates.required_artifacts.clone());
-        match spawn_blocking(move || artifacts(&out, &patterns)).await {
+        match spawn_blocking(move || handed_over(&out, &patterns)).await {
             Ok(found) => results.extend(found),
             Err(error) => return Checked::Broken(one_line(&error)),
         }
@@ -251,6 +254,8 @@ impl Gatekeeper {
             Err(why) => return Ok(Err(why)),
         };
         let attempt_dir = tree.attempt_dir.join(format!("gate-{number}"));
+        // One that a former agent had begun to check is checked anew; nothing of it runs any more.
+        artifacts::clear(&attempt_dir)?;
         private_dir(&attempt_dir).map_err(std::io::Error::other)?;
         let limits = AttemptLimits { timeout: Some(timeout(command)), silence: None, stop_after: left };
         Ok(Ok(SuperviseSpec {
@@ -314,7 +319,7 @@ fn activity(made: u32, least: u32) -> GateResult {
 }
 
 /// Blocks as long as the look takes.
-fn artifacts(out: &Path, patterns: &[String]) -> Vec<GateResult> {
+fn handed_over(out: &Path, patterns: &[String]) -> Vec<GateResult> {
     if patterns.is_empty() {
         return Vec::new();
     }

@@ -14,7 +14,8 @@
 //! conversation, and only its `attempts` lie in its own directory, so that the attempts of two tasks never meet.
 //!
 //! Names are made of numbers the coordinator gave, never of anything a person or a model chose.
-//! Knows no process; [`claims`] lets one attempt at a time into a conversation, [`sweep`] forgets what is old.
+//! Knows no process; [`claims`] lets one attempt at a time into a conversation, [`sessions`] says whether the CLI can resume
+//! it, [`sweep`] forgets what is old.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -25,11 +26,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::claims::Claims;
 
 pub mod claims;
+pub mod sessions;
 pub mod sweep;
 
 /// How long another agent's lock is waited for, and how often it is tried.
@@ -37,7 +40,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A task's conversation: the run's number and the task's index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConversationKey {
     /// Coordinator's number of the run.
     pub run: u64,
@@ -273,14 +276,6 @@ impl Conversation {
         self.dir.join("out")
     }
 
-    /// Whether the CLI has a session `id` here that can be resumed.
-    #[must_use]
-    pub fn has_session(&self, id: &str) -> bool {
-        let file = format!("{id}.jsonl");
-        let Ok(projects) = fs::read_dir(self.config().join("projects")) else { return false };
-        projects.flatten().any(|project| project.path().join(&file).is_file())
-    }
-
     /// The directory of an attempt, empty. What a start that never got far left there is removed; the caller
     /// has made sure that nothing of it runs.
     ///
@@ -446,7 +441,7 @@ mod tests {
         let project = conversation.config().join("projects/-data-work");
         assert!(!conversation.has_session("5a5a"));
         fs::create_dir_all(&project).unwrap();
-        fs::write(project.join("5a5a.jsonl"), "").unwrap();
+        fs::write(project.join("5a5a.jsonl"), "{\"type\":\"user\"}\n").unwrap();
         assert!(conversation.has_session("5a5a") && !conversation.has_session("5b5b"));
     }
 

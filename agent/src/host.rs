@@ -75,6 +75,8 @@ impl CpuMeter {
 #[derive(Debug)]
 pub struct HostProbe {
     data_dir: PathBuf,
+    /// Told in place of what the host says.
+    fixed: Option<HostFigures>,
     meters: BTreeMap<i32, CpuMeter>,
 }
 
@@ -91,13 +93,20 @@ impl HostProbe {
     /// A probe for the host whose agent keeps its tasks in `data_dir`.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, meters: BTreeMap::new() }
+        Self { data_dir, fixed: None, meters: BTreeMap::new() }
+    }
+
+    /// A probe that tells `figures`, whatever the host does: for a simulation.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn fixed(figures: HostFigures) -> Self {
+        Self { data_dir: PathBuf::new(), fixed: Some(figures), meters: BTreeMap::new() }
     }
 
     /// The host's figures.
     #[must_use]
     pub fn figures(&self) -> HostFigures {
-        figures(&self.data_dir)
+        self.fixed.unwrap_or_else(|| figures(&self.data_dir))
     }
 
     /// Looks at the tree below a supervisor at `now`.

@@ -18,14 +18,17 @@ use crate::sandbox::init::{INIT_COMMAND, init};
 use crate::supervisor::child::{CHILD_COMMAND, become_program};
 use crate::supervisor::run::{SUPERVISE_COMMAND, supervise};
 
+pub mod adoption;
 pub mod artifacts;
 pub mod assembly;
 pub mod beneath;
+pub mod blocking;
 pub mod boottime;
 pub mod causes;
 pub mod config;
 pub mod credentials;
 pub mod daemon;
+mod failpoint;
 pub mod gates;
 pub mod homes;
 pub mod host;
@@ -66,6 +69,8 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(code) = run_hidden(&args) {
         return code;
     }
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    let _failpoints = failpoint::armed::arm();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(refusal) => {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -22,20 +23,25 @@ pub use orch_proto::v1::Outcome;
 
 use crate::homes::ConversationKey;
 use crate::homes::claims::Occupied;
+use crate::supervisor::client::Survivor;
 use crate::supervisor::stop::StopCause;
+
+pub use self::adopted::Adopted;
+pub use self::note::Shown;
 
 pub use self::material::{
     Collected, Content, GateCommand, GateKind, GateResult, Gates, Input, InputFile, LONGEST_FEEDBACK,
     LONGEST_GATE_LOG, PublishContent, PublishItem, PublishWork, Reuse, Workspace,
 };
 
+mod adopted;
 pub mod claude;
 pub mod command;
 pub mod environment;
 pub mod limits;
 pub mod material;
 pub mod noop;
-mod note;
+pub mod note;
 pub mod program;
 pub mod publish;
 pub mod share;
@@ -65,10 +71,10 @@ pub trait Runner: Send + Sync + fmt::Debug {
     /// any more when the future is done; dropping it earlier leaves the end to the dead-man switch.
     fn run(&self, spec: AttemptSpec, link: AttemptLink) -> RunFuture<'_>;
 
-    /// Judges an attempt that a former process of the agent ran by what lies in its directory, given
-    /// whether a structured answer was demanded of it. `None` when the directory does not tell how it ended.
-    /// Blocks as long as reading the transcript takes.
-    fn judge_left(&self, _attempt_dir: &Path, _structured: bool) -> Option<AttemptReport> {
+    /// Goes on with an attempt that a former process of the agent started, whether its supervisor still lives or not:
+    /// the report is that of an attempt that was never left alone. What only one attempt may hold is taken before this
+    /// returns; it blocks as long as that takes. `None` when what lies in the directory does not tell enough.
+    fn adopt(&self, _key: AttemptKey, _survivor: Survivor, _link: AttemptLink) -> Option<Adopted> {
         None
     }
 }
@@ -120,6 +126,8 @@ pub struct AttemptSpec {
     pub inputs: Vec<Input>,
     /// The workspace it is shown.
     pub workspace: Option<Workspace>,
+    /// State of that workspace, where it is known.
+    pub tree: Option<[u8; 32]>,
     /// What must hold before a good end counts as `ok`.
     pub gates: Gates,
     /// Earlier results of the same work, newest first.
@@ -158,6 +166,9 @@ pub struct ClaudeWork {
     pub denial_fails: bool,
     /// What is said in the conversation in place of the prompt where it is still kept, and after the prompt where not.
     pub feedback: Option<String>,
+    /// What ended the attempt before this one, in plain English, where it may have been in the middle of its work: it is
+    /// said in the conversation in place of the prompt where that is still kept.
+    pub interrupted: Option<String>,
     /// The task whose conversation this one continues, when not its own.
     pub conversation: Option<ConversationKey>,
 }
@@ -222,7 +233,7 @@ pub struct CommandWork {
 }
 
 /// Deadlines of an attempt. Absent ones are not enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AttemptLimits {
     /// Longest life.
     pub timeout: Option<Duration>,

@@ -39,7 +39,7 @@ pub enum SandboxMode {
 }
 
 /// What one attempt may touch. Everything else of the host is readable at most, what belongs to the agent not even that.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bounds {
     /// Directories it may write: its home, work and out.
     pub writable: Vec<PathBuf>,

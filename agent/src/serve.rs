@@ -4,8 +4,9 @@
 use crate::assembly::Assembled;
 use crate::causes::one_line;
 use crate::config::Config;
+use crate::config::stop::{OnStop, StopSettings};
 use crate::daemon::status::StatusFile;
-use crate::daemon::{Daemon, Identity, Offer, Parts, Runners};
+use crate::daemon::{Daemon, Identity, Offer, Order, Parts, Runners};
 use crate::host;
 use crate::runner::Runner;
 use crate::runner::claude::version;
@@ -17,9 +18,9 @@ use rand::Rng as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-/// Runs the daemon until TERM or INT; HUP makes it read its certificate again.
+/// Runs the daemon until TERM, which does what the settings say, or INT, which ends what runs; HUP makes it read its certificate again.
 ///
 /// # Errors
 /// When a certificate, an address or the spool cannot be used.
@@ -44,7 +45,7 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
         tracing::info!(workspace = workspace.name, dir = %workspace.dir.display(), "workspace offered");
     }
     let offered = offered.iter().map(|workspace| workspace.name.clone()).collect();
-    let daemon = Daemon::new(Parts {
+    let parts = Parts {
         identity: Identity {
             name: certificate.name().to_owned(),
             incarnation: rand::rng().random(),
@@ -59,26 +60,37 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
         host: agent.probe,
         status: StatusFile::new(config.status_file.clone(), certificate.name()).offering(offered),
         seed: rand::rng().random(),
-    });
-    let stop = CancellationToken::new();
-    let signals = heed_signals(tls, stop.clone())?;
+    };
+    let daemon = Daemon::resume(parts, agent.found);
+    let (give, orders) = watch::channel(None);
+    let signals = heed_signals(tls, config.stop, give)?;
     tokio::select! {
-        ended = daemon.run(stop) => Ok(ended?),
+        ended = daemon.run_until(orders) => Ok(ended?),
         () = signals => Ok(()),
         () = pools.tend() => Ok(()),
     }
 }
 
 /// What the signals ask for; never ends. They are heard from the call on.
-fn heed_signals(tls: Arc<ClientTls>, stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+fn heed_signals(
+    tls: Arc<ClientTls>,
+    settings: StopSettings,
+    give: watch::Sender<Option<Order>>,
+) -> anyhow::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate()).context("cannot listen for TERM")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for INT")?;
     let mut hup = signal(SignalKind::hangup()).context("cannot listen for HUP")?;
+    let is_first = std::process::id() == 1;
+    if is_first && settings.on_stop == OnStop::Leave {
+        tracing::warn!("on_stop is leave, but this is the first process of a container: TERM ends what runs");
+    }
+    let order = settings.order(is_first);
     Ok(async move {
         loop {
             tokio::select! {
-                _ = term.recv() => stop.cancel(),
-                _ = int.recv() => stop.cancel(),
+                // Whoever asks twice does not want to wait.
+                _ = term.recv() => give.send_modify(|last| *last = Some(last.map_or(order, |_| Order::End))),
+                _ = int.recv() => drop(give.send_replace(Some(Order::End))),
                 _ = hup.recv() => reload(&tls),
             }
         }

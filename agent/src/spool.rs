@@ -41,6 +41,11 @@ pub enum Entry {
         /// Which.
         key: AttemptKey,
     },
+    /// It was given a runner and nothing of it was started, because the agent is leaving in order.
+    PutBack {
+        /// Which.
+        key: AttemptKey,
+    },
     /// It ended.
     Finished {
         /// Which.
@@ -123,6 +128,11 @@ impl Inventory {
                     held.phase = held.phase.max(Phase::Running);
                 }
             }
+            Entry::PutBack { key } => {
+                if let Some(held) = self.held.get_mut(&key).filter(|held| held.phase == Phase::Running) {
+                    held.phase = Phase::Accepted;
+                }
+            }
             Entry::Finished { key, report } => {
                 let held = self.held.entry(key).or_insert(Held {
                     phase: Phase::Finished,
@@ -192,7 +202,13 @@ impl SyncJob {
     /// # Errors
     /// When the disk refuses.
     pub fn run(self) -> io::Result<()> {
-        self.0.map_or(Ok(()), |file| file.sync_data())
+        crate::failpoint::failpoint!("spool::before_sync");
+        if crate::failpoint::failpoint!("spool::skip_sync", skip) {
+            return Ok(());
+        }
+        let synced = self.0.map_or(Ok(()), |file| file.sync_data());
+        crate::failpoint::failpoint!("spool::after_sync");
+        synced
     }
 }
 
@@ -245,6 +261,8 @@ mod tests {
         let started = Entry::Started { key: KEY };
         assert_eq!(after(&[accepted()]).held()[&KEY].phase, Phase::Accepted);
         assert_eq!(after(&[accepted(), started.clone()]).held()[&KEY].phase, Phase::Running);
+        let put_back = after(&[accepted(), started.clone(), Entry::PutBack { key: KEY }]);
+        assert_eq!(put_back.held()[&KEY].phase, Phase::Accepted);
         let ended = after(&[accepted(), started, finished(b"r")]);
         assert_eq!(
             ended.held()[&KEY],

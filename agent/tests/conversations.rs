@@ -22,7 +22,7 @@ const FIRST: ConversationKey = ConversationKey { run: 7, task: 0 };
 fn script(act: &str) -> String {
     let session = Uuid::from_u128(7);
     format!(
-        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
          printf '%s ' \"$@\" >> \"$HOME/args\"; echo >> \"$HOME/args\"
          read -r line; printf '%s\\n' \"$line\" >> \"$HOME/lines\"; {INIT}; {act}; {DONE}; cat >/dev/null"
     )
@@ -84,6 +84,39 @@ async fn where_no_session_is_kept_the_task_begins_afresh_with_what_was_found() {
     assert!(task.ends_with("\n\ndo it") && found.contains("\n\nmake test failed\n====="), "{text}");
     let args = fs::read_to_string(home(&agent).join("args")).unwrap();
     assert!(!args.contains("--resume"), "{args}");
+}
+
+#[tokio::test]
+async fn an_interrupted_conversation_is_gone_on_with_by_a_note_in_place_of_the_task() {
+    let agent = Agent::new();
+    let runner = agent.claude(&script("echo x >> note"));
+    assert_eq!(end(&runner, attempt(1, claude_work("do it"))).await.outcome, Outcome::Ok);
+    let interrupted =
+        || ClaudeWork { interrupted: Some("its agent was lost".to_owned()), ..claude_work("do it") };
+    let report = end(&runner, attempt(2, interrupted())).await;
+    // Each process counts its money from 0.
+    assert_eq!((report.outcome, report.usage.cost_micro_usd), (Outcome::Ok, 250_000));
+    let text = said(&agent).pop().unwrap();
+    assert!(text.starts_with("\nYou were interrupted") && text.contains("its agent was lost"), "{text}");
+    assert!(!text.contains("do it"), "the conversation knows its task: {text}");
+    assert_eq!(
+        fs::read_to_string(agent.work_dir().join("note")).unwrap(),
+        "x\nx\n",
+        "its files are as it left them"
+    );
+
+    // A CLI that was killed before it wrote down what it was told has a file and no conversation: it could neither be
+    // resumed nor begun under its name.
+    let session = home(&agent).join(format!(".claude/projects/p/{}.jsonl", Uuid::from_u128(7)));
+    fs::write(&session, "{\"type\":\"queue-operation\"}\n{\"parentUuid\":null,\"type\":\"us").unwrap();
+    assert_eq!(end(&runner, attempt(3, interrupted())).await.outcome, Outcome::Ok);
+    let text = said(&agent).pop().unwrap();
+    assert!(text.starts_with("\nWorking directory: ") && text.ends_with("\n\ndo it"), "{text}");
+    let args = fs::read_to_string(home(&agent).join("args")).unwrap();
+    let resumed: Vec<bool> = args.lines().map(|line| line.contains("--resume")).collect();
+    assert_eq!(resumed, [false, true, false]);
+    assert_eq!(fs::read_to_string(&session).unwrap().lines().count(), 1, "the file is the new one's");
+    assert_eq!(fs::read_to_string(agent.work_dir().join("note")).unwrap(), "x\n", "it begins afresh");
 }
 
 #[tokio::test]

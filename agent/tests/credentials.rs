@@ -114,6 +114,7 @@ fn spec(task: u32, worker: &str, pool: &str) -> AttemptSpec {
         max_turns: None,
         denial_fails: false,
         feedback: None,
+        interrupted: None,
         conversation: None,
     };
     AttemptSpec {
@@ -125,6 +126,7 @@ fn spec(task: u32, worker: &str, pool: &str) -> AttemptSpec {
         env: BTreeMap::new(),
         inputs: Vec::new(),
         workspace: None,
+        tree: None,
         gates: Gates::default(),
         reuse: Vec::new(),
     }

@@ -13,10 +13,15 @@ use orch_agent::procfs;
 use orch_agent::runner::claude::ClaudeRunner;
 use orch_agent::runner::command::AllowedPrograms;
 use orch_agent::runner::limits::AgentLimits;
-use orch_agent::runner::{AttemptSpec, ClaudeWork, GateCommand, GateKind, Gates, Outcome, Runner, Work};
+use orch_agent::runner::{
+    AttemptReport, AttemptSpec, ClaudeWork, GateCommand, GateKind, GateResult, Gates, Outcome, Runner, Work,
+    link,
+};
 use orch_agent::supervisor::client::leftovers;
 use orch_agent::supervisor::stop::StopCause;
-use support::agent::{Agent, DONE, INIT, claude_work, command, end, joined, spec, start};
+use support::agent::{
+    Agent, DONE, INIT, claude_work, command, end, gone_on_with, joined, spec, start, without_supervisor,
+};
 use support::{PATIENCE, until};
 use uuid::Uuid;
 
@@ -24,7 +29,7 @@ use uuid::Uuid;
 fn script(act: &str) -> String {
     let session = Uuid::from_u128(7);
     format!(
-        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
          read -r line; printf '%s\\n' \"$line\" >> ../home/lines; {INIT}; {act}; {DONE}; cat >/dev/null"
     )
 }
@@ -268,38 +273,48 @@ async fn a_gates_time_is_not_the_attempts() {
 }
 
 #[tokio::test]
-async fn after_a_restart_of_the_agent_unchecked_gates_are_not_passed_gates() {
-    let dir = |agent: &Agent| agent.dir.path().join("data/tasks/7-0/attempts/1");
+async fn after_a_restart_of_the_agent_gates_are_checked_as_ever_and_only_once_the_coordinator_agrees() {
     let agent = Agent::new();
+    let dir = || agent.dir.path().join("data/tasks/7-0/attempts/1");
     let runner = allowing_sh(agent.claude(&script("true")));
-    let green = end(&runner, gated("left", commands([sh("true")]))).await;
-    assert_eq!(green.outcome, Outcome::Ok);
-    let left = runner.judge_left(&dir(&agent), false).unwrap();
-    assert_eq!(
-        (left.outcome, left.detail.as_str()),
-        (Outcome::LostAgent, "the agent restarted before its gates were checked")
-    );
-    assert_eq!((left.usage, left.artifacts_from), (green.usage, None));
-    let plain = Agent::new();
-    let runner = plain.claude(&script("true"));
-    let report = end(&runner, gated("left", Gates::default())).await;
-    assert_eq!(runner.judge_left(&dir(&plain), false), Some(report));
+    let attempt = gated("left", commands([sh("test ! -e red")]));
+    let green = end(&runner, attempt.clone()).await;
+    assert_eq!(green.outcome, Outcome::Ok, "{}", green.detail);
+    let again = gone_on_with(&runner, attempt.key, without_supervisor(dir())).await.unwrap();
+    let without_times = |report: AttemptReport| AttemptReport {
+        duration: Duration::ZERO,
+        gates: report.gates.into_iter().map(|gate| GateResult { duration: Duration::ZERO, ..gate }).collect(),
+        ..report
+    };
+    assert_eq!(without_times(again), without_times(green));
+    std::fs::write(agent.work_dir().join("red"), "").unwrap();
+    let red = gone_on_with(&runner, attempt.key, without_supervisor(dir())).await.unwrap();
+    assert_eq!(red.outcome, Outcome::GateFailed, "it is checked, not remembered");
+
+    let (handle, link) = link();
+    let mut unconfirmed = runner.adopt(attempt.key, without_supervisor(dir()), link).unwrap().run;
+    let early = tokio::time::timeout(Duration::from_millis(300), unconfirmed.as_mut()).await;
+    assert!(early.is_err(), "somebody else may have it by now: {early:?}");
+    handle.stop.send_replace(Some(StopCause::Fenced));
+    let fenced = tokio::time::timeout(PATIENCE, unconfirmed).await.unwrap();
+    assert_eq!((fenced.outcome, fenced.gates), (Outcome::Cancelled, Vec::new()));
 }
 
 #[tokio::test]
-async fn a_gate_whose_agent_died_is_ended_by_the_next_one() {
+async fn a_gate_whose_agent_died_is_ended_and_checked_anew_by_the_next_one() {
     let agent = Agent::new();
     let runner = allowing_sh(agent.claude(&script("true")));
-    let attempt = gated("died", commands([sh("touch up; exec sleep 646")]));
-    let (handle, running) = start(runner.clone(), attempt.clone());
+    let attempt = gated("died", commands([sh("test -e up || { touch up; exec sleep 646; }")]));
+    let (_handle, mut running) = start(runner.clone(), attempt.clone());
     until("the gate runs", || agent.work_dir().join("up").exists()).await;
-    drop((handle, running));
+    running.shutdown().await;
     let runtime = agent.launcher.runtime_dir();
     let notes = leftovers::find(runtime, agent.launcher.owner()).unwrap();
     assert_eq!(leftovers::end_all(runtime, notes, PATIENCE).len(), 1);
     assert_eq!(processes(&attempt), 0);
     let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
-    assert_eq!(runner.judge_left(&dir, false).unwrap().outcome, Outcome::LostAgent);
+    let report = gone_on_with(&runner, attempt.key, without_supervisor(dir)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Ok, "{}", report.detail);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Scene {
         let session = Uuid::from_u128(7);
         let script = format!(
             "SECRET='{}' DANCE='{}' OTHER='{}'; mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"
-             touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"; read -r line; {INIT}
+             echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"; read -r line; {INIT}
              cat inputs/a/artifacts/x/y > ../home/first 2>/dev/null; {PLANT}
              {DONE}; cat >/dev/null",
             secret.display(),

@@ -18,14 +18,19 @@ use orch_agent::runner::environment::HostEnvironment;
 use orch_agent::runner::limits::AgentLimits;
 use orch_agent::runner::share::OutputShare;
 use orch_agent::runner::supervised::{self, Action, Watcher};
-use orch_agent::runner::{ClaudeWork, Live, Outcome, Prompt, Runner, Work, link};
+use orch_agent::runner::{AttemptKey, ClaudeWork, Live, Outcome, Prompt, Runner, Work, link};
 use orch_agent::sandbox::Sandbox;
 use orch_agent::supervisor::client::{End, leftovers};
 use orch_agent::supervisor::spec::Secrets;
 use orch_agent::supervisor::stop::StopCause;
-use support::agent::{Agent, DONE, INIT, claude_work, command, end, joined, spec, start};
+use support::agent::{
+    Agent, DONE, INIT, claude_work, command, end, gone_on_with, joined, spec, start, without_supervisor,
+};
 use support::{PATIENCE, until};
 use uuid::Uuid;
+
+/// The attempt of these tests.
+const KEY: AttemptKey = AttemptKey { run: 7, task: 0, attempt: 1 };
 
 #[tokio::test]
 async fn the_cli_gets_its_prompt_place_and_key_and_its_answer_is_reported() {
@@ -77,7 +82,7 @@ async fn a_second_attempt_resumes_the_session_of_the_first() {
     let agent = Agent::new();
     let session = Uuid::from_u128(7);
     let script = format!(
-        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
          printf '%s ' \"$@\" >> args; read -r line; {INIT}; {DONE}; cat >/dev/null"
     );
     let runner = agent.claude(&script);
@@ -326,7 +331,7 @@ async fn every_kind_of_hang_is_told_in_its_own_words() {
         let report = end(&agent.limited(&format!("read -r line; {script}"), limits), attempt).await;
         assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Hang, detail));
         let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
-        let again = agent.claude("").judge_left(&dir, false).unwrap();
+        let again = gone_on_with(&agent.claude(""), KEY, without_supervisor(dir)).await.unwrap();
         assert_eq!(again.detail, detail, "what lies on the disk says the same");
     }
 }
@@ -389,7 +394,7 @@ async fn a_resumed_process_counts_its_money_from_nothing() {
     let session = Uuid::from_u128(7);
     // What the CLI was seen to do: the figures of a resumed process begin at 0.
     let script = format!(
-        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
          read -r line; {INIT}; {DONE}; cat >/dev/null"
     );
     let runner = agent.claude(&script);
@@ -462,21 +467,29 @@ async fn what_an_attempt_left_on_the_disk_is_judged_like_its_end() {
     let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
     let script = format!("read -r line; {INIT}; {DONE}; cat >/dev/null");
     let claude = agent.claude(&script);
-    assert_eq!(claude.judge_left(&dir, false), None, "nothing is there");
+    let judged = async |runner: &dyn Runner| gone_on_with(runner, KEY, without_supervisor(dir.clone())).await;
+    assert_eq!(judged(&claude).await, None, "nothing is there");
     let report = end(&claude, spec(Work::Claude(Box::new(claude_work("x"))))).await;
     assert_eq!(report.outcome, Outcome::Ok);
-    assert_eq!(claude.judge_left(&dir, false), Some(report.clone()));
-    assert_eq!(claude.judge_left(&dir, true).unwrap().outcome, Outcome::SchemaInvalid);
+    assert_eq!(judged(&claude).await, Some(report.clone()));
     fs::write(dir.join("stdout.000000"), &fs::read(dir.join("stdout.000000")).unwrap()[1..]).unwrap();
-    assert_eq!(claude.judge_left(&dir, false), None, "output that its record speaks of is missing");
+    let short = judged(&claude).await.unwrap();
+    assert_eq!(
+        (short.outcome, short.detail.as_str()),
+        (Outcome::Crash, "1 bytes of its output cannot be read"),
+        "what is there may not be the last word"
+    );
     let exit = fs::read(dir.join("exit.json")).unwrap();
     fs::write(dir.join("exit.json"), &exit[1..]).unwrap();
-    assert_eq!(claude.judge_left(&dir, false), None, "its record is damaged");
+    let damaged = judged(&claude).await.unwrap();
+    assert_eq!(damaged.outcome, Outcome::Crash);
+    assert!(damaged.detail.starts_with("the exit record cannot be read"), "{}", damaged.detail);
+    assert_eq!(judged(&agent.command()).await, None, "it is no program's");
 
     let program = agent.command();
     let report = end(&program, command("sh", &["-c", "echo out; echo bad >&2; exit 3"])).await;
     assert_eq!(report.outcome, Outcome::GateFailed);
-    assert_eq!(program.judge_left(&dir, false), Some(report));
+    assert_eq!(judged(&program).await, Some(report));
 }
 
 #[tokio::test]
@@ -484,17 +497,17 @@ async fn a_child_whose_agent_died_is_ended_by_the_next_one_and_judged_as_lost_or
     for (last, outcome) in [("sleep 623", Outcome::LostAgent), (DONE, Outcome::Ok)] {
         let agent = Agent::new();
         let claude = agent.claude(&format!("read -r line; {INIT}; {last}; echo . >&2; exec sleep 624"));
-        let (handle, running) = start(claude.clone(), spec(Work::Claude(Box::new(claude_work("x")))));
+        let (_handle, mut running) = start(claude.clone(), spec(Work::Claude(Box::new(claude_work("x")))));
         let dir = agent.dir.path().join("data/tasks/7-0/attempts/1");
         let said = if outcome == Outcome::Ok { "result" } else { "init" };
         let stdout = || fs::read_to_string(dir.join("stdout.000000")).unwrap_or_default();
         until("it has said what it says", || stdout().contains(said)).await;
-        drop((handle, running));
+        running.shutdown().await;
         let runtime = agent.launcher.runtime_dir();
         let notes = leftovers::find(runtime, agent.launcher.owner()).unwrap();
         let ended = leftovers::end_all(runtime, notes, PATIENCE);
         assert!(ended.iter().all(|left| left.attempt_dir == dir), "{ended:?}");
-        let report = claude.judge_left(&dir, false).expect("its supervisor left a record");
+        let report = gone_on_with(&claude, KEY, without_supervisor(dir)).await.expect("it left a note");
         assert_eq!(report.outcome, outcome, "{report:?}");
     }
 }

@@ -48,7 +48,7 @@ fn claude(prompt: &str) -> AttemptSpec {
 fn script(act: &str) -> String {
     let session = Uuid::from_u128(7);
     format!(
-        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; touch \"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
+        "mkdir -p \"$CLAUDE_CONFIG_DIR/projects/p\"; echo '{{\"type\":\"user\"}}' >>\"$CLAUDE_CONFIG_DIR/projects/p/{session}.jsonl\"
          printf '%s\\n' \"$@\" > ../home/args; read -r line; printf '%s' \"$line\" > ../home/line
          {INIT}; {{ {act}; }} > ../home/seen; {DONE}; cat >/dev/null"
     )

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod admin;
 pub(crate) mod artifacts;
 pub(crate) mod bridge;
 pub(crate) mod fleet;
@@ -70,13 +71,14 @@ Work
   explain     Say why a task is where it is
 
 Fleet
-  agents      Show, drain, label and test agents
+  agents      Show, drain, resume, label, test and remove agents
   workers     Show, check and reload workers
   events      What happens everywhere, as it was recorded
   doctor      Check certificates, clock, network, agents and credentials
   bench       Measure this installation
 
 Administration
+  admin       Back up, restore, export, import and compact what is kept
   context     Choose, add and remove coordinators
   config      Show and change the configuration file
   schema      Print the JSON Schema of output, run files or configuration
@@ -304,7 +306,7 @@ pub(crate) enum Command {
     Retry(work::RetryArgs),
     /// Say why a task is where it is
     Explain(work::ExplainArgs),
-    /// Show, drain, label and test agents
+    /// Show, drain, resume, label, test and remove agents
     Agents(fleet::AgentsArgs),
     /// Show, check and reload workers
     Workers(fleet::WorkersArgs),
@@ -314,6 +316,8 @@ pub(crate) enum Command {
     Doctor(fleet::DoctorArgs),
     /// Measure this installation
     Bench(work::BenchArgs),
+    /// Back up, restore, export, import and compact what is kept
+    Admin(admin::AdminArgs),
     /// Choose, add and remove coordinators
     Context(local::ContextArgs),
     /// Show and change the configuration file

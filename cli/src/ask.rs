@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, IsTerminal};
 
+use tokio::task::JoinSet;
+
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
 use crate::settings::Asking;
@@ -23,6 +25,21 @@ pub(crate) fn agreed(out: &Out, question: &str, what: &str) -> Outcome<bool> {
             let read = std::io::stdin().lock().read_line(&mut answer);
             Ok(read.is_ok() && is_yes(&answer))
         }
+    }
+}
+
+/// The same for a command that is under way: a signal ends the wait for an answer.
+///
+/// # Errors
+/// Nobody is there to answer.
+pub(crate) async fn agreed_meanwhile(out: &Out, question: &str, what: &str) -> Outcome<bool> {
+    let (out, question, what) = (out.clone(), question.to_owned(), what.to_owned());
+    let mut asking = JoinSet::new();
+    asking.spawn_blocking(move || agreed(&out, &question, &what));
+    match asking.join_next().await {
+        Some(Ok(answer)) => answer,
+        // It can only have panicked; then nobody agreed.
+        Some(Err(_)) | None => Ok(false),
     }
 }
 

@@ -25,6 +25,7 @@ mod artifacts;
 pub(crate) mod bulk;
 pub(crate) mod events;
 pub(crate) mod plan;
+pub(crate) mod storage;
 pub(crate) mod submission;
 pub(crate) mod transcript;
 mod workflows;
@@ -176,21 +177,27 @@ impl Client {
         self.call(async || self.runs().cancel_run(request.clone()).await).await
     }
 
-    /// Queues again what did not succeed, or everything from the task `from` on if it names one.
-    pub(crate) async fn retry(
-        &self,
-        reference: &str,
-        from: &str,
-        force: bool,
-    ) -> Outcome<v1::RetryRunResponse> {
-        let request = v1::RetryRunRequest {
-            r#ref: reference.to_owned(),
-            force,
-            request_id: new_request_id(),
-            from: from.to_owned(),
-            dead: false,
-        };
+    /// Queues again what the request says. A request id of its own makes repeating it harmless.
+    pub(crate) async fn retry(&self, request: v1::RetryRunRequest) -> Outcome<v1::RetryRunResponse> {
+        let request = v1::RetryRunRequest { request_id: new_request_id(), ..request };
         self.call(async || self.runs().retry_run(request.clone()).await).await
+    }
+
+    /// Dead letters, of the newest run first, at most `limit`; the flag says whether there are more.
+    pub(crate) async fn dead_tasks(&self, limit: usize) -> Outcome<(Vec<v1::Task>, bool)> {
+        let mut request =
+            v1::ListDeadTasksRequest { page_size: page_size(limit), ..v1::ListDeadTasksRequest::default() };
+        let mut tasks = Vec::new();
+        loop {
+            let page = self.call(async || self.runs().list_dead_tasks(request.clone()).await).await?;
+            tasks.extend(page.tasks);
+            if page.next_page_token.is_empty() || tasks.len() >= limit {
+                let more = tasks.len() > limit || !page.next_page_token.is_empty();
+                tasks.truncate(limit);
+                return Ok((tasks, more));
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// Why a task is where it is.

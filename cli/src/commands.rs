@@ -6,6 +6,7 @@ use crate::args::Command;
 use crate::failure::Outcome;
 use crate::session::Session;
 
+mod admin;
 mod agents;
 mod approval;
 mod artifacts;
@@ -18,6 +19,7 @@ pub(crate) mod completions;
 mod config;
 pub(crate) mod consent;
 mod context;
+pub(crate) mod dead;
 mod doctor;
 mod events;
 mod explain;
@@ -71,6 +73,7 @@ pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Dur
         Command::Events(args) => events::run(session, args).await,
         Command::Doctor(_) => doctor::run(session).await,
         Command::Bench(args) => bench::run(session, args).await,
+        Command::Admin(args) => admin::run(session, args).await,
         Command::Context(args) => context::run(session, args),
         Command::Config(args) => config::run(session, args),
         Command::Schema(args) => schema::run(session, args),

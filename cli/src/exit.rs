@@ -159,10 +159,14 @@ mod tests {
     fn the_exit_code_of_every_error_agrees_with_its_status() {
         use orch_proto::codes::ErrorCode;
         for code in ErrorCode::ALL {
-            // Three rows say more than their status: a plan that cannot be placed, a broken protocol, damaged bytes.
+            // Four rows say more than their status: a plan that cannot be placed, a broken protocol, damaged bytes, a
+            // damaged copy.
             let exact = !matches!(
                 code,
-                ErrorCode::Impossible | ErrorCode::ProtocolViolation | ErrorCode::DigestMismatch
+                ErrorCode::Impossible
+                    | ErrorCode::ProtocolViolation
+                    | ErrorCode::DigestMismatch
+                    | ErrorCode::CopyDamaged
             );
             assert!(!exact || code.exit_code() == of_code(code.status()), "{}", code.code());
         }

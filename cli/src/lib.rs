@@ -78,3 +78,35 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(_) => ExitCode::from(exit::BUG),
     }
 }
+
+/// Doors for the fuzz targets: what reads files that people write and transcripts that others wrote.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    use crate::runfile;
+    use crate::transcript::Renderer;
+
+    /// Reads a file that may be a run; the problems as they are shown, where it is none.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn run_file(bytes: &[u8]) -> Result<orch_proto::v1::RunSpec, String> {
+        runfile::read("run.json", bytes).map_err(|failure| format!("{failure:?}"))
+    }
+
+    /// What the editor's half makes of a file that may be a workflow.
+    #[must_use]
+    pub fn workflow_file(text: &str) -> usize {
+        let problems = runfile::workflow::against_schema("workflow.json", text).len();
+        let items = runfile::workflow::items(text).map_or(0, |items| items.map_or(0, |items| items.len()));
+        problems + items + usize::from(runfile::workflow::is_workflow(text))
+    }
+
+    /// How many lines a transcript becomes, cut into pieces of `cut` bytes.
+    #[must_use]
+    pub fn transcript(bytes: &[u8], cut: usize) -> usize {
+        let mut renderer = Renderer::new(true);
+        let lines: usize = bytes.chunks(cut.max(1)).map(|piece| renderer.push(piece).len()).sum();
+        lines + renderer.finish().len()
+    }
+}

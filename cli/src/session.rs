@@ -35,6 +35,8 @@ pub(crate) struct Session {
     connection: Connection,
     client: Mutex<Option<Client>>,
     following: Arc<Mutex<Option<Following>>>,
+    /// What to say to somebody who leaves a command that follows no run; empty: nothing in particular.
+    left: Mutex<&'static str>,
 }
 
 /// The run that a command follows.
@@ -47,7 +49,7 @@ struct Following {
 impl Session {
     /// A session that has not looked for a coordinator yet.
     pub(crate) fn new(out: Out, connection: Connection) -> Self {
-        Self { out, connection, client: Mutex::default(), following: Arc::default() }
+        Self { out, connection, client: Mutex::default(), following: Arc::default(), left: Mutex::default() }
     }
 
     /// The client of the coordinator that flags, variables and files name.
@@ -100,6 +102,15 @@ impl Session {
         *self.following.lock().unwrap_or_else(PoisonError::into_inner) = Some(following);
     }
 
+    /// What leaving the command from now on means; empty: nothing in particular.
+    pub(crate) fn when_left(&self, says: &'static str) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = says;
+    }
+
+    fn left(&self) -> &'static str {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn following(&self) -> Option<Following> {
         self.following.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -107,7 +118,13 @@ impl Session {
     /// What to say, and do, when the command is interrupted.
     async fn interrupted(&self, code: u8) -> u8 {
         let Some(Following { reference, cancel_on_interrupt }) = self.following() else {
-            self.out.note("interrupted");
+            self.out.note(
+                match self.left() {
+                    "" => "interrupted".to_owned(),
+                    says => format!("interrupted; {says}"),
+                }
+                .as_str(),
+            );
             return code;
         };
         if !cancel_on_interrupt {
@@ -130,7 +147,8 @@ impl Session {
             Some(following) => {
                 failure.help(format!("the run goes on: orchctl watch {}", following.reference))
             }
-            None => failure.help("--timeout 5m allows more"),
+            None if self.left().is_empty() => failure.help("--timeout 5m allows more"),
+            None => failure.help(self.left()).and_help("a longer --timeout allows more"),
         }
     }
 }
@@ -219,6 +237,7 @@ fn is_quick(command: &Command) -> bool {
         Command::Ls(args) => !args.watching.watch,
         Command::Agents(args) => args.is_quick(),
         Command::Events(args) => !args.follow,
+        Command::Admin(args) => args.is_quick(),
         Command::Workers(_)
         | Command::Doctor(_)
         | Command::Result(_)

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 pub use self::file::FileBlobs;
+pub(crate) use self::file::relative as file_path;
 pub use self::location::{BlobLocation, Digest, LocationError, PackId};
 use crate::store::Tenant;
 use crate::store::dir::LockError;
@@ -161,6 +162,17 @@ pub enum Kept {
     Blob(Digest),
     /// A pack.
     Pack(PackId),
+}
+
+/// A file of the blob store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Which.
+    pub kept: Kept,
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// What a sweep removed.

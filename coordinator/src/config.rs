@@ -28,8 +28,43 @@ pub enum Command {
     /// Look at the settings without serving.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after a data directory (--data-dir) that no coordinator uses.
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Ask the probe port of a running coordinator whether it is ready; for container health checks.
     Healthcheck,
+}
+
+/// Looks after a data directory.
+#[derive(Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Check every record, every blob and all that records name; nothing is changed.
+    Check,
+    /// Write the records as lines of JSON, to be read by people and programs.
+    Export(Copied),
+    /// Fill an empty data directory with exported records; cluster, epoch and ids stay what they were.
+    Import(Copied),
+    /// Write a backup: records, blobs and transcripts in one file.
+    Backup(Copied),
+    /// Put a backup or exported records in the place of what is there, which is moved to aside/.
+    Restore {
+        /// The copy.
+        #[command(flatten)]
+        copy: Copied,
+        /// Take a copy of this cluster, whatever cluster the data directory was of.
+        #[arg(long, value_name = "HEX")]
+        cluster: Option<String>,
+    },
+    /// Make the store anew, as small as what is in it.
+    Compact,
+}
+
+/// Names a copy.
+#[derive(Debug, Args)]
+pub struct Copied {
+    /// The file; `-` for standard input or output.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Looks at the settings.
@@ -90,6 +125,12 @@ pub struct Flags {
     /// How long idempotency keys are remembered [default: 7days].
     #[arg(long, env = "ORCH_KEEP_REQUEST_IDS", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
     pub keep_request_ids: Option<Duration>,
+    /// Most tasks that may wait and run, of everybody [default: 1000000].
+    #[arg(long, env = "ORCH_MAX_TASKS", value_name = "N", global = true)]
+    pub max_tasks: Option<usize>,
+    /// Most tasks that may wait and run, of one tenant [default: 4/5 of --max-tasks].
+    #[arg(long, env = "ORCH_MAX_TENANT_TASKS", value_name = "N", global = true)]
+    pub max_tenant_tasks: Option<usize>,
     /// File that gets addresses and pid, as JSON, once the coordinator is ready.
     #[arg(long, env = "ORCH_READY_FILE", value_name = "FILE", global = true)]
     pub ready_file: Option<PathBuf>,
@@ -117,6 +158,8 @@ struct FileSettings {
     keep_events: Option<String>,
     max_events: Option<Size>,
     keep_request_ids: Option<String>,
+    max_tasks: Option<usize>,
+    max_tenant_tasks: Option<usize>,
     ready_file: Option<PathBuf>,
     log: Option<String>,
 }
@@ -146,6 +189,10 @@ pub struct Config {
     pub silence_limit: Duration,
     /// What is kept how long.
     pub keep: Keep,
+    /// Most tasks that may wait and run, of everybody.
+    pub max_tasks: usize,
+    /// Those of one tenant.
+    pub max_tenant_tasks: usize,
     /// File to announce readiness in.
     pub ready_file: Option<PathBuf>,
     /// Log filter.
@@ -174,6 +221,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KEEP_LEAST: Duration = Duration::from_secs(60);
 /// Longer is a mistake: 100 years.
 const KEEP_MOST: Duration = Duration::from_secs(36_525 * 86_400);
+/// Tasks that may wait and run; more have not been measured.
+const MAX_TASKS: usize = 1_000_000;
 /// Settings that a reload puts in force.
 const RELOADABLE: [&str; 2] = ["prompts", "log"];
 
@@ -235,6 +284,7 @@ impl Config {
         if silence < Duration::from_secs(1) {
             return Err(out_of_range("silence_limit", silence, "must be at least 1s"));
         }
+        let (max_tasks, max_tenant_tasks) = queue(&flags, &file)?;
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7443))),
             probe: flags.probe.or(file.probe).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7481))),
@@ -246,6 +296,8 @@ impl Config {
             heartbeat_interval: heartbeat,
             silence_limit: silence,
             keep: keep(&flags, &file)?,
+            max_tasks,
+            max_tenant_tasks,
             ready_file: or(&flags.ready_file, &file.ready_file),
             log: or(&flags.log, &file.log).unwrap_or_else(|| "info".to_owned()),
             flags,
@@ -274,7 +326,7 @@ impl Config {
         self.settings().iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
     }
 
-    fn settings(&self) -> [(&'static str, String); 17] {
+    fn settings(&self) -> [(&'static str, String); 19] {
         let path = |path: &Path| path.display().to_string();
         let or_none = |value: &Option<PathBuf>| value.as_deref().map_or_else(|| "-".to_owned(), path);
         let time = |length: Duration| humantime::format_duration(length).to_string();
@@ -294,10 +346,27 @@ impl Config {
             ("keep_events", time(self.keep.events)),
             ("max_events", self.keep.max_events.to_string()),
             ("keep_request_ids", time(self.keep.request_ids)),
+            ("max_tasks", self.max_tasks.to_string()),
+            ("max_tenant_tasks", self.max_tenant_tasks.to_string()),
             ("ready_file", or_none(&self.ready_file)),
             ("log", self.log.clone()),
         ]
     }
+}
+
+/// The most tasks that may wait and run: of everybody, and of one tenant.
+fn queue(flags: &Flags, file: &FileSettings) -> Result<(usize, usize), ConfigError> {
+    let all = flags.max_tasks.or(file.max_tasks).unwrap_or(MAX_TASKS);
+    let tenant = flags.max_tenant_tasks.or(file.max_tenant_tasks).unwrap_or(all - all / 5);
+    let refused =
+        |name, value: usize, reason| Err(ConfigError::Range { name, value: value.to_string(), reason });
+    if all == 0 || all > MAX_TASKS {
+        return refused("max_tasks", all, "must be between 1 and 1000000");
+    }
+    if tenant == 0 || tenant > all {
+        return refused("max_tenant_tasks", tenant, "must be between 1 and max_tasks");
+    }
+    Ok((all, tenant))
 }
 
 fn keep(flags: &Flags, file: &FileSettings) -> Result<Keep, ConfigError> {
@@ -385,6 +454,12 @@ mod tests {
         assert!(Config::resolve(flags).unwrap_err().to_string().contains("keep_runs is soon"));
         let (_file, flags) = file("keep_events = \"1s\"");
         assert!(Config::resolve(flags).unwrap_err().to_string().contains("between 1m and 100years"));
+        let (_file, flags) = file("max_tasks = 10\nmax_tenant_tasks = 11");
+        assert!(Config::resolve(flags).unwrap_err().to_string().contains("max_tenant_tasks is 11"));
+        let (_file, flags) = file("max_tasks = 0");
+        assert!(Config::resolve(flags).unwrap_err().to_string().contains("max_tasks is 0"));
+        let (_file, flags) = file("max_tasks = 10");
+        assert_eq!(Config::resolve(flags).unwrap().max_tenant_tasks, 8, "nobody can take everything");
         let (_file, flags) = file("max_events = \"lots\"");
         assert!(Config::resolve(flags).unwrap_err().to_string().contains("`lots` is not a number of bytes"));
     }

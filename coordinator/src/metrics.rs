@@ -46,6 +46,7 @@ pub struct Metrics {
     tasks: Family<ByState, Gauge>,
     oldest_wait: FloatGauge,
     impossible: Gauge,
+    dead: Gauge,
     runs: Gauge,
     agents: Family<ByState, Gauge>,
     slots: Family<ByState, Gauge>,
@@ -85,7 +86,7 @@ struct Today {
 /// States of tasks that are not at their end, as the core counts them.
 const LIVE: [&str; 4] = ["queued", "blocked", "running", "waiting_retry"];
 const ENDED: [&str; 4] = ["succeeded", "failed", "cancelled", "skipped"];
-const AGENTS: [&str; 4] = ["ready", "draining", "unreachable", "offline"];
+const AGENTS: [&str; 5] = ["ready", "draining", "unreachable", "offline", "quarantined"];
 
 impl Metrics {
     /// Everything registered, everything 0. `version` is that of the build.
@@ -103,6 +104,7 @@ impl Metrics {
             tasks: Family::default(),
             oldest_wait: FloatGauge::default(),
             impossible: Gauge::default(),
+            dead: Gauge::default(),
             runs: Gauge::default(),
             agents: Family::default(),
             slots: Family::default(),
@@ -143,6 +145,8 @@ impl Metrics {
             "Queued tasks that no known agent could run",
             self.impossible.clone(),
         );
+        let help = "Tasks that ended as poison and were not tried again since";
+        all.register("tasks_dead", help, self.dead.clone());
         all.register_with_unit(
             "task_oldest_wait",
             "How long the oldest ready task has waited",
@@ -226,6 +230,7 @@ impl Metrics {
         self.slots.get_or_create(&ByState { state: "free" }).set(free.into());
         self.oldest_wait.set(status.oldest_wait.map_or(0.0, |wait| seconds(wait.0)));
         self.impossible.set(signed(status.impossible));
+        self.dead.set(signed(status.dead));
         self.runs.set(signed(status.active_runs));
     }
 

@@ -45,6 +45,8 @@ pub struct Presence {
 #[derive(Debug, Default)]
 pub struct Registry {
     agents: Mutex<BTreeMap<String, Presence>>,
+    /// The latest agent that had obeyed a later coordinator, and its epoch.
+    ahead: Mutex<Option<(String, u64)>>,
 }
 
 impl Registry {
@@ -72,6 +74,11 @@ impl Registry {
         }
     }
 
+    /// Forgets what an agent said.
+    pub fn forget(&self, agent: &str) {
+        self.lock().remove(agent);
+    }
+
     /// Pools that cannot be used, each with its agent, in order.
     #[must_use]
     pub fn bad_pools(&self) -> Vec<(String, v1::Pool)> {
@@ -84,6 +91,17 @@ impl Registry {
             presence.pools.iter().filter(bad).map(|pool| (agent.clone(), pool.clone())).collect::<Vec<_>>()
         };
         agents.iter().flat_map(of).collect()
+    }
+
+    /// Notes an agent that was refused because it has obeyed a later coordinator.
+    pub fn ahead(&self, agent: &str, epoch: u64) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some((agent.to_owned(), epoch));
+    }
+
+    /// The latest such agent, and the epoch it has seen.
+    #[must_use]
+    pub fn was_ahead(&self) -> Option<(String, u64)> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the figures of a heartbeat.

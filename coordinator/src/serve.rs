@@ -1,12 +1,14 @@
 //! From settings to a serving coordinator and to a clean end, in that order. Knows every part by name and what each one
 //! needs of the others; decides nothing.
 
+pub mod again;
 mod announce;
 mod reload;
 mod stop;
-mod wiring;
+pub mod wiring;
 
 use crate::blobs::{Blobs, FileBlobs};
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::engine::{Handle, Recovered, housekeeping};
 use crate::events::retention::EventRetention;
@@ -15,15 +17,20 @@ use crate::material::{load_prompts, load_tls};
 use crate::metrics::Metrics;
 use crate::retention::Retention;
 use crate::rpc::server::serve as serve_rpc;
+use crate::rpc::storage::{StorageDesk, StorageParts};
+pub use crate::serve::again::Ended;
 use crate::serve::announce::{announce, notify};
 use crate::serve::reload::Reloads;
 use crate::serve::stop::{Cause, DRAIN_LIMIT, finish};
-use crate::serve::wiring::{Wiring, recover, span};
-use crate::store::{DataDir, Store};
+use crate::serve::wiring::{Wiring, core_config, recover, span};
+use crate::storage::{self, Opened, reserve, start};
+use crate::store::dir::DirLock;
+use crate::store::{ClusterId, DataDir, Store};
 use crate::telemetry::FilterHandle;
 use crate::transcripts::{RetentionPolicy, Transcripts};
 use crate::workers::{PromptReloads, WorkersInForce};
 use anyhow::Context as _;
+use rand::Rng as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -34,11 +41,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::{Health as GrpcHealth, HealthServer};
 
-/// Serves until TERM or INT, or until a part fails.
+/// Serves until TERM or INT, until it is to start anew, or until a part fails.
 ///
 /// # Errors
 /// What keeps it from starting, or from going on.
-pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
+pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<Ended> {
     let started = Instant::now();
     let (mut stops, mut hangups) = (Stops::listen()?, signal(SignalKind::hangup())?);
     raise_file_limit();
@@ -49,8 +56,9 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     };
     let workers = Arc::new(WorkersInForce::new(catalogue));
     let prompts = Arc::new(PromptReloads::new(workers, config.clone()));
-    let listener = bind("--listen", config.listen).await?;
-    let probe = bind("--probe", config.probe).await?;
+    let (listen, probe) = again::same_ports((config.listen, config.probe));
+    let listener = bind("--listen", listen).await?;
+    let probe = bind("--probe", probe).await?;
     let addresses = (listener.local_addr()?, probe.local_addr()?);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     metrics.set_certificate(tls.expires());
@@ -62,7 +70,7 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     parts.spawn(async move { ("the probe port", serve_probes(probe, for_probes).await) });
     let durable = tokio::select! {
         durable = Durable::open(&config, metrics) => durable?,
-        () = stops.asked() => return Ok(()),
+        () = stops.asked() => return Ok(Ended::ForGood),
     };
     let (live, storing) = (durable.handle.clone(), durable.handle.clone());
     health.recovered(move || live.is_live(), move || storing.can_store());
@@ -76,7 +84,8 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     let mut running = Running::start(durable, &reloads.config, parts);
     let wiring = running.wiring(&reloads.config, prompts, Arc::clone(&tls), started);
     let director = wiring.director();
-    let services = wiring.services(health_service);
+    let mut services = wiring.services(health_service);
+    services.admin = services.admin.with_storage(running.storage(&reloads.config));
     running.parts.spawn(async move {
         director.run().await;
         ("the director", Ok(()))
@@ -88,14 +97,22 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<()> {
     let cause = running.wait(&mut stops, &mut hangups, &reloads).await;
     tracing::info!(%cause, "stopping");
     health.set_draining().await;
-    notify(&[sd_notify::NotifyState::Stopping]);
-    running.stop(cause).await
+    let ended = if matches!(cause, Cause::Again) {
+        // A service manager that hears of an end would wait for it.
+        reload::tell_systemd(sd_notify::NotifyState::Reloading);
+        Ended::Again(addresses.0, addresses.1)
+    } else {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        Ended::ForGood
+    };
+    let asked_meanwhile = running.stop(cause, &mut stops).await?;
+    Ok(if asked_meanwhile { Ended::ForGood } else { ended })
 }
 
 /// What is on the disk, opened and recovered.
 struct Durable {
     store: Arc<dyn Store>,
-    blobs: Arc<dyn Blobs>,
+    disk: Disk,
     transcripts: Arc<Transcripts>,
     engine: crate::engine::Engine,
     handle: Handle,
@@ -105,19 +122,29 @@ impl Durable {
     async fn open(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let for_thread = config.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let dir = DataDir::open(&for_thread.data_dir).with_context(|| {
-                format!("cannot use the data directory {}", for_thread.data_dir.display())
-            })?;
-            let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&dir.blobs())?);
-            let transcripts = Arc::new(Transcripts::open(&dir.transcripts())?);
-            let (store, recovered) = recover(&for_thread, &dir, Arc::clone(&blobs), metrics)?;
-            anyhow::Ok((store, blobs, transcripts, recovered))
+            let new_cluster = ClusterId(rand::rng().random());
+            let opened = storage::open(&for_thread.data_dir, new_cluster, SystemTime::now())?;
+            let Opened { dir, store, blobs, transcripts, mended, lock } = opened;
+            let store: Arc<dyn Store> = store;
+            let recovered =
+                recover(&for_thread, Arc::clone(&store), Arc::<FileBlobs>::clone(&blobs), metrics)?;
+            start::proved(dir.root());
+            anyhow::Ok((store, Disk { dir, blobs, mended, _lock: lock }, transcripts, recovered))
         });
-        let (store, blobs, transcripts, recovered) = opened.await??;
+        let (store, mut disk, transcripts, recovered) = opened.await??;
         let Recovered { engine, handle, report, counts } = recovered;
-        tracing::info!(epoch = handle.epoch().0, records = report.records, ?counts, "recovered");
-        Ok(Self { store, blobs, transcripts, engine, handle })
+        disk.mended.extend(start::describe(&report.recovered));
+        tracing::info!(epoch = handle.epoch().0, records = report.records, ?counts, mended = ?disk.mended, "recovered");
+        Ok(Self { store, disk, transcripts, engine, handle })
     }
+}
+
+/// The data directory, held.
+struct Disk {
+    dir: DataDir,
+    blobs: Arc<FileBlobs>,
+    mended: Vec<String>,
+    _lock: DirLock,
 }
 
 /// Parts besides the engine and the gRPC server, by name.
@@ -126,6 +153,8 @@ type Parts = JoinSet<(&'static str, anyhow::Result<()>)>;
 /// Everything that runs, and how it is told to end.
 struct Running {
     handle: Handle,
+    store: Arc<dyn Store>,
+    disk: Disk,
     blobs: Arc<dyn Blobs>,
     transcripts: Arc<Transcripts>,
     engine: JoinSet<Result<(), crate::engine::EngineError>>,
@@ -136,12 +165,14 @@ struct Running {
     streams: TaskTracker,
     draining: CancellationToken,
     stop: CancellationToken,
+    /// Set when the coordinator is to start anew.
+    again: CancellationToken,
 }
 
 impl Running {
     /// Starts the engine and what keeps house.
     fn start(durable: Durable, config: &Config, mut parts: Parts) -> Self {
-        let Durable { store, blobs, transcripts, engine, handle } = durable;
+        let Durable { store, disk, transcripts, engine, handle } = durable;
         let (engine_stop, stop) = (CancellationToken::new(), CancellationToken::new());
         let stopped = engine_stop.clone();
         let mut engine_task = JoinSet::new();
@@ -155,15 +186,21 @@ impl Running {
         });
         let policy =
             RetentionPolicy { max_age: config.keep.transcripts, max_bytes: config.keep.max_transcripts.0 };
-        let retention =
-            Retention { store, transcripts: Arc::clone(&transcripts), policy, stop: stop.clone() };
+        let retention = Retention {
+            store: Arc::clone(&store),
+            transcripts: Arc::clone(&transcripts),
+            policy,
+            stop: stop.clone(),
+        };
         parts.spawn(async move {
             retention.run().await;
             ("the removal of transcripts", Ok(()))
         });
         Self {
             handle,
-            blobs,
+            store,
+            blobs: Arc::<FileBlobs>::clone(&disk.blobs),
+            disk,
             transcripts,
             engine: engine_task,
             engine_stop,
@@ -172,7 +209,22 @@ impl Running {
             streams: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop,
+            again: CancellationToken::new(),
         }
+    }
+
+    fn storage(&self, config: &Config) -> StorageDesk {
+        StorageDesk::new(StorageParts {
+            data: self.disk.dir.clone(),
+            store: Arc::clone(&self.store),
+            blobs: Arc::clone(&self.disk.blobs),
+            transcripts: Arc::clone(&self.transcripts),
+            mended: self.disk.mended.clone(),
+            config: core_config(config),
+            tasks: self.streams.clone(),
+            draining: self.draining.clone(),
+            again: self.again.clone(),
+        })
     }
 
     fn wiring<'a>(
@@ -191,6 +243,7 @@ impl Running {
             tls,
             streams: &self.streams,
             draining: &self.draining,
+            clock: Arc::new(SystemClock),
             started,
         }
     }
@@ -211,6 +264,7 @@ impl Running {
             tokio::select! {
                 biased;
                 () = stops.asked() => return Cause::Asked,
+                () = self.again.cancelled() => return Cause::Again,
                 Some(ended) = self.engine.join_next() => return Cause::Engine(ended),
                 Some(ended) = self.rpc.join_next() => return Cause::of_server(ended),
                 Some(ended) = self.parts.join_next(), if !self.parts.is_empty() => {
@@ -223,8 +277,9 @@ impl Running {
         }
     }
 
-    /// Ends everything, each within its time: streams first, then what they lean on, the engine last.
-    async fn stop(mut self, cause: Cause) -> anyhow::Result<()> {
+    /// Ends everything, each within its time: streams first, then what they lean on, the engine last. Whoever asks for the
+    /// end meanwhile, which is said, is in a hurry: peers are not waited for, what was taken is made durable all the same.
+    async fn stop(mut self, cause: Cause, stops: &mut Stops) -> anyhow::Result<bool> {
         // An engine that has ended needs no news.
         let _ = self.handle.drain().await;
         self.draining.cancel();
@@ -234,13 +289,29 @@ impl Running {
             self.streams.wait().await;
             while self.rpc.join_next().await.is_some() {}
         });
-        if drained.await.is_err() {
-            tracing::warn!("some peers did not let go in time");
+        let mut asked_meanwhile = false;
+        tokio::select! {
+            drained = drained => if drained.is_err() {
+                tracing::warn!("some peers did not let go in time");
+            },
+            () = stops.asked() => {
+                tracing::warn!("asked to stop once more: peers are not waited for");
+                asked_meanwhile = true;
+            }
         }
         self.rpc.abort_all();
         self.parts.abort_all();
         self.engine_stop.cancel();
-        finish(cause, self.engine).await
+        let finished = finish(cause, self.engine).await;
+        let root = self.disk.dir.root();
+        match &finished {
+            Ok(()) => start::ended(root),
+            Err(error) if reserve::was_full(error.as_ref()) && reserve::release(root).unwrap_or(false) => {
+                tracing::error!("the disk is full: the reserve is given up, so that the next start has room");
+            }
+            Err(_) => {}
+        }
+        finished.map(|()| asked_meanwhile)
     }
 }
 

@@ -27,9 +27,11 @@
 mod changes;
 pub mod dir;
 mod error;
+pub mod hold;
 pub mod key;
 pub mod memory;
 mod meta;
+pub mod migrate;
 mod read;
 pub mod record;
 pub mod sled;
@@ -133,13 +135,18 @@ pub enum EpochStep {
     Start,
     /// The first start on a restored export: by 1,000,000, past every epoch that was in use since the export.
     Restore,
+    /// As `Restore`, and past the epoch of the coordinator that is replaced as well.
+    RestoreAbove(u64),
 }
 
 impl EpochStep {
-    pub(crate) const fn rise(self) -> u64 {
+    pub(crate) const fn after(self, epoch: u64) -> u64 {
         match self {
-            Self::Start => 1,
-            Self::Restore => 1_000_000,
+            Self::Start => epoch.saturating_add(1),
+            Self::Restore => epoch.saturating_add(1_000_000),
+            Self::RestoreAbove(other) => {
+                (if other > epoch { other } else { epoch }).saturating_add(1_000_000)
+            }
         }
     }
 }

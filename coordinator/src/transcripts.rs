@@ -28,6 +28,7 @@ use self::cache::Cache;
 pub use self::retention::{Deleted, RetentionPolicy};
 use crate::store::Tenant;
 use crate::store::dir;
+use crate::store::hold::Holds;
 
 /// Bytes that may be received and not durable before an append syncs them itself.
 pub const SYNC_BYTES: u64 = 1 << 20;
@@ -51,7 +52,7 @@ pub struct TranscriptId {
 
 impl TranscriptId {
     /// Path below the directory of all transcripts.
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         run_path(self.tenant, self.run).join(format!("{}.{}", self.task, self.attempt))
     }
 }
@@ -105,6 +106,7 @@ pub struct Transcripts {
     root: PathBuf,
     cache: Cache,
     syncs: Arc<AtomicU64>,
+    holds: Arc<Holds>,
 }
 
 impl Transcripts {
@@ -124,7 +126,12 @@ impl Transcripts {
         dir::create_private(root).map_err(io_at("create the directory of", root))?;
         let synced = File::open(root).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
         synced.map_err(io_at("sync the file system of", root))?;
-        Ok(Self { root: root.to_owned(), cache: Cache::new(max_open), syncs: Arc::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            cache: Cache::new(max_open),
+            syncs: Arc::default(),
+            holds: Arc::default(),
+        })
     }
 
     /// Appends a piece that starts at `offset`, and returns the offsets after it. What was received before is skipped,
@@ -181,24 +188,60 @@ impl Transcripts {
         read_range(&file, &path, len, offset, max)
     }
 
-    /// Removes the transcript of one attempt; no error when there is none.
+    /// Removes the transcript of one attempt; no error when there is none. Whether it did: while somebody copies what is
+    /// there, nothing is removed.
     ///
     /// # Errors
     /// [`TranscriptError::Io`].
-    pub fn delete(&self, id: &TranscriptId) -> Result<(), TranscriptError> {
-        self.cache.remove(|open| open == id);
+    pub fn delete(&self, id: &TranscriptId) -> Result<bool, TranscriptError> {
         let path = self.root.join(id.path());
-        gone_is_fine(fs::remove_file(&path)).map_err(io_at("remove", &path))
+        let removed = self.holds.delete(|| {
+            self.cache.remove(|open| open == id);
+            gone_is_fine(fs::remove_file(&path)).map_err(io_at("remove", &path))
+        });
+        removed.transpose().map(|removed| removed.is_some())
     }
 
-    /// Removes all transcripts of a run; no error when there are none.
+    /// Removes all transcripts of a run; no error when there are none. Whether it did, as [`Transcripts::delete`].
     ///
     /// # Errors
     /// [`TranscriptError::Io`].
-    pub fn delete_run(&self, tenant: Tenant, run: u64) -> Result<(), TranscriptError> {
-        self.cache.remove(|open| open.tenant == tenant && open.run == run);
+    pub fn delete_run(&self, tenant: Tenant, run: u64) -> Result<bool, TranscriptError> {
         let path = self.root.join(run_path(tenant, run));
-        gone_is_fine(fs::remove_dir_all(&path)).map_err(io_at("remove", &path))
+        let removed = self.holds.delete(|| {
+            self.cache.remove(|open| open.tenant == tenant && open.run == run);
+            gone_is_fine(fs::remove_dir_all(&path)).map_err(io_at("remove", &path))
+        });
+        removed.transpose().map(|removed| removed.is_some())
+    }
+
+    /// What keeps transcripts from being removed.
+    pub fn holds(&self) -> &Arc<Holds> {
+        &self.holds
+    }
+
+    /// Opens the file of a transcript, for reading it from its start.
+    ///
+    /// # Errors
+    /// [`TranscriptError::NotFound`], [`TranscriptError::Io`].
+    pub fn open_whole(&self, id: &TranscriptId) -> Result<File, TranscriptError> {
+        let path = self.root.join(id.path());
+        File::open(&path).map_err(not_found_or("open", &path))
+    }
+
+    /// Every transcript that is there, in order, with how far it has come.
+    ///
+    /// # Errors
+    /// [`TranscriptError::Io`].
+    pub fn all(&self) -> Result<Vec<(TranscriptId, Offsets)>, TranscriptError> {
+        let mut ids: Vec<_> = self.list()?.into_iter().map(|found| found.id).collect();
+        ids.sort_unstable();
+        let measured = ids.into_iter().filter_map(|id| match self.offsets(&id) {
+            Ok(offsets) => Some(Ok((id, offsets))),
+            Err(TranscriptError::NotFound) => None,
+            Err(error) => Some(Err(error)),
+        });
+        measured.collect()
     }
 
     /// Waits for the disk since this was opened, for metrics and tests.
@@ -256,6 +299,7 @@ impl OpenTranscript {
         }
         let known = usize::try_from(received - offset).unwrap_or(usize::MAX);
         let new = bytes.get(known..).unwrap_or_default();
+        crate::failpoint::failpoint!("transcripts::before_write");
         // At the offset: a piece that failed half-way is written again over its first half.
         self.file.write_all_at(new, received).map_err(io_at("write to", &self.path))?;
         state.offsets.received += new.len() as u64;
@@ -276,11 +320,13 @@ impl OpenTranscript {
         if state.offsets.durable == state.offsets.received && !state.name_is_new {
             return Ok(());
         }
+        crate::failpoint::failpoint!("transcripts::before_sync");
         let synced = self.file.sync_data().and_then(|()| match self.path.parent() {
             Some(parent) if state.name_is_new => dir::sync_dir(parent),
             _ => Ok(()),
         });
         state.stopped = synced.is_err();
+        crate::failpoint::failpoint!("transcripts::after_sync");
         synced.map_err(io_at("sync", &self.path))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         state.name_is_new = false;

@@ -151,6 +151,9 @@ error_codes! {
         "the bytes do not have the digest that was announced", "send them again";
     NotContinuable = "E0313", "NOT_CONTINUABLE", FailedPrecondition, 6,
         "a conversation cannot be continued", "submit the work as a new task, with what it needs in its description";
+    CoordinatorOutdated = "E0314", "COORDINATOR_OUTDATED", FailedPrecondition, 6,
+        "an agent has obeyed a later coordinator of this cluster",
+        "if another coordinator runs on a copy of this data, stop one; an old copy is put in place with orchctl admin restore";
     QueueFull = "E0401", "QUEUE_FULL", ResourceExhausted, 7,
         "the queue is full", "wait, or raise the coordinator's limits";
     TooManyClasses = "E0402", "TOO_MANY_CLASSES", ResourceExhausted, 7,
@@ -173,6 +176,19 @@ error_codes! {
         "the store failed; the coordinator stops rather than guess", "read orchd's log";
     Internal = "E0702", "INTERNAL", Internal, 70,
         "something that should not happen did", "report it with the request id and orchd's log";
+    StoreNewer = "E0703", "STORE_NEWER", FailedPrecondition, 6,
+        "the data was written by a newer version", "run that version of orchd, or a later one";
+    StoreDamaged = "E0704", "STORE_DAMAGED", DataLoss, 70,
+        "the data is damaged beyond what a start can mend", "restore the last backup: orchd storage restore";
+    DataInUse = "E0705", "DATA_IN_USE", FailedPrecondition, 6,
+        "another process uses the data directory", "stop the process that the message names, or name another --data-dir";
+    DataUnusable = "E0706", "DATA_UNUSABLE", FailedPrecondition, 6,
+        "the data directory cannot be used",
+        "make it writable for the user of orchd, with free space and inodes, on a file system that is not read-only";
+    OtherCluster = "E0707", "OTHER_CLUSTER", FailedPrecondition, 6,
+        "a copy is of another cluster", "name the cluster id that the copy is of, if that is what you want";
+    CopyDamaged = "E0708", "COPY_DAMAGED", DataLoss, 6,
+        "a copy is damaged, cut short or of another form", "use another copy; nothing was changed";
 }
 
 #[cfg(test)]

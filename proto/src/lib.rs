@@ -4,8 +4,10 @@
 //! Everything under [`v1`] and [`store`] is generated from `orch/**/*.proto` by `cargo xtask codegen` and
 //! checked in; a test fails when the two differ.
 
+pub mod codec;
 pub mod codes;
 pub mod outcome;
+pub mod parts;
 pub mod slug;
 
 /// Messages and services of package `orch.v1`.
@@ -44,3 +46,30 @@ pub const PROTOCOL_MIN: u32 = 1;
 
 /// Highest session protocol this build speaks.
 pub const PROTOCOL_MAX: u32 = 2;
+
+/// Lowest session protocol that a daemon offers: [`PROTOCOL_MIN`].
+///
+/// Builds of the tests (feature `test-util` with debug assertions) take another from `ORCH_TEST_PROTOCOL_MIN`.
+#[must_use]
+pub fn protocol_min() -> u32 {
+    told_by_a_test("ORCH_TEST_PROTOCOL_MIN").unwrap_or(PROTOCOL_MIN)
+}
+
+/// Highest session protocol that a daemon offers: [`PROTOCOL_MAX`].
+///
+/// Builds of the tests (feature `test-util` with debug assertions) take another from `ORCH_TEST_PROTOCOL_MAX`, so that
+/// one build can stand for an older release and for a newer one.
+#[must_use]
+pub fn protocol_max() -> u32 {
+    told_by_a_test("ORCH_TEST_PROTOCOL_MAX").unwrap_or(PROTOCOL_MAX)
+}
+
+#[cfg(all(feature = "test-util", debug_assertions))]
+fn told_by_a_test(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[cfg(not(all(feature = "test-util", debug_assertions)))]
+const fn told_by_a_test(_: &str) -> Option<u32> {
+    None
+}

@@ -191,6 +191,40 @@ impl Outcome {
         OUTCOMES.iter().find(|row| row.outcome == self)
     }
 
+    /// Whether another attempt may go on in the conversation that this ending left, where its agent keeps that: the work
+    /// was cut off, and what it cost so far need not be paid twice.
+    ///
+    /// Not where the conversation came to its own end and that is the trouble: what was refused, denied or does not fit
+    /// would be so again, and what a check found wrong is told as feedback. Whoever asks for another try after a limit
+    /// (budget, turns, output, time) wants the rest of the work and not all of it again; a cancel is taken back in the
+    /// same way.
+    #[must_use]
+    pub const fn may_go_on(self) -> bool {
+        match self {
+            Self::RateLimited
+            | Self::Budget
+            | Self::MaxTurns
+            | Self::LimitOutput
+            | Self::Hang
+            | Self::Timeout
+            | Self::Auth
+            | Self::ModelUnavailable
+            | Self::ApiError
+            | Self::Crash
+            | Self::LostAgent
+            | Self::Cancelled => true,
+            Self::Unspecified
+            | Self::Ok
+            | Self::GateFailed
+            | Self::SchemaInvalid
+            | Self::PermissionDenied
+            | Self::Refused
+            | Self::Poison
+            | Self::SpawnFailed
+            | Self::Skipped => false,
+        }
+    }
+
     /// The word of this outcome; empty for `Unspecified`.
     #[must_use]
     pub fn word(self) -> &'static str {

@@ -87,7 +87,7 @@ async fn an_agent_that_is_killed_loses_its_attempt_to_another_and_leaves_nothing
     let homes = fleet.agent_dir("box-1");
     orch_tests::wait::until("the child to run", || (!at_home_in(&homes).is_empty()).then_some(()));
     fleet.agent_process("box-1").kill();
-    fleet.agent("box-1", &["--slots", "1"]);
+    fleet.agent("box-2", &["--slots", "1"]);
     let again = orch_tests::wait::until_async("a second attempt", || {
         let mut client = client.clone();
         let task_ref = task_ref.clone();
@@ -103,8 +103,14 @@ async fn an_agent_that_is_killed_loses_its_attempt_to_another_and_leaves_nothing
         Some(Outcome::LostAgent),
         "{again:?}"
     );
+    assert!(!at_home_in(&homes).is_empty(), "the cut-off child runs on");
+    fleet.agent("box-1", &["--slots", "1"]);
+    orch_tests::wait::until("the agent to end what is not its own any more", || {
+        at_home_in(&homes).is_empty().then_some(())
+    });
     let request = orch_proto::v1::CancelRunRequest { r#ref: submitted.r#ref.clone(), ..Default::default() };
     client.runs.cancel_run(request).await.expect("cancelled");
+    let homes = fleet.agent_dir("box-2");
     orch_tests::wait::until("the children to be gone", || at_home_in(&homes).is_empty().then_some(()));
 }
 

@@ -3,6 +3,7 @@
 mod error_codes;
 mod overload;
 mod ownership;
+mod restored;
 mod watches;
 
 use orch_certs::dial::{DialError, Rejection, find_dial_error};

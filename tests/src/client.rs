@@ -126,6 +126,19 @@ pub fn channel(address: &str, files: &TlsFiles) -> Channel {
     endpoint.connect_with_connector_lazy(Connector::new(Arc::new(tls)))
 }
 
+/// The same with room for so many bytes that nobody has read yet, in place of megabytes: a reader that stops reading is felt
+/// at the other end at once.
+///
+/// # Panics
+/// When the files are unusable.
+#[must_use]
+pub fn narrow_channel(address: &str, files: &TlsFiles, window: u32) -> Channel {
+    let tls = ClientTls::load(files.clone(), SystemTime::now()).expect("client certificate");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("address");
+    let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
+    endpoint.connect_with_connector_lazy(Connector::new(Arc::new(tls)))
+}
+
 /// Whether nothing follows.
 #[must_use]
 pub const fn is_terminal(state: RunState) -> bool {

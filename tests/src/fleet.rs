@@ -7,7 +7,7 @@ use orch_certs::{Ca, Identity, LeafRequest, Role, TlsFiles};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
@@ -37,6 +37,8 @@ pub struct Fleet {
     log: &'static str,
     args: Vec<String>,
     ports: Ports,
+    data: PathBuf,
+    routes: BTreeMap<String, String>,
     dir: TempDir,
 }
 
@@ -87,9 +89,26 @@ impl Fleet {
         log: &'static str,
         args: &[&str],
     ) -> Self {
+        let mut fleet = Self::idle_in(parent, binaries, heartbeat, log, args);
+        fleet.start_coordinator();
+        fleet
+    }
+
+    /// As [`Fleet::start_in`], but nothing runs yet.
+    ///
+    /// # Panics
+    /// When there is no room for its directory.
+    #[must_use]
+    pub fn idle_in(
+        parent: &Path,
+        binaries: Binaries,
+        heartbeat: &'static str,
+        log: &'static str,
+        args: &[&str],
+    ) -> Self {
         let dir =
             tempfile::Builder::new().prefix("orch-test-").tempdir_in(parent).expect("temporary directory");
-        let mut fleet = Self {
+        let fleet = Self {
             agents: BTreeMap::new(),
             orchd: None,
             binaries,
@@ -97,12 +116,13 @@ impl Fleet {
             log,
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             ports: Ports { grpc: "127.0.0.1:0".into(), probe: "127.0.0.1:0".into() },
+            data: dir.path().join("data"),
+            routes: BTreeMap::new(),
             dir,
         };
         fleet.certificate(Role::Coordinator, "coordinator");
         fleet.certificate(Role::Admin, "admin");
         fleet.certificate(Role::Client, "ana");
-        fleet.start_coordinator();
         fleet
     }
 
@@ -115,7 +135,12 @@ impl Fleet {
     /// The coordinator's data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.dir().join("data")
+        self.data.clone()
+    }
+
+    /// Gives the coordinator another data directory, from its next start on.
+    pub fn keep_data_in(&mut self, data: PathBuf) {
+        self.data = data;
     }
 
     /// Addresses in use.
@@ -159,6 +184,39 @@ impl Fleet {
     /// # Panics
     /// When it ends or does not become ready.
     pub fn start_coordinator(&mut self) {
+        let ended = self.launch_coordinator(&[]);
+        assert!(ended.is_none(), "the coordinator ended:\n{}", self.coordinator_log());
+    }
+
+    /// What coordinators printed so far.
+    #[must_use]
+    pub fn coordinator_log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("orchd.log")).unwrap_or_default()
+    }
+
+    /// The same with further variables in its environment, one that may end while it starts: then its status is returned.
+    ///
+    /// # Panics
+    /// When it neither ends nor becomes ready.
+    pub fn launch_coordinator(&mut self, environment: &[(&str, &str)]) -> Option<ExitStatus> {
+        self.spawn_coordinator(environment);
+        let mut orchd = self.orchd.take().expect("it was just started");
+        let announced = until("the coordinator to be ready", || {
+            if !orchd.is_running() {
+                return Some(Err(orchd.wait()));
+            }
+            self.announced(orchd.id()).map(Ok)
+        });
+        match announced {
+            Ok(ports) => self.ports = ports,
+            Err(status) => return Some(status),
+        }
+        self.orchd = Some(orchd);
+        None
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn_coordinator(&mut self, environment: &[(&str, &str)]) {
         let ready = self.dir().join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let tls = self.certificate(Role::Coordinator, "coordinator");
@@ -170,15 +228,22 @@ impl Fleet {
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--ready-file")
-            .arg(&ready);
+            .arg(&ready)
+            .envs(environment.iter().copied());
         tls_args(&mut command, &tls);
-        let mut orchd = Process::start(&mut command, &self.dir().join("orchd.log"));
-        let announced = until("the coordinator to be ready", || {
-            assert!(orchd.is_running(), "the coordinator ended:\n{}", orchd.log());
-            read_json(&ready).filter(|json| json["pid"] == orchd.id())
-        });
-        self.ports = Ports { grpc: text(&announced["grpc"]), probe: text(&announced["probe"]) };
-        self.orchd = Some(orchd);
+        self.orchd = Some(Process::start(&mut command, &self.dir().join("orchd.log")));
+    }
+
+    /// Whether the coordinator that was started last has said that it is ready.
+    #[must_use]
+    pub fn coordinator_is_ready(&self) -> bool {
+        self.orchd.as_ref().is_some_and(|orchd| self.announced(orchd.id()).is_some())
+    }
+
+    /// What a coordinator with this process id said of its addresses.
+    fn announced(&self, pid: u32) -> Option<Ports> {
+        let json = read_json(&self.dir().join("ready.json")).filter(|json| json["pid"] == pid)?;
+        Some(Ports { grpc: text(&json["grpc"]), probe: text(&json["probe"]) })
     }
 
     /// The coordinator's process.
@@ -194,6 +259,11 @@ impl Fleet {
         if let Some(mut orchd) = self.orchd.take() {
             orchd.kill();
         }
+    }
+
+    /// Lets an agent dial `address` (`host:port`) in place of the coordinator, from its next start on.
+    pub fn route(&mut self, agent: &str, address: &str) {
+        self.routes.insert(agent.to_owned(), address.to_owned());
     }
 
     /// Starts an agent that runs the scripted CLI, and waits until it is connected.
@@ -213,8 +283,9 @@ impl Fleet {
         let _ = std::fs::remove_file(&status);
         let tls = self.certificate(Role::Agent, name);
         let mut command = Command::new(&self.binaries.agent);
+        let address = self.routes.get(name).unwrap_or(&self.ports.grpc);
         command
-            .args(["--coordinator", &format!("https://{}", self.ports.grpc)])
+            .args(["--coordinator", &format!("https://{address}")])
             .arg("--data-dir")
             .arg(self.agent_dir(name))
             .arg("--runtime-dir")

@@ -3,9 +3,12 @@
 
 #![expect(clippy::expect_used, reason = "what these tools cannot do is to end the test that needs it")]
 
+pub mod budget;
 pub mod client;
+pub mod faults;
 pub mod fleet;
 pub mod gate;
+pub mod history;
 pub mod matrix;
 pub mod process;
 pub mod wait;

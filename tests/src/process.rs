@@ -132,3 +132,11 @@ pub fn peak_memory(pid: u32) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
+
+/// When a process started, in clock ticks since the boot: with its id it names one process for ever. `None` when it is gone.
+#[must_use]
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the 20th word behind it is the time.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}

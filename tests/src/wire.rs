@@ -117,7 +117,15 @@ impl HandAgent {
     /// Why the coordinator refuses.
     pub async fn join(fleet: &Fleet, hello: v1::Hello) -> Result<Self, Status> {
         let files = fleet.certificate(Role::Agent, &hello.agent);
-        let mut agents = AgentServiceClient::new(channel(&fleet.ports().grpc, &files));
+        Self::join_at(&fleet.ports().grpc, &files, hello).await
+    }
+
+    /// The same with the coordinator at `address` (`host:port`) and a certificate that is there already.
+    ///
+    /// # Errors
+    /// Why the coordinator refuses.
+    pub async fn join_at(address: &str, files: &TlsFiles, hello: v1::Hello) -> Result<Self, Status> {
+        let mut agents = AgentServiceClient::new(channel(address, files));
         let (frames, stream) = mpsc::channel(ITEMS);
         let first = frame(agent_item::Item::Hello(hello));
         let stream = tokio_stream::once(first).chain(ReceiverStream::new(stream));

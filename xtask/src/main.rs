@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod codegen;
 mod tidy;
+mod torture;
 
 /// Chores of the orch repository.
 #[derive(Debug, Parser)]
@@ -22,12 +23,25 @@ enum Chore {
     },
     /// Check the house rules that no compiler checks.
     Tidy,
+    /// Run every suite of faults with as large a budget as fits the time; docs/reliability.md has the demands.
+    Torture {
+        /// Time for everything, building included.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Only suites whose names contain one of these words.
+        #[arg(long, value_name = "WORD", value_delimiter = ',')]
+        only: Vec<String>,
+        /// Also write the table to this file.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Codegen { check } => codegen::run(&root(), check),
         Chore::Tidy => tidy::run(&root()),
+        Chore::Torture { minutes, only, write } => torture::run(&root(), minutes, &only, write.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -91,7 +91,8 @@ pub struct Note {
     pub owner: PathBuf,
     /// `name/number/task`, for people.
     pub reference: String,
-    config: PathBuf,
+    /// The configuration directory it lies in.
+    pub config: PathBuf,
     /// Of the login's file when it was lent: another one there means that somebody signed in meanwhile.
     digest: String,
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub(super) use self::held::Held;
 use self::held::Lent;
 use super::health::{Answer, Checker, Credential, Health};
-use super::login::{LOGIN_FILE, Lock, LoginError, LoginPlace, Settled, Stored};
+use super::login::{LOGIN_FILE, Lock, LoginError, LoginPlace, Note, Settled, Stored};
 use super::settings::{PoolSettings, Source};
 use super::{LeaseError, Signals, helper, on_disk};
 use crate::causes::one_line;
@@ -63,6 +63,8 @@ struct Inside {
     refused: bool,
     /// What the helper printed, and until when that is used.
     printed: Option<(Secret, Instant)>,
+    /// A login that a former process of this agent lent to an attempt which goes on, and where it lies.
+    lent: Option<(PathBuf, Lent)>,
 }
 
 /// What people may know of a pool.
@@ -133,17 +135,22 @@ impl Pool {
         let (mut secrets, lent) = match &self.login {
             Some(place) => {
                 let lent = self.lend(place, tell).await?;
-                (Secrets { redact: lent.stored.login.secrets(), ..Secrets::default() }, Some(lent))
+                let redact = lent.stored.as_ref().map(|stored| stored.login.secrets());
+                (Secrets { redact: redact.unwrap_or_default(), ..Secrets::default() }, Some(lent))
             }
             None => (self.variable().await?, None),
         };
         if let Some(url) = &self.settings.base_url {
             secrets.env.insert("ANTHROPIC_BASE_URL".to_owned(), url.clone());
         }
+        Ok(self.hold(reference, secrets, lent))
+    }
+
+    fn hold(self: &Arc<Self>, reference: &str, secrets: Secrets, lent: Option<Lent>) -> Held {
         let user = self.next_user.fetch_add(1, Ordering::Relaxed);
         self.inside().users.insert(user, reference.to_owned());
         self.changed();
-        Ok(Held { pool: Arc::clone(self), user, reference: reference.to_owned(), secrets, lent })
+        Held { pool: Arc::clone(self), user, reference: reference.to_owned(), secrets, lent }
     }
 
     async fn lend(
@@ -154,7 +161,7 @@ impl Pool {
         let turn = self.await_turn(tell).await;
         let lock = self.await_lock(place, tell).await?;
         let stored = self.read_login(place).await?;
-        Ok(Lent { stored, place: place.clone(), _lock: lock, _turn: turn })
+        Ok(Lent { stored: Some(stored), place: place.clone(), _lock: lock, _turn: turn })
     }
 
     /// The turn within this agent: first come, first served. Giving up the wait gives up the place.
@@ -353,11 +360,50 @@ impl Pool {
         }
     }
 
-    /// Takes back what a former process of this agent lent. Blocks.
-    pub(super) fn settle_own(&self) {
-        if let Some(place) = &self.login {
-            settle_own(&self.settings.name, place);
+    /// Takes back what a former process of this agent lent, unless it lies in one of the directories `in_use`: then it
+    /// stays lent. Blocks.
+    pub(super) fn settle_own(&self, in_use: &BTreeSet<PathBuf>) {
+        let Some(place) = &self.login else { return };
+        match own_note(place).filter(|note| in_use.contains(&note.config)) {
+            Some(note) => self.stay_lent(place, note),
+            None => settle_own(&self.settings.name, place),
         }
+    }
+
+    fn stay_lent(&self, place: &LoginPlace, note: Note) {
+        for _ in 0..SETTLE_TRIES {
+            // Nobody has had a turn yet.
+            let turn = Arc::clone(&self.turn).try_acquire_owned();
+            let lock = place.try_lock().ok().flatten();
+            // Another agent of this host that was quicker has settled it.
+            if own_note(place).as_ref() != Some(&note) {
+                break;
+            }
+            if let (Ok(turn), Some(lock)) = (turn, lock) {
+                let stored = place.read().ok();
+                let lent = Lent { stored, place: place.clone(), _lock: lock, _turn: turn };
+                self.inside().lent = Some((note.config, lent));
+                return;
+            }
+            std::thread::sleep(LOCK_POLL);
+        }
+        tracing::warn!(
+            pool = self.settings.name,
+            reference = note.reference,
+            "a login is in use by an attempt that goes on, and another agent of this host has taken it"
+        );
+    }
+
+    /// The login that is still lent to the attempt whose configuration lies in `config`.
+    pub(super) fn take_lent(self: &Arc<Self>, config: &Path, reference: &str) -> Option<Held> {
+        let (_, lent) = self.inside().lent.take_if(|(place, _)| place == config)?;
+        let redact = lent.stored.as_ref().map(|stored| stored.login.secrets()).unwrap_or_default();
+        Some(self.hold(reference, Secrets { redact, ..Secrets::default() }, Some(lent)))
+    }
+
+    /// Whether it serves one attempt at a time.
+    pub(super) const fn is_login(&self) -> bool {
+        self.login.is_some()
     }
 
     fn io(&self, place: &LoginPlace, source: io::Error) -> LeaseError {
@@ -392,8 +438,13 @@ fn take_lock(place: &LoginPlace, wait_is_over: bool) -> Result<Tried, LoginError
     }
 }
 
+/// The note of a login that this agent, or a former process of it, lent.
+fn own_note(place: &LoginPlace) -> Option<Note> {
+    place.note().filter(|note| place.is_own(note))
+}
+
 fn settle_own(pool: &str, place: &LoginPlace) {
-    let own = |place: &LoginPlace| place.note().is_some_and(|note| place.is_own(&note));
+    let own = |place: &LoginPlace| own_note(place).is_some();
     for _ in 0..SETTLE_TRIES {
         if !own(place) {
             return;
@@ -411,13 +462,20 @@ fn settle_own(pool: &str, place: &LoginPlace) {
 }
 
 /// The same for pools that this agent no longer has.
-pub(super) fn settle_forgotten<'a>(dir: &Path, known: impl Iterator<Item = &'a String>) {
+pub(super) fn settle_forgotten<'a>(
+    dir: &Path,
+    known: impl Iterator<Item = &'a String>,
+    in_use: &BTreeSet<PathBuf>,
+) {
     let known: BTreeSet<&String> = known.collect();
     let owner = dir.parent().unwrap_or(dir);
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
         if super::settings::is_name(&name) && !known.contains(&name) {
-            settle_own(&name, &LoginPlace::new(&name, &entry.path(), owner));
+            let place = LoginPlace::new(&name, &entry.path(), owner);
+            if own_note(&place).is_none_or(|note| !in_use.contains(&note.config)) {
+                settle_own(&name, &place);
+            }
         }
     }
 }

@@ -289,7 +289,7 @@ async fn a_login_that_was_never_given_back_is_taken_back_by_the_next_and_at_the_
         drop(lease);
         assert!(config.join(LOGIN_FILE).exists(), "its child may still run");
         if by_sweep {
-            scene.open().sweep(&homes);
+            scene.open().sweep(&homes, &BTreeSet::new());
         } else {
             drop(timeout(PATIENCE, scene.open().lease(None, "marie", "adhoc/2/a")).await.unwrap().unwrap());
         }
@@ -298,7 +298,7 @@ async fn a_login_that_was_never_given_back_is_taken_back_by_the_next_and_at_the_
     }
     // One that no note knows of goes as well.
     fs::write(config.join(LOGIN_FILE), login(9)).unwrap();
-    scene.open().sweep(&homes);
+    scene.open().sweep(&homes, &BTreeSet::new());
     assert!(!config.join(LOGIN_FILE).exists());
     assert!(!fs::read_to_string(scene.login_file("max")).unwrap().contains("access-9"));
 }
@@ -317,7 +317,7 @@ async fn a_pool_that_is_no_longer_in_the_settings_gets_its_login_back_too() {
     lease.place(&config).unwrap();
     fs::write(config.join(LOGIN_FILE), login(1)).unwrap();
     drop(lease);
-    Pools::open(&[], &scene.data(), Checker::default()).unwrap().sweep(&homes);
+    Pools::open(&[], &scene.data(), Checker::default()).unwrap().sweep(&homes, &BTreeSet::new());
     assert!(fs::read_to_string(dir.join(LOGIN_FILE)).unwrap().contains("access-1"));
 }
 
@@ -334,4 +334,35 @@ async fn what_another_agent_left_is_taken_back_only_after_it_had_time_to_return(
     let lease = scene.open().lease(None, "marie", "adhoc/2/a").await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(30));
     assert_eq!(lease.secrets(Path::new("/config")).redact, ["access-1", "refresh-1"]);
+}
+
+#[tokio::test]
+async fn a_login_stays_with_an_attempt_that_goes_on_and_with_nobody_else() {
+    let scene = Scene::new().with_login("max");
+    let homes = Homes::open(&scene.data()).unwrap();
+    let key = ConversationKey { run: 1, task: 0 };
+    let config = homes.conversation(key).unwrap().config();
+    let lease = scene.open().lease(None, "marie", "adhoc/1/a").await.unwrap();
+    lease.place(&config).unwrap();
+    // The agent is killed here.
+    drop(lease);
+    let pools = scene.open();
+    pools.sweep(&homes, &BTreeSet::from([key]));
+    assert!(config.join(LOGIN_FILE).exists(), "its child has it");
+    let mut other = Box::pin(pools.lease(None, "marie", "adhoc/2/a"));
+    assert!(timeout(Duration::from_millis(300), other.as_mut()).await.is_err(), "it is still lent");
+    let mut foreign = Box::pin(async {
+        let other =
+            Pools::open(&scene.settings, &scene.dir.path().join("other"), Checker::default()).unwrap();
+        other.lease(None, "marie", "adhoc/3/a").await
+    });
+    assert!(timeout(Duration::from_millis(300), foreign.as_mut()).await.is_err(), "also for other agents");
+    drop(foreign);
+    let lease = pools.lease_again(&config, "", "marie", "adhoc/1/a").await;
+    assert_eq!(lease.pool(), Some("max"));
+    assert!(!lease.secrets(&config).redact.is_empty());
+    fs::write(config.join(LOGIN_FILE), login(5)).unwrap();
+    lease.take_back(&config);
+    assert!(fs::read_to_string(scene.login_file("max")).unwrap().contains("access-5"));
+    drop(timeout(PATIENCE, other).await.unwrap().unwrap());
 }

@@ -1,6 +1,7 @@
 //! What the coordinator says, carried out. Refuses what a lower epoch says and what another cluster wants.
 
 use super::{Daemon, FIRST_STOP_AFTER, heartbeat_every};
+use crate::daemon::left::accept_record;
 use crate::daemon::phase::{Leave, Ways};
 use crate::daemon::status::Connection;
 use crate::daemon::table::Taken;
@@ -69,6 +70,7 @@ impl Daemon {
         self.sent_away = false;
         self.table.note_coordinator(welcome.epoch, welcome.cluster_id.clone());
         self.terms.epoch = welcome.epoch;
+        self.terms.protocol = welcome.protocol;
         self.terms.cluster = welcome.cluster_id;
         self.terms.stop_after =
             welcome.stop_after.as_ref().and_then(convert::duration).unwrap_or(FIRST_STOP_AFTER);
@@ -83,7 +85,7 @@ impl Daemon {
             self.verdict(verdict);
         }
         // Before any report: what an agent that leaves reports as lost counts as no crash.
-        if self.stopping {
+        if self.stopping.is_some() {
             self.outbox.push(Say::Draining(v1::Draining {}));
         }
         // All of them, also those that are no longer this agent's: each is answered, and only then forgotten.
@@ -128,6 +130,7 @@ impl Daemon {
 
     fn assign(&mut self, assignment: v1::Assignment) {
         let attempt = assignment.attempt;
+        let record = accept_record(&assignment);
         let assigned = match convert::assigned(assignment) {
             Ok(assigned) => assigned,
             Err(error) => {
@@ -150,7 +153,7 @@ impl Daemon {
         if !matches!(assigned.work, AssignedWork::Noop) {
             key.span().in_scope(|| tracing::info!(reference = assigned.reference, "attempt assigned"));
         }
-        match self.table.take(assigned) {
+        match self.table.accept(assigned, record) {
             Taken::Accepted => self.accept(key),
             Taken::Ended => self.outbox.report(key, &self.table),
             Taken::AcceptedAndEnded => {
@@ -168,7 +171,7 @@ impl Daemon {
         if self.table.holds(assigned.key) {
             return Ok(());
         }
-        if self.stopping {
+        if self.stopping.is_some() {
             return Err("the agent is stopping".to_owned());
         }
         if self.table.len() >= MAX_HELD {
@@ -181,7 +184,7 @@ impl Daemon {
         self.outbox.push(Say::Accepted(v1::Accepted { attempt: Some(convert::attempt_id(key)) }));
     }
 
-    fn reject(&mut self, attempt: Option<v1::AttemptId>, reason: String) {
+    pub(super) fn reject(&mut self, attempt: Option<v1::AttemptId>, reason: String) {
         self.outbox.push(Say::Rejected(v1::Rejected { attempt, reason }));
     }
 
@@ -189,13 +192,20 @@ impl Daemon {
         let Some(key) = attempt_key(stop.attempt.as_ref()) else { return };
         let cause = match stop.reason() {
             v1::StopReason::Fenced => StopCause::Fenced,
-            // Going on is always allowed.
-            v1::StopReason::Revoked => return,
+            v1::StopReason::Revoked => return self.revoke(key),
             v1::StopReason::Cancelled | v1::StopReason::Unspecified => StopCause::Cancelled,
         };
         let _span = key.span().entered();
         tracing::info!(?cause, "attempt stopped by the coordinator");
         self.stop_attempt(key, cause);
+    }
+
+    /// Gives an attempt back whose child was not started; any other goes on.
+    fn revoke(&mut self, key: AttemptKey) {
+        if self.table.give_back(key) {
+            key.span().in_scope(|| tracing::info!("attempt revoked before it began"));
+            self.reject(Some(convert::attempt_id(key)), "revoked".to_owned());
+        }
     }
 
     /// Stops an attempt. One that had not started has ended by that; one that runs reports when it has ended.

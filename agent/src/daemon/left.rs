@@ -1,80 +1,80 @@
 //! What a former process of the agent left behind: attempts whose end it did not see, and transcripts it had not sent.
-//! Knows where they lie and who can judge them; refuses to know how.
+//! Knows who can go on with them; refuses to know how.
+//!
+//! | An attempt that was accepted and not reported | becomes |
+//! |---|---|
+//! | has something that lies or runs: see [`crate::adoption`] | gone on with |
+//! | never began | waiting, as before |
+//! | had begun to be prepared, and nothing of it ran yet | lost: it may be what ended the agent |
 
-use crate::daemon::start::Runners;
+use crate::adoption::Found;
+use crate::daemon::start::{Attempt, Runners};
 use crate::homes::{ConversationKey, Homes};
-use crate::runner::{AttemptKey, AttemptReport, Live, Outcome};
-use crate::session::convert::{Assigned, AssignedWork};
+use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Live, Outcome};
+use crate::session::convert::{self, Assigned};
 use crate::session::transcript::is_sent;
+use crate::spool::{Held, Phase};
 use crate::supervisor::segments::{self, Channel, SEGMENT_BYTES};
 use orch_proto::v1;
-use serde::{Deserialize, Serialize};
+use prost::Message as _;
 use std::path::Path;
 use tokio::sync::watch;
 
-/// What the spool remembers of an accepted attempt, so that it can be judged without its assignment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) struct Note {
-    /// `name/number/task`, for people.
-    reference: String,
-    runner: RunnerKind,
-    /// Whether a structured answer was demanded.
-    structured: bool,
+/// What becomes of an attempt that a former process accepted.
+pub(super) enum Left {
+    /// It is gone on with.
+    GoesOn(Box<(AttemptHandle, Attempt)>),
+    /// It never began.
+    Waits(Box<Assigned>),
+    /// It has ended.
+    Ended(Box<AttemptReport>),
+    /// It was reported.
+    Reported(v1::Report),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RunnerKind {
-    Claude,
-    Command,
-    Noop,
-    Publish,
-}
-
-/// The note for an assignment, as bytes.
-pub(super) fn note(assigned: &Assigned) -> Vec<u8> {
-    let (runner, structured) = match &assigned.work {
-        AssignedWork::Claude(work) => (RunnerKind::Claude, demands_structure(work)),
-        AssignedWork::Command(_) => (RunnerKind::Command, false),
-        AssignedWork::Noop => (RunnerKind::Noop, false),
-        AssignedWork::Publish(_) => (RunnerKind::Publish, false),
-    };
-    let note = Note { reference: assigned.reference.clone(), runner, structured };
-    // Such a note is always JSON; an empty one only means that the attempt counts as lost after a restart.
-    serde_json::to_vec(&note).unwrap_or_default()
-}
-
-fn demands_structure(work: &v1::ClaudeAssignment) -> bool {
-    match work.output_schema.as_ref().and_then(|schema| schema.body.as_ref()) {
-        Some(v1::text::Body::Inline(schema)) => !schema.is_empty(),
-        Some(v1::text::Body::Blob(_)) => true,
-        None => false,
+/// What the spool remembers of an accepted attempt: all of its assignment, so that it can still begin. One that ends at
+/// once needs no memory.
+pub(super) fn accept_record(assignment: &v1::Assignment) -> Vec<u8> {
+    match &assignment.runner {
+        Some(v1::assignment::Runner::Noop(_)) | None => Vec::new(),
+        Some(_) => assignment.encode_to_vec(),
     }
 }
 
-/// The report of an attempt that a former process took over and whose end it did not see: judged by what lies in its
-/// directory, else lost. Blocks as long as reading its transcript takes.
-pub(super) fn report(key: AttemptKey, note: &[u8], runners: &Runners, homes: &Homes) -> AttemptReport {
+/// What becomes of an attempt that a former process of the agent took over and did not report. Blocks for a moment.
+pub(super) fn left(
+    key: AttemptKey,
+    held: &Held,
+    found: &mut Found,
+    runners: &Runners,
+    homes: &Homes,
+) -> Left {
     let conversation = ConversationKey { run: key.run, task: key.task };
+    let _span = key.span().entered();
+    let wire = v1::Assignment::decode(held.payload.as_slice()).ok();
+    let assigned = wire.and_then(|wire| convert::assigned(wire).ok()).filter(|assigned| assigned.key == key);
+    let reference = assigned.as_ref().map(|assigned| assigned.reference.clone()).unwrap_or_default();
+    if let Some(survivor) = found.take(key) {
+        let is_running = survivor.process.is_some();
+        if let Some((handle, attempt)) = runners.adopt(key, assigned.as_ref(), survivor) {
+            tracing::info!(reference, is_running, "an attempt of the former agent is gone on with");
+            return Left::GoesOn(Box::new((handle, attempt)));
+        }
+    }
+    let why = match assigned {
+        Some(assigned) if held.phase == Phase::Accepted => match runners.can_run(&assigned) {
+            Ok(()) => {
+                tracing::info!(reference, "an attempt had not begun and waits again");
+                return Left::Waits(Box::new(assigned));
+            }
+            Err(why) => format!("the agent restarted before it began, and now {why}"),
+        },
+        Some(_) | None => "the agent restarted while it prepared the attempt".to_owned(),
+    };
     let dir = homes.attempt_dir(conversation, key.attempt);
-    let note: Option<Note> = serde_json::from_slice(note).ok();
-    let judged = note.as_ref().and_then(|note| {
-        let runner = match note.runner {
-            RunnerKind::Claude => runners.claude.as_ref(),
-            RunnerKind::Command => runners.command.as_ref(),
-            // Made again, a publication finds what was done.
-            RunnerKind::Noop | RunnerKind::Publish => None,
-        };
-        runner?.judge_left(&dir, note.structured)
-    });
-    let report = judged.unwrap_or_else(|| AttemptReport {
+    let report = AttemptReport {
         transcript_bytes: transcript_bytes(&dir),
-        ..AttemptReport::of(Outcome::LostAgent, "the agent restarted while it ran")
-    });
-    let report = match runners.supplies() {
-        Some(supplies) => supplies.collect_now(key, report),
-        None => report,
+        ..AttemptReport::of(Outcome::LostAgent, why)
     };
     // An attempt that never began has no directory.
     if dir.exists()
@@ -82,24 +82,26 @@ pub(super) fn report(key: AttemptKey, note: &[u8], runners: &Runners, homes: &Ho
     {
         tracing::warn!(%error, "the end of a conversation could not be noted");
     }
-    let reference = note.map(|note| note.reference).unwrap_or_default();
-    key.span().in_scope(|| {
-        tracing::warn!(reference, outcome = report.outcome.word(), "a former agent did not see its end");
-    });
-    report
+    tracing::warn!(reference, outcome = report.outcome.word(), "a former agent did not see its end");
+    Left::Ended(Box::new(report))
 }
 
-/// Transcripts that lie on the disk and were not sent to their end, complete as they are.
-pub(super) fn transcripts(homes: &Homes) -> Vec<(AttemptKey, watch::Receiver<Live>)> {
+/// Transcripts that lie on the disk and were not sent to their end, complete as they are: those of attempts that have
+/// ended.
+pub(super) fn transcripts(
+    homes: &Homes,
+    has_ended: impl Fn(AttemptKey) -> bool,
+) -> Vec<(AttemptKey, watch::Receiver<Live>)> {
     let mut found = Vec::new();
     for (conversation, attempt) in homes.attempts() {
+        let key = AttemptKey { run: conversation.run, task: conversation.task, attempt };
         let dir = homes.attempt_dir(conversation, attempt);
         let bytes = transcript_bytes(&dir);
-        if bytes > 0 && !is_sent(&dir) {
+        if bytes > 0 && !is_sent(&dir) && has_ended(key) {
             let live = Live { attempt_dir: Some(dir), transcript_bytes: bytes, ..Live::default() };
             // Nobody holds the other end: nothing will follow.
             let (_, live) = watch::channel(live);
-            found.push((AttemptKey { run: conversation.run, task: conversation.task, attempt }, live));
+            found.push((key, live));
         }
     }
     found
@@ -115,19 +117,18 @@ fn transcript_bytes(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::{AttemptLink, AttemptSpec, RunFuture, Runner};
-    use crate::session::convert;
-    use crate::supervisor::exit::ExitRecord;
+    use crate::runner::{Adopted, AttemptLink, AttemptSpec, RunFuture, Runner};
+    use crate::supervisor::client::Survivor;
     use std::fs;
     use std::sync::Arc;
 
     const KEY: AttemptKey = AttemptKey { run: 7, task: 1, attempt: 2 };
 
-    /// Finds the answer in the exit code.
+    /// Goes on with everything.
     #[derive(Debug)]
-    struct Judge;
+    struct Follower;
 
-    impl Runner for Judge {
+    impl Runner for Follower {
         fn name(&self) -> &'static str {
             "command"
         }
@@ -136,61 +137,69 @@ mod tests {
             Box::pin(std::future::pending())
         }
 
-        fn judge_left(&self, attempt_dir: &Path, structured: bool) -> Option<AttemptReport> {
-            let code = ExitRecord::read(attempt_dir).ok()??.code?;
-            Some(AttemptReport::of(Outcome::Ok, format!("exit code {code}, structured {structured}")))
+        fn adopt(&self, _key: AttemptKey, survivor: Survivor, _link: AttemptLink) -> Option<Adopted> {
+            let report = AttemptReport::of(Outcome::Ok, survivor.id);
+            Some(Adopted { run: Box::pin(async { report }), shown: None })
         }
     }
 
-    fn note_of(runner: v1::assignment::Runner) -> Vec<u8> {
+    fn held(phase: Phase, runner: v1::assignment::Runner) -> Held {
         let attempt = Some(convert::attempt_id(KEY));
         let wire =
             v1::Assignment { attempt, r#ref: "a/7/t".into(), runner: Some(runner), ..Default::default() };
-        note(&convert::assigned(wire).unwrap())
+        Held { phase, payload: accept_record(&wire), report: None }
     }
 
-    fn command() -> Vec<u8> {
-        note_of(v1::assignment::Runner::Command(v1::CommandTask::default()))
+    fn command(phase: Phase) -> Held {
+        held(phase, v1::assignment::Runner::Command(v1::CommandTask::default()))
+    }
+
+    fn told(left: Left) -> (Outcome, String) {
+        let Left::Ended(report) = left else { panic!("it has not ended") };
+        (report.outcome, report.detail)
+    }
+
+    #[tokio::test]
+    async fn what_was_running_is_gone_on_with_and_what_never_began_waits_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::open(dir.path()).unwrap();
+        let runners = Runners::new(None, Some(Arc::new(Follower)));
+        let survivor = Survivor { id: "s1".to_owned(), attempt_dir: dir.path().to_owned(), process: None };
+        let mut found = Found::from_iter([(KEY, survivor)]);
+        let Left::GoesOn(on) = left(KEY, &command(Phase::Accepted), &mut found, &runners, &homes) else {
+            panic!("it is not gone on with");
+        };
+        let (key, report) = on.1.run.await;
+        assert_eq!((key, report.detail.as_str()), (KEY, "s1"));
+        let again = left(KEY, &command(Phase::Accepted), &mut found, &runners, &homes);
+        assert!(matches!(again, Left::Waits(assigned) if assigned.reference == "a/7/t"));
     }
 
     #[test]
-    fn an_attempt_is_judged_by_its_own_runner_or_lost() {
+    fn what_is_not_known_or_was_just_being_prepared_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let homes = Homes::open(dir.path()).unwrap();
+        let runners = Runners::new(None, Some(Arc::new(Follower)));
+        let mut none = Found::default();
         let conversation = homes.conversation(ConversationKey { run: 7, task: 1 }).unwrap();
         let attempt = conversation.fresh_attempt(2).unwrap();
         fs::write(attempt.join("stdout.000000"), b"half an ans").unwrap();
-        let runners = Runners::new(None, Some(Arc::new(Judge)));
-        let lost = report(KEY, &command(), &runners, &homes);
-        assert_eq!(
-            (lost.outcome, lost.detail.as_str()),
-            (Outcome::LostAgent, "the agent restarted while it ran")
-        );
-        assert_eq!(lost.transcript_bytes, 11, "how much of its transcript there is");
-        assert!(dir.path().join("tasks/7-1/ended").exists(), "its time runs from now on");
-
-        ExitRecord { code: Some(3), ..ExitRecord::default() }.write(&attempt).unwrap();
-        let judged = report(KEY, &command(), &runners, &homes);
-        assert_eq!((judged.outcome, judged.detail.as_str()), (Outcome::Ok, "exit code 3, structured false"));
-        let claude = note_of(v1::assignment::Runner::Claude(v1::ClaudeAssignment::default()));
-        for note in [claude.as_slice(), b"", b"a/7/t"] {
-            assert_eq!(report(KEY, note, &runners, &homes).outcome, Outcome::LostAgent);
-        }
-    }
-
-    #[test]
-    fn a_schema_is_remembered() {
-        let claude = |schema: Option<v1::text::Body>| {
-            let output_schema = Some(v1::Text { body: schema });
-            let bytes = note_of(v1::assignment::Runner::Claude(v1::ClaudeAssignment {
-                output_schema,
-                ..Default::default()
-            }));
-            serde_json::from_slice::<Note>(&bytes).unwrap().structured
+        let Left::Ended(lost) = left(KEY, &command(Phase::Running), &mut none, &runners, &homes) else {
+            panic!("it has not ended");
         };
-        assert!(claude(Some(v1::text::Body::Inline("{}".into()))));
-        assert!(claude(Some(v1::text::Body::Blob(v1::BlobRef::default()))));
-        assert!(!claude(Some(v1::text::Body::Inline(String::new()))) && !claude(None));
+        assert_eq!(
+            (lost.outcome, lost.detail.as_str(), lost.transcript_bytes),
+            (Outcome::LostAgent, "the agent restarted while it prepared the attempt", 11)
+        );
+        assert!(dir.path().join("tasks/7-1/ended").exists(), "its time runs from now on");
+        for payload in [&b""[..], b"a/7/t", b"\xff"] {
+            let held = Held { payload: payload.to_owned(), ..command(Phase::Accepted) };
+            assert_eq!(told(left(KEY, &held, &mut none, &runners, &homes)).0, Outcome::LostAgent);
+        }
+        let claude = held(Phase::Accepted, v1::assignment::Runner::Claude(v1::ClaudeAssignment::default()));
+        let (outcome, why) = told(left(KEY, &claude, &mut none, &runners, &homes));
+        assert_eq!(outcome, Outcome::LostAgent);
+        assert_eq!(why, "the agent restarted before it began, and now this agent has no claude CLI");
     }
 
     #[test]
@@ -198,13 +207,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let homes = Homes::open(dir.path()).unwrap();
         let conversation = homes.conversation(ConversationKey { run: 7, task: 1 }).unwrap();
-        for attempt in [1, 2, 3] {
+        for attempt in [1, 2, 3, 4] {
             conversation.fresh_attempt(attempt).unwrap();
         }
         fs::write(conversation.attempt(2).join("stdout.000000"), b"0123456789").unwrap();
         fs::write(conversation.attempt(3).join("stdout.000000"), b"sent already").unwrap();
         fs::write(conversation.attempt(3).join("transcript.sent"), b"").unwrap();
-        let found = transcripts(&homes);
+        fs::write(conversation.attempt(4).join("stdout.000000"), b"still grows").unwrap();
+        let found = transcripts(&homes, |key| key.attempt != 4);
         assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [KEY]);
         let live = &found[0].1;
         assert_eq!(live.borrow().transcript_bytes, 10);

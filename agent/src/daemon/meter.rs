@@ -36,7 +36,7 @@ impl Meter {
     /// Takes a look at the host and at the trees below the given supervisors, unless one is under way.
     pub(super) fn look(&mut self, supervisors: Vec<i32>) {
         let Some(mut probe) = self.probe.take() else { return };
-        self.looks.spawn_blocking(move || {
+        crate::blocking::start(&mut self.looks, move || {
             probe.retain(|pid| supervisors.contains(&pid));
             let mut figures = Figures { host: probe.figures(), attempts: BTreeMap::new() };
             for pid in supervisors {

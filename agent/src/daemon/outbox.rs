@@ -9,12 +9,12 @@ use crate::session::bulk::{self, BulkError};
 use crate::session::convert::INLINE_BYTES;
 use crate::session::convert::material::are_stored;
 use crate::session::link::Bulk;
-use crate::session::transcript::{Upload, UploadError};
+use crate::session::transcript::{self, Upload, UploadError};
 use orch_proto::v1::{self, agent_item::Item, text::Body};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -50,6 +50,8 @@ pub(super) struct Outbox {
     long_reports: JoinSet<LongReport>,
     transcripts: BTreeMap<AttemptKey, watch::Receiver<Live>>,
     uploads: JoinSet<Uploaded>,
+    /// Where transcripts lie that were sent whole and are still needed here.
+    sent: BTreeMap<AttemptKey, PathBuf>,
     /// Turns of transcripts that have ended.
     turns: Arc<Semaphore>,
     /// Turns of files.
@@ -74,6 +76,7 @@ impl Outbox {
             long_reports: JoinSet::new(),
             transcripts: BTreeMap::new(),
             uploads: JoinSet::new(),
+            sent: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(UPLOADS)),
             files: Arc::new(Semaphore::new(FILES)),
         }
@@ -178,6 +181,7 @@ impl Outbox {
             self.held_back.insert(key);
             return;
         }
+        crate::failpoint::failpoint!("session::before_report");
         self.unanswered.insert(key);
         let texts = [&report.answer, &report.structured, &report.feedback];
         if report.artifacts.is_none() && texts.into_iter().all(|text| is_short(text.as_ref())) {
@@ -197,8 +201,9 @@ impl Outbox {
     /// A report was answered; others may go. What it spoke of is not needed any more.
     pub(super) fn answered(&mut self, key: AttemptKey, table: &Table) {
         if let Some(keep) = self.kept.as_ref().map(|kept| kept.of(key)).filter(|keep| keep.exists()) {
-            self.removals.spawn_blocking(move || (key, artifacts::clear(&keep)));
+            crate::blocking::start(&mut self.removals, move || (key, artifacts::clear(&keep)));
         }
+        crate::failpoint::failpoint!("session::after_answer");
         self.unanswered.remove(&key);
         self.held_back.remove(&key);
         while self.unanswered.len() < MAX_UNANSWERED
@@ -212,6 +217,16 @@ impl Outbox {
     pub(super) fn follow(&mut self, key: AttemptKey, live: watch::Receiver<Live>) {
         self.transcripts.insert(key, live);
         self.upload(key, Duration::ZERO);
+    }
+
+    /// Lets go of transcripts that were sent whole, as soon as what their attempts ended with is kept as well.
+    pub(super) fn let_go(&mut self, table: &Table) {
+        for (key, dir) in self.sent.extract_if(.., |key, _| !table.is_under_way(*key)) {
+            crate::blocking::start(&mut self.removals, move || {
+                transcript::let_go(&dir);
+                (key, Ok(()))
+            });
+        }
     }
 
     /// Conversations whose transcripts are still to be sent.
@@ -275,7 +290,11 @@ impl Outbox {
                 tracing::warn!(%error, "the long texts of a report could not be sent; they will be tried again");
                 self.report_after(key, table, BULK_PAUSE);
             }
-            BulkDone::Transcript(Ok((key, Ok(())))) => drop(self.transcripts.remove(&key)),
+            BulkDone::Transcript(Ok((key, Ok(())))) => {
+                let live = self.transcripts.remove(&key);
+                let dir = live.and_then(|live| live.borrow().attempt_dir.clone());
+                self.sent.extend(dir.map(|dir| (key, dir)));
+            }
             BulkDone::Transcript(Ok((key, Err(UploadError::Read(error))))) => {
                 let _span = key.span().entered();
                 tracing::warn!(%error, "a transcript cannot be read and is given up");
@@ -417,7 +436,7 @@ mod tests {
             let report = convert::report(key(task), report).encode_to_vec();
             spool.append(Entry::Finished { key: key(task), report });
         }
-        Table::new(Box::new(spool), 1, |key, _| panic!("{key} has a report"))
+        Table::new(Box::new(spool), 1, |key, _| panic!("{key} has a report")).0
     }
 
     fn reported(outbox: &mut Outbox) -> usize {

@@ -8,9 +8,9 @@ use backoff::backoff::Backoff as _;
 use orch_proto::v1;
 use std::fmt;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 type Opening = Pin<Box<dyn Future<Output = Result<Link, OpenError>> + Send>>;
 
@@ -78,13 +78,18 @@ impl Phase {
         Self::Opening(Box::pin(coordinators.open(hello)))
     }
 
-    /// Waits before dialling again: a random part of the spread when sent away, else by the policy.
+    /// Waits before dialling again: a random part of the spread when sent away, which also begins the policy anew, else by
+    /// the policy.
     pub(super) fn wait(policy: &mut FullJitter, lived: Duration, leave: &Leave) -> Self {
         if lived >= HEALTHY {
             policy.reset();
         }
         let wait = match leave {
-            Leave::SentAway { spread, .. } => policy.part_of(*spread),
+            Leave::SentAway { spread, .. } => {
+                // It was well when it said so: what failed before says nothing of its return.
+                policy.reset();
+                policy.part_of(*spread)
+            }
             Leave::Lost(_) => policy.next_backoff().unwrap_or(HEALTHY),
         };
         Self::Waiting(Box::pin(tokio::time::sleep(wait)))

@@ -5,16 +5,17 @@ use crate::causes::one_line;
 use crate::daemon::supply::{Fetched, Supplies, reusable};
 use crate::inputs::InputError;
 use crate::runner::{
-    AttemptHandle, AttemptKey, AttemptLink, AttemptReport, AttemptSpec, Input, Outcome, Prompt, Runner, Work,
-    Workspace, link, noop::NoopRunner,
+    Adopted, AttemptHandle, AttemptKey, AttemptLink, AttemptReport, AttemptSpec, Input, Live, Outcome,
+    Prompt, Runner, Shown, Work, Workspace, link, noop::NoopRunner,
 };
 use crate::session::bulk::{self, BulkError};
 use crate::session::convert::{self, Assigned, AssignedWork, AssignmentError};
 use crate::session::link::Bulk;
+use crate::supervisor::client::Survivor;
 use crate::supervisor::stop::StopCause;
 use crate::workspaces::WorkspaceError;
 use futures_util::FutureExt as _;
-use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN, v1};
+use orch_proto::{protocol_max, protocol_min, v1};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -64,8 +65,8 @@ impl Identity {
     #[must_use]
     pub fn hello(&self, offer: &Offer) -> v1::Hello {
         v1::Hello {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
+            protocol_min: protocol_min(),
+            protocol_max: protocol_max(),
             agent: self.name.clone(),
             incarnation: self.incarnation.to_vec(),
             slots: offer.slots,
@@ -225,24 +226,38 @@ impl Runners {
     pub(super) fn start(&self, assigned: Assigned, terms: Terms) -> (AttemptHandle, Attempt) {
         let (handle, link) = link();
         let (this, key) = (self.clone(), assigned.key);
-        let run = async move {
-            let run = AssertUnwindSafe(this.execute(assigned, terms, link)).catch_unwind();
-            let report = run.await.unwrap_or_else(|_| {
-                tracing::error!("a runner broke off, which is a mistake in the agent");
-                AttemptReport::of(
-                    Outcome::Crash,
-                    "the agent broke off while it ran, which is a mistake in the agent",
-                )
-            });
-            (key, report)
+        (handle, Attempt::of(key, async move { this.execute(assigned, terms, link).await }))
+    }
+
+    /// Goes on with an attempt that a former process started; `None` when its runner cannot.
+    pub(super) fn adopt(
+        &self,
+        key: AttemptKey,
+        assigned: Option<&Assigned>,
+        survivor: Survivor,
+    ) -> Option<(AttemptHandle, Attempt)> {
+        let runner = match assigned?.work {
+            AssignedWork::Claude(_) => self.claude.as_ref(),
+            AssignedWork::Command(_) => self.command.as_ref(),
+            AssignedWork::Noop | AssignedWork::Publish(_) => None,
         };
-        (handle, Attempt { key, run: Box::pin(run.instrument(key.span())) })
+        let (handle, link) = link();
+        let live = link.live.clone();
+        let Adopted { run, shown } = runner?.adopt(key, survivor, link)?;
+        let supplies = self.supplies.clone();
+        let run = async move {
+            let report = run.await;
+            finish(key, report, supplies.as_ref(), shown, &live).await
+        };
+        Some((handle, Attempt::of(key, run)))
     }
 
     async fn execute(self, assigned: Assigned, terms: Terms, link: AttemptLink) -> AttemptReport {
         let mut stop = link.stop.clone();
         let stop_after = terms.stop_after;
         let prepared = tokio::select! {
+            // What was stopped before it began does not begin.
+            biased;
             cause = asked_to_stop(&mut stop) => return AttemptReport::stopped(cause),
             prepared = self.prepare(&assigned, terms) => prepared,
         };
@@ -260,23 +275,12 @@ impl Runners {
         let Some(runner) = runner else {
             return AttemptReport::of(Outcome::SpawnFailed, "this agent has no such runner");
         };
-        let shown = workspace.clone().filter(|_| tree.is_some());
-        let spec = AttemptSpec { inputs, workspace, ..convert::spec(&assigned, work, stop_after) };
-        let live = link.live.clone();
-        let mut report = runner.run(spec, link).await;
+        let spec = AttemptSpec { inputs, workspace, tree, ..convert::spec(&assigned, work, stop_after) };
+        let (live, shown) = (link.live.clone(), Shown::of(&spec));
+        let report = runner.run(spec, link).await;
         // There may be very many files.
-        let _ = tokio::task::spawn_blocking(move || drop(fetched)).await;
-        if let (Some(supplies), Some(workspace)) = (&self.supplies, shown) {
-            // One that changed meanwhile was seen in no single state: its result is not used again.
-            report.tree = supplies.state(&workspace).await.filter(|after| tree == Some(*after));
-        }
-        match self.supplies {
-            Some(supplies) if report.artifacts_from.is_some() => {
-                live.send_modify(|live| "collecting what it hands over".clone_into(&mut live.now));
-                supplies.collect(assigned.key, report).await
-            }
-            Some(_) | None => report,
-        }
+        let _ = crate::blocking::run(move || drop(fetched)).await;
+        finish(assigned.key, report, self.supplies.as_ref(), shown, &live).await
     }
 
     /// Everything an attempt needs; or the report of one that need not be made.
@@ -371,6 +375,43 @@ impl Runners {
     fn known(&self) -> std::sync::MutexGuard<'_, Definitions> {
         self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Attempt {
+    /// One that ends with its report also where a runner breaks off.
+    fn of(key: AttemptKey, run: impl Future<Output = AttemptReport> + Send + 'static) -> Self {
+        let run = async move {
+            let report = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a runner broke off, which is a mistake in the agent");
+                AttemptReport::of(
+                    Outcome::Crash,
+                    "the agent broke off while it ran, which is a mistake in the agent",
+                )
+            });
+            (key, report)
+        };
+        Self { key, run: Box::pin(run.instrument(key.span())) }
+    }
+}
+
+/// What is done after a runner: the workspace is looked at once more, and files are collected.
+async fn finish(
+    key: AttemptKey,
+    mut report: AttemptReport,
+    supplies: Option<&Supplies>,
+    shown: Option<Shown>,
+    live: &watch::Sender<Live>,
+) -> AttemptReport {
+    let Some(supplies) = supplies else { return report };
+    if let Some(Shown { workspace, tree }) = shown {
+        // One that changed meanwhile was seen in no single state: its result is not used again.
+        report.tree = supplies.state(&workspace).await.filter(|after| tree == *after);
+    }
+    if report.artifacts_from.is_none() {
+        return report;
+    }
+    live.send_modify(|live| "collecting what it hands over".clone_into(&mut live.now));
+    supplies.collect(key, report).await
 }
 
 /// A text of an assignment, which may be bulk.

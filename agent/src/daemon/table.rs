@@ -2,17 +2,19 @@
 //! Knows their order and their spool; refuses to know streams and processes.
 
 use crate::boottime::BootMillis;
+use crate::daemon::left::Left;
 use crate::daemon::meter::Meter;
-use crate::daemon::{left, start};
+use crate::daemon::start::{self, Attempt};
 use crate::homes::ConversationKey;
-use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Outcome, Renewal};
+use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Live, Outcome, Renewal};
 use crate::session::convert::{self, Assigned, AssignedWork};
-use crate::spool::{Entry, Spool, SpoolError, SyncJob};
+use crate::spool::{Entry, Held as Kept, Spool, SpoolError, SyncJob};
 use crate::supervisor::stop::StopCause;
 use orch_proto::v1;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Attempts and their spool.
 #[derive(Debug)]
@@ -61,28 +63,42 @@ pub(super) enum Finish {
 }
 
 impl Table {
-    /// A table that holds what the spool kept: reports that were not answered, and what `judge` says of attempts that
-    /// a process that is gone had taken over, given the note that was made of each.
+    /// A table that holds what the spool kept: reports that were not answered, and what becomes of attempts that a
+    /// process that is gone had taken over, as `judge` says. Also gives those that are gone on with; they have their slots.
     pub(super) fn new(
         mut spool: Box<dyn Spool>,
         slots: u32,
-        mut judge: impl FnMut(AttemptKey, &[u8]) -> AttemptReport,
-    ) -> Self {
-        let mut held = BTreeMap::new();
-        let mut ended = Vec::new();
-        for (key, kept) in spool.inventory().held() {
+        mut judge: impl FnMut(AttemptKey, &Kept) -> Left,
+    ) -> (Self, Vec<Attempt>) {
+        let (mut held, mut waiting, mut followed) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
+        let (mut entries, mut running) = (Vec::new(), Vec::new());
+        for (&key, kept) in spool.inventory().held() {
             let report = kept.report.as_deref().and_then(|bytes| v1::Report::decode(bytes).ok());
-            let report = report.unwrap_or_else(|| {
-                let report = convert::report(*key, judge(*key, &kept.payload));
-                ended.push(Entry::Finished { key: *key, report: report.encode_to_vec() });
-                report
-            });
-            held.insert(*key, Held::Finished(Box::new(report)));
+            let state = match report.map_or_else(|| judge(key, kept), Left::Reported) {
+                Left::Reported(report) => Held::Finished(Box::new(report)),
+                Left::Ended(report) => {
+                    let report = convert::report(key, *report);
+                    entries.push(Entry::Finished { key, report: report.encode_to_vec() });
+                    Held::Finished(Box::new(report))
+                }
+                Left::GoesOn(on) => {
+                    let (handle, attempt) = *on;
+                    entries.push(Entry::Started { key });
+                    running.push(attempt);
+                    Held::Running(handle)
+                }
+                Left::Waits(assigned) => {
+                    followed.extend(assigned.follows().map(|conversation| (key, conversation)));
+                    waiting.push_back(*assigned);
+                    Held::Waiting
+                }
+            };
+            held.insert(key, state);
         }
-        for entry in ended {
+        for entry in entries {
             spool.append(entry);
         }
-        Self { spool, slots, held, waiting: VecDeque::new(), dropped: 0, followed: BTreeMap::new() }
+        (Self { spool, slots, held, waiting, dropped: 0, followed }, running)
     }
 
     /// Hands to the kernel what happened since the last call. Nothing may be said of it before.
@@ -122,15 +138,15 @@ impl Table {
         self.dropped > 0
     }
 
-    /// Takes an assignment over. A repeated one is answered from what is held.
-    pub(super) fn take(&mut self, assigned: Assigned) -> Taken {
+    /// Takes an assignment over, with what is to be remembered of it. A repeated one is answered from what is held.
+    pub(super) fn accept(&mut self, assigned: Assigned, record: Vec<u8>) -> Taken {
         let key = assigned.key;
         match self.held.get(&key) {
             Some(Held::Waiting | Held::Running(_)) => return Taken::Accepted,
             Some(Held::Finished(_) | Held::Dropped(_)) => return Taken::Ended,
             None => {}
         }
-        self.spool.append(Entry::Accepted { key, payload: left::note(&assigned) });
+        self.spool.append(Entry::Accepted { key, payload: record });
         self.followed.extend(assigned.follows().map(|conversation| (key, conversation)));
         self.held.insert(key, Held::Waiting);
         if matches!(assigned.work, AssignedWork::Noop) {
@@ -224,6 +240,45 @@ impl Table {
                 true
             }
             Some(Held::Finished(_) | Held::Dropped(_)) | None => false,
+        }
+    }
+
+    /// Gives an attempt back that has not started: nothing is owed for it any more. Says whether it was one.
+    pub(super) fn give_back(&mut self, key: AttemptKey) -> bool {
+        if !matches!(self.held.get(&key), Some(Held::Waiting)) {
+            return false;
+        }
+        self.waiting.retain(|assigned| assigned.key != key);
+        self.followed.remove(&key);
+        self.held.remove(&key);
+        self.spool.append(Entry::Settled { key });
+        true
+    }
+
+    /// Everything that waits for a slot.
+    pub(super) fn waiting_keys(&self) -> Vec<AttemptKey> {
+        self.waiting.iter().map(|assigned| assigned.key).collect()
+    }
+
+    /// What an attempt that runs is doing.
+    pub(super) fn live(&self, key: AttemptKey) -> Option<watch::Receiver<Live>> {
+        self.held.get(&key).and_then(Held::handle).map(|handle| handle.live.clone())
+    }
+
+    /// Whether an attempt has not ended.
+    pub(super) fn is_under_way(&self, key: AttemptKey) -> bool {
+        matches!(self.held.get(&key), Some(Held::Waiting | Held::Running(_) | Held::Dropped(_)))
+    }
+
+    /// Notes of everything that has a runner and no process that it never began: the agent is leaving, so it will not. A
+    /// later process of the agent begins it, unless it finds more of it than was known here.
+    pub(super) fn put_back(&mut self) {
+        for (&key, held) in &self.held {
+            if let Held::Running(handle) = held
+                && handle.live.borrow().supervisor_pid.is_none()
+            {
+                self.spool.append(Entry::PutBack { key });
+            }
         }
     }
 
@@ -351,6 +406,7 @@ impl Held {
 mod tests {
     use super::*;
     use crate::runner::link;
+    use crate::spool::Phase;
     use crate::spool::memory::MemorySpool;
 
     const fn key(task: u32) -> AttemptKey {
@@ -372,12 +428,18 @@ mod tests {
         assigned(task, v1::assignment::Runner::Noop(v1::NoopTask {}))
     }
 
-    fn lost(_: AttemptKey, _: &[u8]) -> AttemptReport {
-        AttemptReport::of(Outcome::LostAgent, "lost")
+    fn lost(_: AttemptKey, _: &Kept) -> Left {
+        Left::Ended(Box::new(AttemptReport::of(Outcome::LostAgent, "lost")))
+    }
+
+    impl Table {
+        fn take(&mut self, assigned: Assigned) -> Taken {
+            self.accept(assigned, b"record".to_vec())
+        }
     }
 
     fn table(slots: u32) -> Table {
-        Table::new(Box::<MemorySpool>::default(), slots, lost)
+        Table::new(Box::<MemorySpool>::default(), slots, lost).0
     }
 
     /// Starts the next one; what would be its runner's end of the link is returned.
@@ -491,17 +553,60 @@ mod tests {
         }
         former.take(noop(3));
         start(&mut former).unwrap();
-        let mut notes = Vec::new();
-        let mut table = Table::new(former.spool, 1, |key, note| {
-            notes.push((key, note.to_owned()));
-            lost(key, note)
+        let mut judged = Vec::new();
+        let (mut table, going_on) = Table::new(former.spool, 1, |key, kept| {
+            judged.push((key, kept.phase, kept.payload.clone()));
+            if key.task == 1 { lost(key, kept) } else { Left::Waits(Box::new(command(key.task))) }
         });
-        assert_eq!(notes, [(key(1), left::note(&command(1))), (key(2), left::note(&command(2)))]);
-        let outcomes: Vec<_> = [1, 2, 3].map(|task| table.report(key(task)).unwrap().outcome()).into();
-        assert_eq!(outcomes, [Outcome::LostAgent, Outcome::LostAgent, Outcome::Ok]);
-        assert!(start(&mut table).is_none());
-        let again = Table::new(table.spool, 1, |key, _| panic!("{key} was judged before"));
+        assert!(going_on.is_empty());
+        let record = b"record".to_vec();
+        assert_eq!(judged, [(key(1), Phase::Running, record.clone()), (key(2), Phase::Accepted, record)]);
+        assert_eq!(
+            states(&table),
+            [(1, v1::HeldState::Finished), (2, v1::HeldState::Accepted), (3, v1::HeldState::Finished)]
+        );
+        assert_eq!(table.report(key(1)).unwrap().outcome(), Outcome::LostAgent);
+        assert_eq!(start(&mut table).unwrap().0, key(2), "it begins as if nothing had happened");
+        let (again, _) = Table::new(table.spool, 1, |key, kept| {
+            assert_eq!((key.task, kept.phase), (2, Phase::Running), "the others were reported");
+            lost(key, kept)
+        });
         assert_eq!(again.finished_keys().len(), 3);
+    }
+
+    #[test]
+    fn what_goes_on_has_its_slot_and_is_listed_as_running() {
+        let mut former = table(2);
+        former.take(command(1));
+        let (handle, link) = link();
+        let mut handle = Some(handle);
+        let (table, going_on) = Table::new(former.spool, 2, |key, _| {
+            let run = Box::pin(std::future::pending());
+            Left::GoesOn(Box::new((handle.take().unwrap(), Attempt { key, run })))
+        });
+        assert_eq!(going_on.iter().map(|attempt| attempt.key).collect::<Vec<_>>(), [key(1)]);
+        assert_eq!((states(&table), table.free_slots()), (vec![(1, v1::HeldState::Running)], 1));
+        assert!(
+            table.is_under_way(key(1)) && table.spool.inventory().held()[&key(1)].phase == Phase::Running
+        );
+        table.renew(BootMillis(5), Duration::from_secs(9));
+        assert!(link.renewals.borrow().is_some(), "renewals count again");
+    }
+
+    #[test]
+    fn what_has_not_begun_is_given_back_and_what_an_agent_leaves_unbegun_is_put_back() {
+        let mut table = table(2);
+        for task in [1, 2, 3] {
+            table.take(command(task));
+        }
+        let begun = start(&mut table).unwrap();
+        let _preparing = start(&mut table).unwrap();
+        begun.1.live.send_modify(|live| live.supervisor_pid = Some(7));
+        assert_eq!([1, 2, 3].map(|task| table.give_back(key(task))), [false, false, true]);
+        assert!(!table.holds(key(3)) && table.waiting_keys().is_empty());
+        table.put_back();
+        let phases: Vec<_> = table.spool.inventory().held().values().map(|held| held.phase).collect();
+        assert_eq!(phases, [Phase::Running, Phase::Accepted]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Upkeep {
         match step {
             Kind::Due => {
                 let sweeper = self.homes.sweeper();
-                self.work.spawn_blocking(move || {
+                crate::blocking::start(&mut self.work, move || {
                     Done::Looked(sweeper.outdated(SystemTime::now(), Keep::default(), &in_use))
                 });
             }
@@ -93,7 +93,7 @@ impl Upkeep {
         if dirs.is_empty() {
             return;
         }
-        self.work.spawn_blocking(move || {
+        crate::blocking::start(&mut self.work, move || {
             let failed = |dir: PathBuf| {
                 std::fs::remove_dir_all(&dir).err().map(|error| format!("{}: {error}", dir.display()))
             };
@@ -115,7 +115,7 @@ impl Upkeep {
             tracing::info!(conversations = gone, "old conversations are removed");
         }
         let sweeper = self.homes.sweeper();
-        self.work.spawn_blocking(move || Done::Emptied(sweeper.empty_bin()));
+        crate::blocking::start(&mut self.work, move || Done::Emptied(sweeper.empty_bin()));
     }
 }
 

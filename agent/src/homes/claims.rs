@@ -123,6 +123,17 @@ impl Homes {
     }
 }
 
+impl Homes {
+    /// The right to work in a conversation, for an attempt that works there already: it began under a former process of
+    /// the agent, and nothing else has begun yet.
+    ///
+    /// # Errors
+    /// [`HomeError::InUse`] where another attempt was there first.
+    pub fn claim_again(&self, key: ConversationKey, by: &Holder) -> Result<Claim, HomeError> {
+        self.claims.take(key, by).map_err(|holder| HomeError::InUse { by: holder.reference })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

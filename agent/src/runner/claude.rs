@@ -5,7 +5,7 @@
 //! A task that is sent back comes as another attempt, with what was found as `feedback`: no CLI waits for a verdict.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,25 +18,27 @@ use crate::gates::{Gatekeeper, Life};
 use crate::homes::claims::{Claim, Holder, Occupied};
 use crate::homes::{ConversationKey, Homes};
 use crate::sandbox::Sandbox;
-use crate::supervisor::client::{End, Launcher};
+use crate::supervisor::client::{End, Launcher, Survivor};
 use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::known::Known;
+use crate::supervisor::spec::Secrets;
 
 use self::judge::{Terms, judge};
-use self::observer::{Demands, Facts, Observer};
+use self::observer::{Facts, Observer};
 use self::prepare::{PrepareError, Prepared, conversation_of};
 use super::command::AllowedPrograms;
 use super::environment::HostEnvironment;
 use super::limits::AgentLimits;
-use super::note::{Note, unchecked};
+use super::note::ClaudeNote;
 use super::share::OutputShare;
 use super::supervised::{self, Action, Ended, Watcher, with_end};
 use super::waiting::{left_to_live, wait_for};
 use super::{
-    AttemptLimits, AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture, Runner,
-    shorten,
+    Adopted, AttemptKey, AttemptLimits, AttemptLink, AttemptReport, AttemptSpec, Gates, LONGEST_ANSWER, Live,
+    Outcome, RunFuture, Runner, shorten,
 };
 
+mod adopt;
 pub mod args;
 mod branches;
 pub mod checks;
@@ -144,13 +146,17 @@ impl ClaudeRunner {
             }
             Err(report) => *report,
         };
-        for ended in [own, conversation] {
+        self.note_end([own, conversation]);
+        report.occupied = Occupied::by(claim);
+        report
+    }
+
+    fn note_end(&self, ended: [ConversationKey; 2]) {
+        for ended in ended {
             if let Err(error) = self.homes.note_end(ended) {
                 tracing::warn!(%error, "the end of a conversation could not be noted");
             }
         }
-        report.occupied = Occupied::by(claim);
-        report
     }
 
     /// The right to work in the conversation; or the report of an attempt that does not get it.
@@ -182,9 +188,9 @@ impl ClaudeRunner {
     ) -> Result<Lease, Box<AttemptReport>> {
         let live = link.live.clone();
         let tell = move |what: &str| live.send_modify(|live| what.clone_into(&mut live.now));
-        let pool = Some(prepared.pool.as_str()).filter(|pool| !pool.is_empty());
         let reference = &prepared.supervise.reference;
-        let lease = self.settings.pools.lease_telling(pool, &prepared.worker, reference, tell);
+        let claude = &prepared.claude;
+        let lease = self.settings.pools.lease_telling(Some(&claude.pool), &claude.worker, reference, tell);
         match wait_for(lease, link, limits).await {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => Err(Box::new(refusal(&PrepareError::Lease(error)))),
@@ -204,7 +210,8 @@ impl ClaudeRunner {
         life: Life,
         link: &mut AttemptLink,
     ) -> (AttemptReport, Vec<String>) {
-        let Prepared { mut supervise, demands, terms, config, gates, tree, .. } = prepared;
+        let Prepared { mut supervise, claude, gates, tree } = prepared;
+        let ClaudeNote { demands, terms, config, .. } = claude;
         let left = left_to_live(link, &life.limits, life.accepted, BootMillis::now());
         supervise.limits.stop_after_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let place = config.clone();
@@ -214,36 +221,38 @@ impl ClaudeRunner {
             Err(error) => return (refusal(&PrepareError::Place(io::Error::other(error))), Vec::new()),
         };
         let secrets = lease.secrets(&config);
-        let report = match placed {
+        let judged = match placed {
             Ok(()) => {
                 let mut watcher = ClaudeWatcher(Observer::new(demands));
                 let seat = self.settings.share.take_seat();
                 let ended =
                     supervised::run(&self.launcher, &supervise, &secrets, seat, link, &mut watcher).await;
                 match ended {
-                    Ok(ended) => {
-                        let report = report(watcher.0.finish(), terms, &ended).handing_over(&tree.out);
-                        if gates.is_empty() { report } else { only_if_gone(report, &ended.end) }
-                    }
+                    Ok(ended) => report(watcher.0.finish(), terms, &ended, &gates).handing_over(&tree.out),
                     Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
                 }
             }
             Err(error) => refusal(&PrepareError::Place(error)),
         };
-        lease.note_outcome(report.outcome);
-        let of_the_start = secrets.redact.clone();
-        let given_back = spawn_blocking(move || {
-            let mut known = Known::new(&secrets);
-            known.look();
-            lease.take_back(&config);
-            known.texts()
-        });
-        let redact = given_back.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a credential was not taken back");
-            of_the_start
-        });
-        (report, redact)
+        let redact = give_back(lease, secrets, config, judged.outcome).await;
+        (judged, redact)
     }
+}
+
+/// Gives a credential back after an attempt, and says which texts must not be seen.
+async fn give_back(lease: Lease, secrets: Secrets, config: PathBuf, outcome: Outcome) -> Vec<String> {
+    lease.note_outcome(outcome);
+    let of_the_start = secrets.redact.clone();
+    let given_back = spawn_blocking(move || {
+        let mut known = Known::new(&secrets);
+        known.look();
+        lease.take_back(&config);
+        known.texts()
+    });
+    given_back.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a credential was not taken back");
+        of_the_start
+    })
 }
 
 impl Runner for ClaudeRunner {
@@ -255,13 +264,8 @@ impl Runner for ClaudeRunner {
         Box::pin(self.attempt(spec, link))
     }
 
-    fn judge_left(&self, attempt_dir: &Path, structured: bool) -> Option<AttemptReport> {
-        let mut observer = Observer::new(Demands { structured, ..Demands::default() });
-        let ended = supervised::left(attempt_dir, |bytes| drop(observer.push(bytes)))?;
-        let note = Note::read(attempt_dir);
-        let terms = Terms { structured, denial_fails: note.denial_fails };
-        let report = report(observer.finish(), terms, &ended).handing_over(&note.out);
-        Some(if note.gated { unchecked(report) } else { report })
+    fn adopt(&self, key: AttemptKey, survivor: Survivor, link: AttemptLink) -> Option<Adopted> {
+        self.go_on(key, survivor, link)
     }
 }
 
@@ -301,7 +305,12 @@ fn only_if_gone(mut report: AttemptReport, end: &End) -> AttemptReport {
     report
 }
 
-fn report(facts: Facts, terms: Terms, ended: &Ended) -> AttemptReport {
+fn report(facts: Facts, terms: Terms, ended: &Ended, gates: &Gates) -> AttemptReport {
+    let report = judged(facts, terms, ended);
+    if gates.is_empty() { report } else { only_if_gone(report, &ended.end) }
+}
+
+fn judged(facts: Facts, terms: Terms, ended: &Ended) -> AttemptReport {
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let lost = ExitRecord::default();
     let exit = match &ended.end {
@@ -324,5 +333,5 @@ fn report(facts: Facts, terms: Terms, ended: &Ended) -> AttemptReport {
             report.answer = text.map(|text| shorten(text, LONGEST_ANSWER));
         }
     }
-    with_end(report, &ended.end)
+    with_end(report, ended)
 }

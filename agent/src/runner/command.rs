@@ -6,34 +6,35 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
-use crate::boottime::BootMillis;
+use crate::boottime::{BootMillis, boot_id};
 use crate::causes::one_line;
 use crate::gates::{Gatekeeper, Life, Tree};
 use crate::homes::claims::{Holder, Occupied};
 use crate::homes::{ConversationKey, HomeError, Homes};
 use crate::sandbox::{Bounds, Sandbox};
-use crate::supervisor::client::{End, Launcher};
+use crate::supervisor::client::{End, Launcher, Survivor};
 use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::ladder::LadderPlan;
 use crate::supervisor::spec::{Input, SPEC_VERSION, Secrets, SuperviseSpec};
 use crate::supervisor::stop::StopCause;
 
+use super::adopted;
 use super::environment::{EnvironmentError, HostEnvironment};
 use super::limits::{AgentLimits, show_size};
-use super::note::{Note, unchecked};
+use super::note::{Note, Shown, WorkNote};
 use super::share::OutputShare;
 use super::supervised::{self, Action, Ended, Watcher, supervisor_id, with_end};
 use super::surroundings::{self, SurroundingsError};
 use super::waiting::{left_to_live, wait_for};
 use super::{
-    AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture, Runner, Work,
-    outcome_of_stop, program, shorten,
+    Adopted, AttemptKey, AttemptLink, AttemptReport, AttemptSpec, LONGEST_ANSWER, Live, Outcome, RunFuture,
+    Runner, Work, outcome_of_stop, program, shorten,
 };
 
 /// The programs an agent offers.
@@ -171,9 +172,7 @@ impl CommandRunner {
             }
             Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
         };
-        if let Err(error) = self.homes.note_end(own) {
-            tracing::warn!(%error, "the end of a conversation could not be noted");
-        }
+        self.note_end(own);
         report.occupied = Occupied::by(claim);
         report
     }
@@ -196,8 +195,6 @@ impl CommandRunner {
             env.insert(name.to_owned(), dir.to_string_lossy().into_owned());
         }
         let attempt_dir = conversation.fresh_attempt(spec.key.attempt)?;
-        Note { gated: !spec.gates.is_empty(), out: conversation.out(), ..Note::default() }
-            .write(&attempt_dir)?;
         let mut bounds = Bounds {
             writable: vec![conversation.home(), conversation.work(), conversation.out()],
             readable: vec![program.clone()],
@@ -212,6 +209,19 @@ impl CommandRunner {
             bounds: bounds.clone(),
             ..Tree::default()
         };
+        let limits = supervised::limits(&spec.limits, &self.limits);
+        let note = Note {
+            boot_id: boot_id(),
+            reference: spec.reference.clone(),
+            conversation: ConversationKey { run: spec.key.run, task: spec.key.task },
+            limits: spec.limits,
+            gates: spec.gates.clone(),
+            tree,
+            shown: Shown::of(spec),
+            segment_bytes: limits.segment_bytes,
+            work: WorkNote::Command,
+        };
+        note.write(&attempt_dir)?;
         let supervise = SuperviseSpec {
             version: SPEC_VERSION,
             id,
@@ -225,10 +235,48 @@ impl CommandRunner {
             cwd: conversation.work(),
             input: Input::Closed,
             ladder: LadderPlan::program(),
-            limits: supervised::limits(&spec.limits, &self.limits),
+            limits,
             sandbox: self.sandbox.plan(bounds),
         };
-        Ok((supervise, tree))
+        Ok((supervise, note.tree))
+    }
+
+    /// See [`Runner::adopt`].
+    fn go_on(&self, key: AttemptKey, survivor: Survivor, mut link: AttemptLink) -> Option<Adopted> {
+        let note = Note::read(&survivor.attempt_dir)?;
+        if note.work != WorkNote::Command {
+            return None;
+        }
+        let (claim, seat) = (adopted::claim(&self.homes, key, &note)?, self.share.take_seat());
+        let (this, shown) = (self.clone(), note.shown.clone());
+        let run = async move {
+            let mut watcher = Collector::default();
+            let (launcher, segment_bytes) = (&this.launcher, note.segment_bytes);
+            let ended =
+                supervised::adopt(launcher, &survivor, segment_bytes, seat, &mut link, &mut watcher).await;
+            let report = adopted::reworded(report(watcher, &ended), &ended, &note);
+            let mut report = report.handing_over(&note.tree.out);
+            if report.outcome == Outcome::Ok {
+                report = match adopted::confirmed(&note, &mut link).await {
+                    Ok(life) => {
+                        let gates = (key, &note.gates);
+                        this.gatekeeper().judge(report, gates, &note.tree, life, &mut link).await
+                    }
+                    Err(cause) => adopted::given_up(report, cause),
+                };
+            }
+            report.feedback = None;
+            this.note_end(note.conversation);
+            report.occupied = Occupied::by(claim);
+            report
+        };
+        Some(Adopted { run: Box::pin(run), shown })
+    }
+
+    fn note_end(&self, ended: ConversationKey) {
+        if let Err(error) = self.homes.note_end(ended) {
+            tracing::warn!(%error, "the end of a conversation could not be noted");
+        }
     }
 }
 
@@ -241,12 +289,8 @@ impl Runner for CommandRunner {
         Box::pin(self.attempt(spec, link))
     }
 
-    fn judge_left(&self, attempt_dir: &Path, _structured: bool) -> Option<AttemptReport> {
-        let mut collector = Collector::default();
-        let ended = supervised::left(attempt_dir, |bytes| drop(collector.stdout(bytes)))?;
-        let note = Note::read(attempt_dir);
-        let report = report(collector, &ended).handing_over(&note.out);
-        Some(if note.gated { unchecked(report) } else { report })
+    fn adopt(&self, key: AttemptKey, survivor: Survivor, link: AttemptLink) -> Option<Adopted> {
+        self.go_on(key, survivor, link)
     }
 }
 
@@ -257,7 +301,7 @@ fn report(collector: Collector, ended: &Ended) -> AttemptReport {
     };
     let mut report = AttemptReport::of(outcome, detail);
     report.answer = Some(collector.answer());
-    with_end(report, &ended.end)
+    with_end(report, ended)
 }
 
 /// Keeps the beginning of the output: it is the answer.

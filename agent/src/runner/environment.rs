@@ -162,6 +162,7 @@ mod tests {
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             inputs: Vec::new(),
             workspace: None,
+            tree: None,
             gates: Gates::default(),
             reuse: Vec::new(),
         }

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// A workspace of this agent: shown to the child read-only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Workspace {
     /// Name, `[a-z0-9][a-z0-9-]{0,62}`.
     pub name: String,
@@ -91,7 +92,7 @@ pub struct InputFile {
 }
 
 /// What must hold before an attempt that ended well counts as `ok`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Gates {
     /// Least number of tool calls, sub-agents' included; 0 means none.
     pub min_tool_calls: u32,
@@ -110,7 +111,7 @@ impl Gates {
 }
 
 /// A program that must exit with 0.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GateCommand {
     /// Program.
     pub program: String,

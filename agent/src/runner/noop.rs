@@ -46,6 +46,7 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             inputs: Vec::new(),
             workspace: None,
+            tree: None,
             gates: crate::runner::Gates::default(),
             reuse: Vec::new(),
         };

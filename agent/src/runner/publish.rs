@@ -104,6 +104,7 @@ mod tests {
             env: BTreeMap::new(),
             inputs: Vec::new(),
             workspace: Some(Workspace { name: "dance".into(), dir: dir.join("dance") }),
+            tree: None,
             gates: Gates::default(),
             reuse: Vec::new(),
         }

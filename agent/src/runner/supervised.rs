@@ -12,12 +12,11 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::boottime::BootMillis;
-use crate::supervisor::client::{End, Launcher, StartError, Supervised};
-use crate::supervisor::exit::ExitRecord;
-use crate::supervisor::segments::{self, Channel, SEGMENT_BYTES};
+use crate::supervisor::client::{End, Launcher, StartError, Supervised, Survivor};
+use crate::supervisor::segments::{self, Channel};
 use crate::supervisor::spec::{Limits, Secrets, SuperviseSpec};
 use crate::supervisor::stop::{Rung, StopCause};
-use crate::supervisor::wire::Event;
+use crate::supervisor::wire::{Event, Status};
 
 use super::limits::AgentLimits;
 use super::share::Seat;
@@ -65,6 +64,8 @@ pub struct Ended {
     pub end: End,
     /// For a person.
     pub stderr: String,
+    /// Bytes of its standard output.
+    pub stdout_len: u64,
 }
 
 /// The supervisor's id for an attempt of the agent whose data lies in `owner`: the same for the same attempt,
@@ -110,82 +111,38 @@ pub async fn run(
     watcher: &mut dyn Watcher,
 ) -> Result<Ended, StartError> {
     let supervised = launcher.start(spec, secrets).await?;
-    let is_transcript = watcher.is_transcript();
-    let mut follower = Follower {
-        dir: spec.attempt_dir.clone(),
-        segment_bytes: spec.limits.segment_bytes,
-        read: 0,
-        written: [0; 2],
-        let_go: [0; 2],
-        seat,
-        supervised,
-        watcher,
-    };
-    link.live.send_modify(|live| {
-        live.supervisor_pid = Some(follower.supervised.supervisor_pid());
-        if is_transcript {
-            live.attempt_dir = Some(spec.attempt_dir.clone());
-        }
-    });
-    link.stop.mark_changed();
-    // Whoever understands the output reads what a model and its tools wrote. A mistake in it must not leave a child
-    // that nobody watches.
-    if AssertUnwindSafe(follower.follow(link)).catch_unwind().await.is_err() {
-        return Ok(Ended { end: follower.break_off().await, stderr: String::new() });
-    }
-    let end = follower.supervised.finish().await;
-    if let End::Recorded(record) = &end {
-        let (dir, len) = (spec.attempt_dir.clone(), record.stderr_len);
-        let segment_bytes = spec.limits.segment_bytes;
-        if is_transcript {
-            // What was written between the last word and the end.
-            read_on(&dir, segment_bytes, &mut follower.read, record.stdout_len, &mut |bytes| {
-                follower.watcher.stdout(bytes);
-            })
-            .await;
-            link.live.send_modify(|live| {
-                follower.watcher.describe(live);
-                live.transcript_bytes = record.stdout_len;
-            });
-        }
-        let tail =
-            spawn_blocking(move || segments::tail(&dir, Channel::Stderr, segment_bytes, len, STDERR_TAIL));
-        let stderr = String::from_utf8_lossy(&tail.await.unwrap_or_default()).into_owned();
-        return Ok(Ended { end, stderr });
-    }
-    Ok(Ended { end, stderr: String::new() })
+    let place = (spec.attempt_dir.clone(), spec.limits.segment_bytes);
+    Ok(Follower::new(supervised, place, seat, watcher).see_through(None, link).await)
 }
 
-/// How a child ended that a former process of the agent started, by what its supervisor left in the attempt's
-/// directory; its standard output is handed to `take`. `None` when there is no record of its end, or not all of the
-/// output that the record speaks of.
-#[must_use]
-pub fn left(attempt_dir: &Path, take: impl FnMut(&[u8])) -> Option<Ended> {
-    let found = ExitRecord::read(attempt_dir).and_then(|record| {
-        let Some(record) = record else { return Ok(None) };
-        segments::replay(attempt_dir, Channel::Stdout, SEGMENT_BYTES, record.stdout_len, take)?;
-        Ok(Some(record))
-    });
-    let record = found.unwrap_or_else(|error| {
-        tracing::warn!(dir = %attempt_dir.display(), %error, "what an attempt left cannot be read");
-        None
-    })?;
-    let tail = segments::tail(attempt_dir, Channel::Stderr, SEGMENT_BYTES, record.stderr_len, STDERR_TAIL);
-    let stderr = String::from_utf8_lossy(&tail).into_owned();
-    Some(Ended { end: End::Recorded(Box::new(record)), stderr })
+/// Goes on with a child that a former process of the agent started, to its end. Its output is read from the beginning, so
+/// that `watcher` knows what it would know; what was said to the child before is not said again.
+pub async fn adopt(
+    launcher: &Launcher,
+    survivor: &Survivor,
+    segment_bytes: u64,
+    seat: Seat,
+    link: &mut AttemptLink,
+    watcher: &mut dyn Watcher,
+) -> Ended {
+    let (supervised, status) = launcher.adopt(survivor).await;
+    let place = (survivor.attempt_dir.clone(), segment_bytes);
+    let mut follower = Follower::new(supervised, place, seat, watcher);
+    follower.read = beginning(&survivor.attempt_dir, segment_bytes).await;
+    follower.see_through(status, link).await
 }
 
 /// Fills a report with what the end of the processes says.
 #[must_use]
-pub fn with_end(mut report: AttemptReport, end: &End) -> AttemptReport {
-    match end {
+pub fn with_end(mut report: AttemptReport, ended: &Ended) -> AttemptReport {
+    report.transcript_bytes = ended.stdout_len;
+    match &ended.end {
         End::Recorded(record) => {
             report.exit_code = record.code;
             report.signal = record.signal;
             report.cpu = Duration::from_millis(record.cpu_ms);
             report.peak_memory_bytes = record.peak_memory_bytes;
             report.duration = Duration::from_millis(record.duration_ms);
-            report.transcript_bytes = record.stdout_len;
         }
         End::Lost { detail } => {
             report.outcome = Outcome::Crash;
@@ -208,7 +165,102 @@ struct Follower<'a> {
     watcher: &'a mut dyn Watcher,
 }
 
-impl Follower<'_> {
+impl<'a> Follower<'a> {
+    fn new(
+        supervised: Supervised,
+        (dir, segment_bytes): (PathBuf, u64),
+        seat: Seat,
+        watcher: &'a mut dyn Watcher,
+    ) -> Self {
+        Self { dir, segment_bytes, read: 0, written: [0; 2], let_go: [0; 2], seat, supervised, watcher }
+    }
+
+    /// Follows the child to its end. `status` is that of a supervisor that is taken over.
+    async fn see_through(mut self, status: Option<Status>, link: &mut AttemptLink) -> Ended {
+        let is_transcript = self.watcher.is_transcript();
+        let pid = self.supervised.supervisor_pid();
+        link.live.send_modify(|live| {
+            live.supervisor_pid = Some(pid).filter(|pid| *pid > 0);
+            if is_transcript {
+                live.attempt_dir = Some(self.dir.clone());
+            }
+        });
+        link.stop.mark_changed();
+        let follow = async {
+            if let Some(status) = status {
+                self.resume(&status, &link.live).await;
+            }
+            self.follow(link).await;
+        };
+        // Whoever understands the output reads what a model and its tools wrote. A mistake in it must not leave a child
+        // that nobody watches.
+        if AssertUnwindSafe(follow).catch_unwind().await.is_err() {
+            return Ended { end: self.break_off().await, stderr: String::new(), stdout_len: 0 };
+        }
+        self.conclude(is_transcript, link).await
+    }
+
+    /// What was written between the last word and the end, and the end itself.
+    async fn conclude(self, is_transcript: bool, link: &AttemptLink) -> Ended {
+        let Self { dir, segment_bytes, mut read, supervised, watcher, .. } = self;
+        let end = supervised.finish().await;
+        let (stdout_len, stderr_len, stop) = match &end {
+            End::Recorded(record) => (record.stdout_len, record.stderr_len, record.stop),
+            // Nobody says how much there is, so all that is there counts.
+            End::Lost { .. } => (length(&dir, segment_bytes).await, 0, None),
+        };
+        if is_transcript {
+            let mut take = |bytes: &[u8]| drop(watcher.stdout(bytes));
+            if let Some(stop) = stop {
+                let before = stop.stdout_len.min(stdout_len);
+                read_on(&dir, segment_bytes, &mut read, before, &mut take).await;
+                watcher.stopping();
+            }
+            let mut take = |bytes: &[u8]| drop(watcher.stdout(bytes));
+            read_on(&dir, segment_bytes, &mut read, stdout_len, &mut take).await;
+            if read < stdout_len {
+                // What an earlier part says may not be the last word.
+                let detail = format!("{} bytes of its output cannot be read", stdout_len - read);
+                return Ended { end: End::Lost { detail }, stderr: String::new(), stdout_len };
+            }
+            link.live.send_modify(|live| {
+                watcher.describe(live);
+                live.transcript_bytes = stdout_len;
+            });
+        }
+        let tail = spawn_blocking(move || {
+            segments::tail(&dir, Channel::Stderr, segment_bytes, stderr_len, STDERR_TAIL)
+        });
+        let stderr = String::from_utf8_lossy(&tail.await.unwrap_or_default()).into_owned();
+        Ended { end, stderr, stdout_len }
+    }
+
+    /// Comes to where the former agent was, and does what that one no longer did.
+    async fn resume(&mut self, status: &Status, live: &watch::Sender<Live>) {
+        self.written = [status.stdout_len, status.stderr_len];
+        self.seat.wrote(status.stdout_len.saturating_add(status.stderr_len));
+        if !self.watcher.is_transcript() {
+            return;
+        }
+        let mut actions = Vec::new();
+        if let Some(stop) = status.stop {
+            actions.extend(self.read_to(stop.stdout_len.min(status.stdout_len)).await);
+            self.watcher.stopping();
+        }
+        actions.extend(self.read_to(status.stdout_len).await);
+        // The same output asks for the same lines in the same order.
+        let mut said = status.said.unwrap_or(u64::MAX);
+        for action in actions {
+            match action {
+                Action::Say(_) if said > 0 => said -= 1,
+                Action::Stop(_) if status.stop.is_some() => {}
+                Action::CloseInput if status.stdin_closed => {}
+                action @ (Action::Say(_) | Action::Stop(_) | Action::CloseInput) => self.act(action).await,
+            }
+        }
+        live.send_modify(|live| self.watcher.describe(live));
+    }
+
     async fn follow(&mut self, link: &mut AttemptLink) {
         loop {
             tokio::select! {
@@ -298,20 +350,47 @@ impl Follower<'_> {
     }
 
     async fn catch_up(&mut self, len: u64) {
+        for action in self.read_to(len).await {
+            self.act(action).await;
+        }
+    }
+
+    async fn read_to(&mut self, len: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         let watcher = &mut *self.watcher;
         read_on(&self.dir, self.segment_bytes, &mut self.read, len, &mut |bytes| {
             actions.extend(watcher.stdout(bytes));
         })
         .await;
-        for action in actions {
-            match action {
-                Action::Say(line) => self.supervised.say(line).await,
-                Action::CloseInput => self.supervised.close_input().await,
-                Action::Stop(cause) => self.supervised.stop(cause, Rung::Interrupt).await,
-            }
+        actions
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Say(line) => self.supervised.say(line).await,
+            Action::CloseInput => self.supervised.close_input().await,
+            Action::Stop(cause) => self.supervised.stop(cause, Rung::Interrupt).await,
         }
     }
+}
+
+/// Where what is left of a transcript begins.
+async fn beginning(dir: &Path, segment_bytes: u64) -> u64 {
+    measured(dir, move |dir| segments::beginning(dir, Channel::Stdout, segment_bytes)).await
+}
+
+/// How much of a transcript there is.
+async fn length(dir: &Path, segment_bytes: u64) -> u64 {
+    measured(dir, move |dir| segments::length(dir, Channel::Stdout, segment_bytes)).await
+}
+
+async fn measured(dir: &Path, look: impl FnOnce(&Path) -> io::Result<u64> + Send + 'static) -> u64 {
+    let dir = dir.to_owned();
+    let measured = spawn_blocking(move || look(&dir)).await;
+    measured.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
+        tracing::warn!(%error, "a transcript cannot be measured");
+        0
+    })
 }
 
 /// Reads a stream on from `read` to `len`. What cannot be read is logged and left: the judge then sees less.

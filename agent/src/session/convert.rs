@@ -177,6 +177,7 @@ pub fn claude_work(
         max_turns: Some(wire.max_turns).filter(|turns| *turns > 0),
         denial_fails: worker.denial_fails,
         feedback: feedback.filter(|feedback| !feedback.is_empty()),
+        interrupted: Some(wire.interrupted.clone()).filter(|why| !why.is_empty()),
         conversation: wire.conversation.as_ref().map(conversation),
     })))
 }
@@ -197,6 +198,7 @@ pub fn spec(assigned: &Assigned, work: Work, stop_after: Duration) -> AttemptSpe
         env: BTreeMap::new(),
         inputs: Vec::new(),
         workspace: None,
+        tree: None,
         gates: assigned.gates.clone(),
         reuse: assigned.reuse.clone(),
     }

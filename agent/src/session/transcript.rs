@@ -1,8 +1,8 @@
 //! A transcript on its way up: from segment files to the coordinator, by offset, over any number of cuts.
-//! Knows bytes and offsets; refuses to know lines. What the coordinator has made durable is released here.
+//! Knows bytes and offsets; refuses to know lines and when what was sent is no longer needed here.
 
 use crate::runner::{AttemptKey, Live};
-use crate::supervisor::segments::{Channel as Output, SEGMENT_BYTES, read_at, release};
+use crate::supervisor::segments::{Channel as Output, SEGMENT_BYTES, length, read_at, release};
 use orch_proto::v1::transcript_service_client::TranscriptServiceClient;
 use orch_proto::v1::{AppendTranscriptRequest, AppendTranscriptResponse, AttemptId};
 use std::fs::OpenOptions;
@@ -77,8 +77,6 @@ impl Upload {
         loop {
             let written = self.written();
             if written.complete && durable >= written.bytes && said_last {
-                Self::drop_segments(&dir, durable);
-                mark_sent(&dir);
                 return Ok(());
             }
             if sent < written.bytes && sent - received < WINDOW_BYTES {
@@ -97,9 +95,6 @@ impl Upload {
                 answer = next(&mut answers) => {
                     let answer = answer?;
                     received = received.max(answer.received);
-                    if answer.durable / SEGMENT_BYTES > durable / SEGMENT_BYTES {
-                        Self::drop_segments(&dir, answer.durable);
-                    }
                     durable = durable.max(answer.durable);
                 }
                 // An error says that the writer is gone: the next look finds the transcript complete.
@@ -140,12 +135,17 @@ impl Upload {
         let complete = self.live.has_changed().is_err();
         Written { bytes: self.live.borrow_and_update().transcript_bytes, complete }
     }
+}
 
-    fn drop_segments(dir: &Path, durable: u64) {
-        if let Err(error) = release(dir, Output::Stdout, SEGMENT_BYTES, durable) {
-            tracing::warn!(%error, "cannot release acknowledged segments");
-        }
+/// Lets go of a transcript that is with the coordinator, all of it. The attempt has ended and its report is kept: until
+/// then a later process of the agent may have to read the transcript once more. Blocks.
+pub fn let_go(dir: &Path) {
+    let released = length(dir, Output::Stdout, SEGMENT_BYTES)
+        .and_then(|bytes| release(dir, Output::Stdout, SEGMENT_BYTES, bytes));
+    if let Err(error) = released {
+        tracing::warn!(%error, "cannot release acknowledged segments");
     }
+    mark_sent(dir);
 }
 
 /// Whether all of the transcript in an attempt's directory was sent.
@@ -164,7 +164,7 @@ fn mark_sent(dir: &Path) {
 }
 
 async fn read(dir: PathBuf, offset: u64) -> Result<Vec<u8>, UploadError> {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = crate::blocking::run(move || {
         let mut buffer = vec![0; CHUNK_BYTES];
         let filled = read_at(&dir, Output::Stdout, SEGMENT_BYTES, offset, &mut buffer)?;
         buffer.truncate(filled);

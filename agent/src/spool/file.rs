@@ -105,7 +105,9 @@ impl Spool for FileSpool {
             return Ok(());
         }
         let here = path(&self.dir, self.number);
+        crate::failpoint::failpoint!("spool::before_write", io).map_err(failed("write", &here))?;
         self.file.write_all(&self.pending).map_err(failed("write", &here))?;
+        crate::failpoint::failpoint!("spool::after_write");
         self.len += self.pending.len() as u64;
         self.pending.clear();
         self.dirty = true;
@@ -197,8 +199,10 @@ fn begin(dir: &Path, number: u64, boot_id: &str, inventory: &Inventory) -> Resul
         .open(&tmp)
         .map_err(failed("begin", &tmp))?;
     file.write_all(&bytes).map_err(failed("begin", &tmp))?;
+    crate::failpoint::failpoint!("spool::before_begin");
     file.sync_all().map_err(failed("begin", &tmp))?;
     fs::rename(&tmp, path(dir, number)).map_err(failed("begin", &tmp))?;
+    crate::failpoint::failpoint!("spool::after_begin");
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("begin", dir))?;
     Ok((file, bytes.len() as u64))
 }

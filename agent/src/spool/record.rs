@@ -26,6 +26,7 @@ const STARTED: u8 = 2;
 const FINISHED: u8 = 3;
 const SETTLED: u8 = 4;
 const COORDINATOR: u8 = 5;
+const PUT_BACK: u8 = 6;
 
 /// The first record of a file: which layout, and which boot wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
     let (kind, key, rest): (u8, AttemptKey, &[u8]) = match entry {
         Entry::Accepted { key, payload } => (ACCEPTED, *key, payload),
         Entry::Started { key } => (STARTED, *key, &[]),
+        Entry::PutBack { key } => (PUT_BACK, *key, &[]),
         Entry::Finished { key, report } => (FINISHED, *key, report),
         Entry::Settled { key } => (SETTLED, *key, &[]),
         Entry::Coordinator { epoch, cluster } => (COORDINATOR, AttemptKey { run: *epoch, ..NO_KEY }, cluster),
@@ -116,6 +118,7 @@ fn parse(body: &[u8]) -> Option<Record> {
     Some(match kind {
         ACCEPTED => Record::Entry(Entry::Accepted { key, payload }),
         STARTED => Record::Entry(Entry::Started { key }),
+        PUT_BACK => Record::Entry(Entry::PutBack { key }),
         FINISHED => Record::Entry(Entry::Finished { key, report: payload }),
         SETTLED => Record::Entry(Entry::Settled { key }),
         COORDINATOR => Record::Entry(Entry::Coordinator { epoch: key.run, cluster: payload }),
@@ -134,6 +137,7 @@ mod tests {
         vec![
             Entry::Accepted { key, payload: b"spec".to_vec() },
             Entry::Started { key },
+            Entry::PutBack { key },
             Entry::Finished { key, report: vec![0; 1_000] },
             Entry::Settled { key },
             Entry::Coordinator { epoch: 9, cluster: b"cluster".to_vec() },

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -29,7 +30,16 @@ use super::stop::{Rung, StopCause};
 use super::tree;
 use super::wire::{Command, Event, WIRE_VERSION, parse, spell};
 
+use self::process::Process;
+
+mod adopt;
 pub mod leftovers;
+mod process;
+
+pub use self::adopt::{Survivor, is_attended, was_attended};
+
+/// Errors of a supervisor, and the lock that says that it lives.
+const LOG_FILE: &str = "supervisor.log";
 
 /// A supervisor is ready within milliseconds; a host that is swapping takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -119,7 +129,9 @@ impl Launcher {
         self.refuse_running(&spec.id)?;
         record::remove(&self.runtime_dir, &spec.id);
         let spec_file = spec.write().map_err(|source| io_error("write the supervisor's file", source))?;
+        crate::failpoint::failpoint!("runner::before_start");
         let mut child = self.spawn(&spec_file, &spec.attempt_dir)?;
+        crate::failpoint::failpoint!("runner::after_start");
         let pid = child.id();
         let pipes = child.stdin.take().zip(child.stdout.take());
         let told = match pipes {
@@ -131,7 +143,7 @@ impl Launcher {
             Ok(Ok(Announcement::Failed { error })) => return Err(StartError::Refused(error)),
             Ok(Err(source)) => return Err(io_error("hear from the supervisor", source)),
             Err(_) => {
-                self.give_up(&mut child, &spec.id).await;
+                self.give_up(&mut Process::Child(child), &spec.id).await;
                 return Err(StartError::Silent);
             }
         };
@@ -140,7 +152,7 @@ impl Launcher {
             // It saw the attempt through and did not wait for us: the record tells the rest.
             Err(_) if matches!(ExitRecord::read(&spec.attempt_dir), Ok(Some(_))) => None,
             Err(source) => {
-                self.give_up(&mut child, &spec.id).await;
+                self.give_up(&mut Process::Child(child), &spec.id).await;
                 return Err(io_error("connect to the supervisor", source));
             }
         };
@@ -150,7 +162,7 @@ impl Launcher {
             attempt_dir: spec.attempt_dir.clone(),
             supervisor_pid: pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default(),
             child_pid,
-            process: child,
+            process: Process::Child(child),
             connection,
         };
         supervised.send(&Command::Hello { version: WIRE_VERSION }).await;
@@ -176,8 +188,12 @@ impl Launcher {
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(attempt_dir.join("supervisor.log"))
+            .open(attempt_dir.join(LOG_FILE))
             .map_err(|source| io_error("open the supervisor's log", source))?;
+        // Held as long as the supervisor lives, which keeps this file for its errors: a lock that is taken says so also in
+        // the moment before the supervisor has left its note.
+        flock(&log, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|source| io_error("lock the supervisor's log", source.into()))?;
         Program::new(self.exe.path())
             .arg0("orch-supervise")
             .arg(SUPERVISE_COMMAND)
@@ -198,8 +214,8 @@ impl Launcher {
     }
 
     /// Ends a supervisor that does not answer, and everything below it.
-    async fn give_up(&self, process: &mut Child, id: &str) {
-        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+    async fn give_up(&self, process: &mut Process, id: &str) {
+        let pid = process.pid();
         let mark = format!("{MARK_VARIABLE}={id}");
         let hunt = move || {
             if let Some(pid) = pid {
@@ -208,7 +224,7 @@ impl Launcher {
         };
         // A panic there would be a bug; the kill below still ends the supervisor and with it the child.
         let _ = tokio::task::spawn_blocking(hunt).await;
-        let _ = process.kill().await;
+        process.kill().await;
         let _ = tokio::task::spawn_blocking(move || tree::kill_marked(&mark, HUNT_LIMIT)).await;
         record::remove(&self.runtime_dir, id);
     }
@@ -243,7 +259,7 @@ pub struct Supervised {
     attempt_dir: PathBuf,
     supervisor_pid: i32,
     child_pid: i32,
-    process: Child,
+    process: Process,
     /// Absent when the attempt was over before it could be made.
     connection: Option<Connection>,
 }
@@ -261,7 +277,7 @@ impl Supervised {
         self.supervisor_pid
     }
 
-    /// Pid of the child.
+    /// Pid of the child; 0 when that is not known.
     #[must_use]
     pub fn child_pid(&self) -> i32 {
         self.child_pid
@@ -325,11 +341,7 @@ impl Supervised {
             Ok(Some(record)) => End::Recorded(Box::new(record)),
             Ok(None) => {
                 self.launcher.give_up(&mut self.process, &self.id).await;
-                let how = match in_time {
-                    Ok(Ok(status)) => status.to_string(),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "it did not answer".to_owned(),
-                };
+                let how = in_time.unwrap_or_else(|_| "it did not answer".to_owned());
                 End::Lost { detail: format!("the supervisor was lost: {how}") }
             }
             Err(error) => End::Lost { detail: format!("the exit record cannot be read: {error}") },

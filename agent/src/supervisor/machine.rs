@@ -30,9 +30,6 @@ use super::wire::{Command, Event, Status, WIRE_VERSION};
 /// How long one attempt to empty the tree may take before others get their turn.
 const TREE_KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// With no agent to speak, a finished conversation gets this long for its last words.
-const ALONE_IDLE_MS: u64 = 250;
-
 /// With a PID namespace the CLI is the third of its chain: the program that made the namespace, the first process in
 /// it, and the CLI.
 const WRAPPED_LINKS: usize = 3;
@@ -64,6 +61,8 @@ pub struct Supervisor {
     pub(super) stop: Option<StopFact>,
     pub(super) status: Option<WaitStatus>,
     pub(super) results: u64,
+    /// Lines that agents said to the child.
+    said: u64,
     /// Since when a finished turn waits for more to be said.
     idle_since: Option<BootMillis>,
     /// Since when a child with a result and without input has been silent.
@@ -117,6 +116,7 @@ impl Supervisor {
             stop: None,
             status: None,
             results: 0,
+            said: 0,
             idle_since: None,
             lingering_since: None,
             speechless_since: None,
@@ -228,6 +228,7 @@ impl Supervisor {
             results: self.results,
             stdin_closed: self.input.is_closed(),
             stop: self.stop,
+            said: Some(self.said),
         }
     }
 
@@ -240,6 +241,7 @@ impl Supervisor {
             Command::Stdin { line } => {
                 self.input.say(line.as_bytes());
                 self.input.say(b"\n");
+                self.said += 1;
                 self.idle_since = None;
             }
             Command::CloseStdin => self.close_input(now),
@@ -320,9 +322,7 @@ impl Supervisor {
     }
 
     fn idle_limit(&self) -> Duration {
-        let limit = self.spec.limits.result_idle_ms;
-        let alone = !self.control.has_client();
-        Duration::from_millis(if alone { limit.min(ALONE_IDLE_MS) } else { limit })
+        Duration::from_millis(self.spec.limits.result_idle_ms)
     }
 
     fn linger_limit(&self) -> Duration {

@@ -92,8 +92,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Size of a segment.
     pub segment_bytes: u64,
-    /// How long after a result line the input stays open for the agent to speak. Without an agent it is
-    /// closed at once.
+    /// How long after a result line the input stays open for the agent to speak. Also without an agent, so that one that
+    /// restarts meanwhile can say what it has to say.
     pub result_idle_ms: u64,
     /// How long a child may take to exit once its input is closed after a result, or once it has closed its output
     /// in the middle of a conversation.

@@ -11,6 +11,12 @@ use super::stop::{Rung, StopCause, StopFact};
 /// Version of this language. Raised when a word changes its meaning; new words need no new version.
 pub const WIRE_VERSION: u32 = 1;
 
+/// Whether the other side's version can be spoken with: one version older or newer is understood.
+#[must_use]
+pub const fn is_spoken(version: u32) -> bool {
+    version.abs_diff(WIRE_VERSION) <= 1
+}
+
 /// Longest line either side accepts, in bytes. The largest is a line for the child's input.
 pub const LONGEST_LINE: usize = 32 * 1024 * 1024;
 
@@ -102,6 +108,10 @@ pub struct Status {
     pub stdin_closed: bool,
     /// Set once the attempt is being stopped.
     pub stop: Option<StopFact>,
+    /// Lines that agents had said to the child so far; absent from a supervisor that does not count them. An agent that
+    /// takes over reads from it which of the lines that the output asks for are still to be said.
+    #[serde(default)]
+    pub said: Option<u64>,
 }
 
 /// Parses one line of the other side.
@@ -154,6 +164,14 @@ mod tests {
         assert_eq!(parse::<Event>(br#"{"event":"sunset","at":[1]}"#).unwrap(), Event::Unknown);
         let renew = parse::<Command>(br#"{"cmd":"renew","stop_after_ms":7,"why":"new field"}"#).unwrap();
         assert_eq!(renew, Command::Renew { stop_after_ms: 7 });
+    }
+
+    #[test]
+    fn one_version_older_or_newer_is_spoken_and_no_other() {
+        let spoken: Vec<u32> = (0..WIRE_VERSION + 4).filter(|version| is_spoken(*version)).collect();
+        assert_eq!(spoken, [WIRE_VERSION - 1, WIRE_VERSION, WIRE_VERSION + 1]);
+        let older = br#"{"event":"status","child":1,"stdout_len":2,"stderr_len":3,"results":0,"stdin_closed":false,"stop":null}"#;
+        assert!(matches!(parse::<Event>(older).unwrap(), Event::Status(Status { said: None, .. })));
     }
 
     #[test]

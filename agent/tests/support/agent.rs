@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use orch_agent::boottime::BootMillis;
 use orch_agent::credentials::Pools;
 use orch_agent::credentials::health::Checker;
 use orch_agent::credentials::settings::{PoolSettings, Source};
@@ -20,10 +21,10 @@ use orch_agent::runner::limits::AgentLimits;
 use orch_agent::runner::share::OutputShare;
 use orch_agent::runner::{
     AttemptHandle, AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Gates,
-    OnLoss, Prompt, Runner, Work, WorkerSettings, link,
+    OnLoss, Prompt, Renewal, Runner, Work, WorkerSettings, link,
 };
 use orch_agent::sandbox::{Sandbox, Settings};
-use orch_agent::supervisor::client::Launcher;
+use orch_agent::supervisor::client::{Launcher, Survivor};
 use uuid::Uuid;
 
 use super::PATIENCE;
@@ -126,6 +127,7 @@ pub(crate) fn spec(work: Work) -> AttemptSpec {
         env: BTreeMap::new(),
         inputs: Vec::new(),
         workspace: None,
+        tree: None,
         gates: Gates::default(),
         reuse: Vec::new(),
     }
@@ -145,6 +147,7 @@ pub(crate) fn claude_work(prompt: &str) -> ClaudeWork {
         max_turns: None,
         denial_fails: false,
         feedback: None,
+        interrupted: None,
         conversation: None,
     }
 }
@@ -158,6 +161,26 @@ pub(crate) async fn end(runner: &dyn Runner, spec: AttemptSpec) -> AttemptReport
     let (_handle, link) = link();
     let report = tokio::time::timeout(PATIENCE, runner.run(spec, link)).await.expect("the attempt ends");
     collected(report)
+}
+
+/// The report of an attempt that a former agent started, as whoever goes on with it gives it; `None` when it cannot. The
+/// coordinator confirms it at once.
+pub(crate) async fn gone_on_with(
+    runner: &dyn Runner,
+    key: AttemptKey,
+    survivor: Survivor,
+) -> Option<AttemptReport> {
+    let (handle, link) = link();
+    let adopted = runner.adopt(key, survivor, link)?;
+    let renewal = Renewal { sent: BootMillis::now(), stop_after: PATIENCE };
+    handle.renewals.send_replace(Some(renewal));
+    let report = tokio::time::timeout(PATIENCE, adopted.run).await.expect("the attempt ends");
+    Some(collected(report))
+}
+
+/// An attempt whose supervisor is gone.
+pub(crate) fn without_supervisor(attempt_dir: PathBuf) -> Survivor {
+    Survivor { id: "gone".to_owned(), attempt_dir, process: None }
 }
 
 /// The report of an attempt whose files nobody needs any more.

@@ -36,6 +36,7 @@ impl AgentsArgs {
                 | AgentsCommand::Drain(_)
                 | AgentsCommand::Resume(_)
                 | AgentsCommand::Label(_)
+                | AgentsCommand::Remove(_)
                 | AgentsCommand::Test(_),
             ) => false,
         }
@@ -47,7 +48,12 @@ impl AgentsArgs {
             None | Some(AgentsCommand::List(_)) => !self.goes_on(),
             Some(AgentsCommand::Drain(args)) => !args.wait,
             Some(AgentsCommand::Test(_)) => false,
-            Some(AgentsCommand::Show(_) | AgentsCommand::Resume(_) | AgentsCommand::Label(_)) => true,
+            Some(
+                AgentsCommand::Show(_)
+                | AgentsCommand::Resume(_)
+                | AgentsCommand::Label(_)
+                | AgentsCommand::Remove(_),
+            ) => true,
         }
     }
 }
@@ -64,12 +70,15 @@ pub(crate) enum AgentsCommand {
     /// Give agents no new work; what they run goes on
     #[command(after_help = "Example: orchctl agents drain box-1 --reason \"new kernel\" --wait")]
     Drain(DrainArgs),
-    /// End a drain
+    /// End a drain, or a quarantine after too many crashes
     #[command(after_help = "Example: orchctl agents resume box-1")]
     Resume(ResumeArgs),
     /// Add capabilities to what an agent offers (key=value), or take them away (key-)
     #[command(after_help = "Example: orchctl agents label box-1 gpu=yes workspace-")]
     Label(LabelArgs),
+    /// Forget agents that are away and hold nothing; one that comes back is known again
+    #[command(after_help = "Example: orchctl agents remove box-7")]
+    Remove(RemoveArgs),
     /// Have workers introduce themselves on every agent; costs money
     #[command(after_help = "Example: orchctl agents test box-1 --worker anga --yes")]
     Test(TestArgs),
@@ -100,6 +109,14 @@ pub(crate) struct DrainArgs {
 /// Flags of `agents resume`.
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
+    /// Agents
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// Flags of `agents remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
     /// Agents
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,

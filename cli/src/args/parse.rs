@@ -56,6 +56,19 @@ pub(crate) fn budget(text: &str) -> Result<u64, String> {
     micro_usd(usd)
 }
 
+/// A cluster's id: 32 hexadecimal digits, with or without hyphens, as `admin status` prints it.
+pub(crate) fn cluster_id(text: &str) -> Result<[u8; 16], String> {
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("a cluster's id has 32 hexadecimal digits; orchctl admin status prints it".to_owned());
+    }
+    let mut id = [0; 16];
+    for (byte, at) in id.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|error| error.to_string())?;
+    }
+    Ok(id)
+}
+
 /// `key=value`.
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -28,7 +28,10 @@ pub(crate) struct StatusArgs {
 
 /// Flags of `ls`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: orchctl ls --state failed,cancelled --name nightly")]
+#[command(after_help = "\
+Examples:
+  orchctl ls --state failed,cancelled --name nightly
+  orchctl ls --dead")]
 pub(crate) struct LsArgs {
     /// Run whose tasks are listed; without it runs are
     #[arg(value_name = "REF")]
@@ -39,6 +42,9 @@ pub(crate) struct LsArgs {
     /// Only runs of this name
     #[arg(long, conflicts_with = "reference")]
     pub(crate) name: Option<String>,
+    /// Tasks that were given up because they took their agents down
+    #[arg(long, conflicts_with_all = ["reference", "state", "name"])]
+    pub(crate) dead: bool,
     /// At most this many; 0 lists all
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
@@ -116,14 +122,23 @@ pub(crate) struct CancelArgs {
 
 /// Flags of `retry`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: orchctl retry release-notes/128 --failed")]
+#[command(after_help = "\
+Examples:
+  orchctl retry release-notes/128 --failed
+  orchctl retry --dead --all")]
 pub(crate) struct RetryArgs {
-    /// Run or task
-    #[arg(value_name = "REF")]
-    pub(crate) reference: String,
+    /// Runs or tasks
+    #[arg(value_name = "REF", required_unless_present = "all")]
+    pub(crate) references: Vec<String>,
     /// Tasks that failed, were cancelled or skipped: what retry does without a word
     #[arg(long, conflicts_with = "from")]
     pub(crate) failed: bool,
+    /// Only tasks that were given up because they took their agents down; their crashes are forgotten
+    #[arg(long, conflicts_with_all = ["failed", "from", "force"])]
+    pub(crate) dead: bool,
+    /// With --dead: every such task of every run
+    #[arg(long, requires = "dead", conflicts_with = "references")]
+    pub(crate) all: bool,
     /// This task of an ended run and everything below it, whatever became of them
     #[arg(long, value_name = "TASK")]
     pub(crate) from: Option<String>,

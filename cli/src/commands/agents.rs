@@ -33,6 +33,7 @@ pub(crate) async fn run(session: &Session, args: AgentsArgs) -> Outcome {
         AgentsCommand::Drain(args) => steer::drain(session, &args).await,
         AgentsCommand::Resume(args) => steer::resume(session, &args).await,
         AgentsCommand::Label(args) => steer::label(session, &args).await,
+        AgentsCommand::Remove(args) => steer::remove(session, &args).await,
         AgentsCommand::Test(args) => Box::pin(test::run(session, &args)).await,
     }
 }
@@ -55,7 +56,12 @@ fn print(out: &Out, agents: &[Agent]) -> Outcome {
             let line = format!("! {}: {}", one_line(&bulk::listed(&names), TOLD), one_line(text, TOLD));
             notes.line(&out.paint(WARN, &line));
         }
-        out.data(&notes.finish())
+        out.data(&notes.finish())?;
+        if let Some(agent) = agents.iter().find(|agent| !agent.quarantine_reason.is_empty()) {
+            let name = one_line(&agent.name, TOLD);
+            out.hint(&format!("help: once {name} is well again: orchctl agents resume {name}"));
+        }
+        Ok(())
     })?;
     Ok(exit::DONE)
 }
@@ -66,7 +72,9 @@ fn warnings(agents: &[Agent]) -> Vec<(&str, Vec<String>)> {
     for agent in agents {
         // Of an agent that is well, the table has said it all.
         let details = Some(&agent.detail).filter(|_| agent.state() != AgentState::Ready);
-        for text in details.into_iter().chain(&agent.warnings).filter(|text| !text.is_empty()) {
+        // An agent that is away or drained as well says that first.
+        let kept = Some(&agent.quarantine_reason).filter(|reason| !agent.detail.contains(reason.as_str()));
+        for text in details.into_iter().chain(kept).chain(&agent.warnings).filter(|text| !text.is_empty()) {
             match found.iter_mut().find(|(known, _)| known == text) {
                 Some((_, names)) => names.push(agent.name.clone()),
                 None => found.push((text, vec![agent.name.clone()])),

@@ -8,7 +8,7 @@
 //!
 //! Knows how a batch is found again: a label on its run, a digest of workflow, roster and settings.
 
-use orch_proto::v1::{FailurePolicy, Run, RunSpec, RunState, TaskState};
+use orch_proto::v1::{FailurePolicy, RetryRunRequest, Run, RunSpec, RunState, TaskState};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -174,7 +174,10 @@ impl Batch<'_> {
             out.note(&format!("{reference} was this batch, and is finished; --again runs it anew"));
             return self.report(reference).await;
         } else {
-            let answer = self.client.retry(reference, "", false).await?;
+            let answer = self
+                .client
+                .retry(RetryRunRequest { r#ref: reference.to_owned(), ..RetryRunRequest::default() })
+                .await?;
             let tasks = plural(answer.retried.into(), "task");
             out.note(&format!("{reference} was this batch; {tasks} of it unfinished, queued again"));
         }

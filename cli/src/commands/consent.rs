@@ -39,10 +39,12 @@ fn writes(command: &Command) -> bool {
                 AgentsCommand::Drain(_)
                 | AgentsCommand::Resume(_)
                 | AgentsCommand::Label(_)
+                | AgentsCommand::Remove(_)
                 | AgentsCommand::Test(_),
             ) => true,
             Some(AgentsCommand::List(_) | AgentsCommand::Show(_)) | None => false,
         },
+        Command::Admin(args) => args.writes(),
         Command::Workflows(args) => {
             matches!(&args.command, Some(WorkflowsCommand::Run(args)) if !args.how.dry_run)
         }
@@ -96,6 +98,11 @@ mod tests {
             "reject a/1",
             "edit a/1",
             "agents drain a",
+            "agents remove a",
+            "retry --dead --all",
+            "admin restore f",
+            "admin import f",
+            "admin compact",
             "workers reload",
         ] {
             assert!(writes(line), "{line}");
@@ -105,6 +112,10 @@ mod tests {
             "ls",
             "agents",
             "agents show a",
+            "admin",
+            "admin backup",
+            "admin export -",
+            "admin restore f --check",
             "workers",
             "watch a/1",
             "logs a/1",

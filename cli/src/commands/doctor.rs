@@ -74,7 +74,10 @@ async fn ask(client: &Client) -> Outcome<Fleet> {
     let agents = client.agents().await?;
     let workers = client.workers().await?;
     let impossible = impossible(client).await?;
-    Ok(Fleet { status, agents, workers, impossible, asked })
+    // A coordinator of an older version knows neither; the checks say so.
+    let storage = client.storage().await.ok();
+    let dead = client.dead_tasks(SAMPLE).await.ok().map(|(tasks, _)| tasks.len());
+    Ok(Fleet { status, agents, workers, impossible, storage, dead, asked })
 }
 
 /// Queued tasks that can run nowhere as things stand, with the reason; of many, a sample.

@@ -1,8 +1,8 @@
-//! `ls`: runs, or the tasks of one.
+//! `ls`: runs, the tasks of one, or dead letters.
 
 use orch_proto::v1::{RunState, TaskState};
 
-use super::{tables, watching};
+use super::{dead, tables, watching};
 use crate::args::Format;
 use crate::args::parse::StateWord;
 use crate::args::work::LsArgs;
@@ -16,6 +16,10 @@ use crate::session::Session;
 /// `orchctl ls`.
 pub(crate) async fn run(session: &Session, args: LsArgs) -> Outcome {
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
+    if args.dead {
+        return watching::show(session, args.watching, async |out| dead::list(session, out, &args).await)
+            .await;
+    }
     watching::show(session, args.watching, async |out| match &args.reference {
         Some(reference) => tasks(session, out, reference, &args.state, limit).await,
         None => runs(session, out, &args, limit).await,

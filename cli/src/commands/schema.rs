@@ -17,9 +17,10 @@ use crate::output::encode::schema_of;
 use crate::output::table::{Cell, Column, Table};
 use crate::output::view::fleet::{AgentView, ExplainView, StatusView, WorkerView};
 use crate::output::view::operate::{
-    DefinedWorkerView, DoctorView, IntroductionView, ReloadedView, ValidatedView,
+    DeadView, DefinedWorkerView, DoctorView, IntroductionView, ReloadedView, ValidatedView,
 };
 use crate::output::view::result::{ArtifactView, ResultView, RunResultView};
+use crate::output::view::storage::{CompactedView, CopyView, RemovedAgentView, RestoredView, StorageView};
 use crate::output::view::workflow::{BatchView, CheckedWorkflowView, GraphView, PastView, WorkflowView};
 use crate::output::view::{RunView, SubmittedView, TaskView};
 use crate::plan::PlanView;
@@ -58,6 +59,7 @@ pub(crate) const KINDS: &[Kind] = &[
         printed_by: "agents list, show, drain, resume, label",
         schema: schema_of::<AgentView>,
     },
+    Kind { name: "agent-removed", printed_by: "agents remove", schema: schema_of::<RemovedAgentView> },
     Kind { name: "artifact", printed_by: "artifacts list, get", schema: schema_of::<ArtifactView> },
     Kind { name: "batch", printed_by: "batch", schema: schema_of::<BatchView> },
     Kind {
@@ -67,16 +69,19 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind { name: "bench-noop", printed_by: "bench", schema: schema_of::<super::bench::NoopReport> },
     Kind { name: "check", printed_by: "doctor", schema: schema_of::<DoctorView> },
+    Kind { name: "compaction", printed_by: "admin compact", schema: schema_of::<CompactedView> },
     Kind {
         name: "context",
         printed_by: "context list, use, add",
         schema: schema_of::<super::context::ContextView>,
     },
+    Kind { name: "copy", printed_by: "admin backup, export", schema: schema_of::<CopyView> },
     Kind {
         name: "current-context",
         printed_by: "context current",
         schema: schema_of::<super::context::CurrentContextView>,
     },
+    Kind { name: "dead-letter", printed_by: "ls --dead", schema: schema_of::<DeadView> },
     Kind { name: "error", printed_by: "any command, on stderr", schema: schema_of::<ErrorView<'static>> },
     Kind {
         name: "error-code",
@@ -90,6 +95,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "outcome", printed_by: "help outcomes", schema: schema_of::<super::help::OutcomeRowView> },
     Kind { name: "plan", printed_by: "run --approve that waits", schema: schema_of::<PlanView> },
     Kind { name: "reload", printed_by: "workers reload", schema: schema_of::<ReloadedView> },
+    Kind { name: "restore", printed_by: "admin restore, import", schema: schema_of::<RestoredView> },
     Kind {
         name: "result",
         printed_by: "result REF of a task; -o jsonl of a run",
@@ -103,6 +109,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "run-result", printed_by: "run, result", schema: schema_of::<RunResultView> },
     Kind { name: "setting", printed_by: "config view, get", schema: schema_of::<super::config::SettingView> },
     Kind { name: "status", printed_by: "status", schema: schema_of::<StatusView> },
+    Kind { name: "storage", printed_by: "admin status", schema: schema_of::<StorageView> },
     Kind { name: "submission", printed_by: "submit", schema: schema_of::<SubmittedView> },
     Kind { name: "task", printed_by: "ls REF, status, wait", schema: schema_of::<TaskView> },
     Kind { name: "validation", printed_by: "workers validate", schema: schema_of::<ValidatedView> },

@@ -1,10 +1,12 @@
 //! `cancel` and `retry`: the two verbs that change a run.
 
-use orch_proto::v1::Run;
+use orch_proto::v1::{RetryRunRequest, Run};
 
+use super::dead;
 use crate::args::Format;
 use crate::args::parse::run_state_word;
 use crate::args::work::{CancelArgs, RetryArgs};
+use crate::client::Client;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
@@ -42,29 +44,59 @@ pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Outcome {
     Ok(if codes.iter().all(|code| *code == exit::DONE) { exit::DONE } else { exit::SOME_FAILED })
 }
 
-/// `orchctl retry`.
+/// `orchctl retry`. As with `cancel`, each reference stands for itself.
 pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Outcome {
     let client = session.client()?;
-    let reference = client.resolve(&args.reference).await?;
+    let references =
+        if args.dead { dead::references(session, &client, &args).await? } else { args.references.clone() };
+    if references.is_empty() {
+        session.out.note("no dead letters: nothing had to be tried again");
+        session.out.listing().end_list(true)?;
+        return Ok(exit::DONE);
+    }
+    let out = if references.len() > 1 || args.all { session.out.listing() } else { session.out.clone() };
+    let mut codes = Vec::new();
+    for text in &references {
+        match retry_one(&out, &client, text, &args).await {
+            Ok(()) => codes.push(exit::DONE),
+            Err(failure) if references.len() == 1 => return Err(failure),
+            Err(failure) => {
+                session.out.failure(&failure);
+                codes.push(failure.exit_code());
+            }
+        }
+    }
+    out.end_list(codes.contains(&exit::DONE))?;
+    Ok(if codes.iter().all(|code| *code == exit::DONE) { exit::DONE } else { exit::SOME_FAILED })
+}
+
+async fn retry_one(out: &Out, client: &Client, text: &str, args: &RetryArgs) -> Outcome<()> {
+    let reference = client.resolve(text).await?;
     if let (Some(task), Some(from)) = (&reference.task, &args.from) {
         return Err(Failure::usage(format!("{reference} names the task {task}, and --from the task {from}"))
             .help(format!("orchctl retry {} --from {from}", reference.run)));
     }
     let reference = reference.to_string();
-    let from = args.from.as_deref().unwrap_or_default();
-    let answer = match client.retry(&reference, from, args.force).await {
+    let request = RetryRunRequest {
+        r#ref: reference.clone(),
+        from: args.from.clone().unwrap_or_default(),
+        force: args.force,
+        dead: args.dead,
+        ..RetryRunRequest::default()
+    };
+    let answer = match client.retry(request).await {
         Ok(answer) => answer,
         Err(failure) if failure.exit_code() == exit::NOT_FOUND && args.from.is_some() => {
             return Err(failure.help(format!("orchctl ls {reference} shows its tasks")));
         }
         Err(failure) => return Err(failure.about(&reference)),
     };
-    let said = match answer.retried {
-        0 => "nothing had to be tried again".to_owned(),
-        tasks => format!("{} queued again", plural(tasks.into(), "task")),
+    let said = match (answer.retried, args.dead) {
+        (0, true) => "no dead letter is left there".to_owned(),
+        (0, false) => "nothing had to be tried again".to_owned(),
+        (tasks, _) => format!("{} queued again", plural(tasks.into(), "task")),
     };
-    tell(&session.out, &reference, answer.run.as_ref(), &said)?;
-    Ok(exit::DONE)
+    tell(out, &reference, answer.run.as_ref(), &said)
 }
 
 fn tell(out: &Out, reference: &str, run: Option<&Run>, said: &str) -> Outcome<()> {

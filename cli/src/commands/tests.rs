@@ -17,6 +17,7 @@ use fake::Fake;
 mod fake;
 mod fleet;
 mod golden;
+mod storage;
 
 /// What the clock of every command says.
 const NOW: &str = "2026-11-20T21:30:00Z";

@@ -163,6 +163,8 @@ pub(crate) fn agent_args(layout: &Layout, plan: &AgentPlan, coordinator: SocketA
     // The keys of the other daemons and of the caller lie beside this agent's.
     args.pair("--sandbox-hide", &layout.data_dir);
     args.pair("--status-file", layout.state_file(&plan.name));
+    // Whoever ends a rehearsal wants nothing to go on behind his back.
+    args.pair("--on-stop", "end");
     if let Some(slots) = plan.slots {
         args.pair("--slots", slots.to_string());
     }
@@ -291,6 +293,7 @@ mod tests {
         --data-dir=/d/agents/local-1
         --sandbox-hide=/d
         --status-file=/d/state/local-1.json
+        --on-stop=end
         --slots=2
         --capability=gpu=yes
         --allow-command=echo

@@ -16,6 +16,7 @@ use crate::args::parse::{on_failure_word, role_word, run_state_word, task_state_
 pub(crate) mod fleet;
 pub(crate) mod operate;
 pub(crate) mod result;
+pub(crate) mod storage;
 pub(crate) mod workflow;
 
 /// Tokens, summed over models.

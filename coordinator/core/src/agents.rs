@@ -3,10 +3,12 @@
 //! [`crate::schedule`].
 
 mod clones;
+mod endings;
 mod lease;
 mod orders;
 
 pub(crate) use clones::Clones;
+pub(crate) use endings::{EndedHow, Endings};
 pub(crate) use lease::{Lease, Overdue};
 pub(crate) use orders::{Orders, key_of};
 
@@ -52,6 +54,12 @@ pub(crate) struct Agent {
     pub(crate) incarnation: [u8; 16],
     /// It said that it takes no new work; its next Hello ends that.
     pub(crate) draining: bool,
+    /// Why it is in quarantine: too much crashed there. Until an operator resumes it.
+    pub(crate) quarantine: Option<Arc<str>>,
+    /// How its latest attempts ended.
+    pub(crate) endings: Endings,
+    /// Nothing but a name that tasks still tell: it is known again when it joins.
+    pub(crate) forgotten: bool,
     /// When anything came from it last.
     pub(crate) heard: Tick,
     pub(crate) last_seen: Wall,
@@ -98,6 +106,9 @@ impl Agent {
             link: Link::Away,
             incarnation: [0; 16],
             draining: false,
+            quarantine: None,
+            endings: Endings::default(),
+            forgotten: false,
             heard: Tick(0),
             last_seen: Wall(0),
             load_millis: 0,
@@ -140,6 +151,7 @@ impl Agent {
 
     pub(crate) fn state(&self) -> AgentStateView {
         match self.link {
+            Link::Heard(_) if self.quarantine.is_some() => AgentStateView::Quarantined,
             Link::Heard(_) if self.draining || self.orders.drain.is_some() => AgentStateView::Draining,
             Link::Heard(_) => AgentStateView::Ready,
             Link::Away | Link::Silent(_) if self.leases.is_empty() => AgentStateView::Offline,
@@ -151,14 +163,22 @@ impl Agent {
 /// All agents ever seen by this process, and who is on which stream.
 #[derive(Debug, Default, Hash)]
 pub(crate) struct Agents {
+    /// Those that were forgotten keep their place, because tasks tell by it where they ran.
     all: Vec<Agent>,
     by_name: BTreeMap<(TenantId, Arc<str>), AgentKey>,
+    forgotten: usize,
     sessions: BTreeMap<SessionId, AgentKey>,
 }
 
 impl Agents {
+    /// Known ones.
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.forgotten
+    }
+
+    /// The agent of that key, unless it is none or was forgotten.
+    pub(crate) fn known(&self, key: AgentKey) -> Option<&Agent> {
+        self.all.get(key.0 as usize).filter(|agent| !agent.forgotten)
     }
 
     pub(crate) fn get(&self, key: AgentKey) -> &Agent {
@@ -170,7 +190,7 @@ impl Agents {
     }
 
     pub(crate) fn find(&self, tenant: TenantId, name: &Arc<str>) -> Option<AgentKey> {
-        self.by_name.get(&(tenant, Arc::clone(name))).copied()
+        self.by_name.get(&(tenant, Arc::clone(name))).copied().filter(|key| self.known(*key).is_some())
     }
 
     /// The agent that tasks of `tenant` mean by that name: their own, else one of the whole cluster.
@@ -178,7 +198,34 @@ impl Agents {
         self.find(tenant, name).or_else(|| self.find(EVERYBODY, name))
     }
 
+    /// Adds an agent that is not known, in its old place when it was forgotten.
     pub(crate) fn add(&mut self, agent: Agent) -> AgentKey {
+        if let Some(key) = self.by_name.get(&(agent.tenant, Arc::clone(&agent.name))).copied() {
+            self.forgotten -= usize::from(self.get(key).forgotten);
+            self.all[key.0 as usize] = agent;
+            return key;
+        }
+        self.push(agent)
+    }
+
+    /// The place of an agent that is not known, for tasks to tell where they ran.
+    pub(crate) fn trace(&mut self, tenant: TenantId, name: &Arc<str>) -> AgentKey {
+        if let Some(key) = self.by_name.get(&(tenant, Arc::clone(name))) {
+            return *key;
+        }
+        self.forgotten += 1;
+        self.push(Agent { forgotten: true, ..Agent::new(tenant, Arc::clone(name)) })
+    }
+
+    /// Leaves nothing of an agent but its place. It must be away, hold nothing and be in no group.
+    pub(crate) fn forget(&mut self, key: AgentKey) {
+        let agent = self.get_mut(key);
+        debug_assert!(agent.leases.is_empty() && agent.link == Link::Away, "agent {key} is still needed");
+        *agent = Agent { forgotten: true, ..Agent::new(agent.tenant, Arc::clone(&agent.name)) };
+        self.forgotten += 1;
+    }
+
+    fn push(&mut self, agent: Agent) -> AgentKey {
         let key = AgentKey(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
         self.by_name.insert((agent.tenant, Arc::clone(&agent.name)), key);
         self.all.push(agent);
@@ -186,15 +233,15 @@ impl Agents {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (AgentKey, &Agent)> {
-        (0u32..).map(AgentKey).zip(&self.all)
+        (0u32..).map(AgentKey).zip(&self.all).filter(|(_, agent)| !agent.forgotten)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Agent> {
         self.all.iter_mut()
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = AgentKey> + use<> {
-        (0..u32::try_from(self.all.len()).unwrap_or(u32::MAX)).map(AgentKey)
+    pub(crate) fn keys(&self) -> impl Iterator<Item = AgentKey> + '_ {
+        self.iter().map(|(key, _)| key)
     }
 
     /// In the order of names, of one tenant.
@@ -210,6 +257,7 @@ impl Agents {
             .take_while(move |((owner, _), _)| *owner == tenant)
             .filter(move |(name, _)| !past || **name != from)
             .map(|(_, key)| *key)
+            .filter(|key| self.known(*key).is_some())
     }
 
     pub(crate) fn on_session(&self, session: SessionId) -> Option<AgentKey> {

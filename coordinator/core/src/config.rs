@@ -50,6 +50,12 @@ pub struct Config {
     pub poison_agents: u32,
     /// Crashes that make a task poison wherever they were: a fleet of one agent never has two.
     pub poison_crashes_anywhere: u32,
+    /// Of so many ended attempts of an agent, its latest, ...
+    pub quarantine_window: usize,
+    /// ... so many must have crashed for a quarantine, ...
+    pub quarantine_crashes: usize,
+    /// ... of so many different tasks, none of which crashed anywhere else.
+    pub quarantine_tasks: usize,
     /// Waiting time that raises a task by one level ([`Config::ageing_step`]), up to `high`.
     pub ageing: Span,
     /// A level: the distance between `high` (100) and `medium` (50).
@@ -58,6 +64,8 @@ pub struct Config {
     pub ageing_ceiling: i32,
     /// Tasks that are not terminal, in all runs.
     pub max_tasks: usize,
+    /// Those of one tenant: fewer, so that nobody can take the place of everybody.
+    pub max_tenant_tasks: usize,
     /// Different requirement sets of tasks in the state.
     pub max_classes: usize,
     /// Agents known.
@@ -108,10 +116,14 @@ impl Config {
             poison_crashes: 3,
             poison_agents: 2,
             poison_crashes_anywhere: 5,
+            quarantine_window: 10,
+            quarantine_crashes: 5,
+            quarantine_tasks: 3,
             ageing: Span::minutes(10),
             ageing_step: 50,
             ageing_ceiling: 100,
             max_tasks: 1_000_000,
+            max_tenant_tasks: 800_000,
             max_classes: 4_096,
             max_agents: 100_000,
             max_label_bytes: 1_024,

@@ -56,6 +56,13 @@ pub enum Write {
     },
     /// An agent became known, changed what it offers, or an operator said something of it.
     Agent(AgentKey),
+    /// An operator had an agent forgotten: its record goes.
+    ForgetAgent {
+        /// Whose.
+        tenant: TenantId,
+        /// Its name.
+        name: Arc<str>,
+    },
     /// A request that is not remembered with a run: what it was answered with.
     Request {
         /// Whose.
@@ -132,7 +139,7 @@ pub enum Change {
     Agent {
         /// Its name.
         agent: Arc<str>,
-        /// `ready`, `draining`, `unreachable` or `offline`.
+        /// `ready`, `draining`, `unreachable`, `offline` or `quarantined`.
         state: crate::query::AgentStateView,
     },
 }
@@ -217,6 +224,8 @@ pub enum StopReason {
     Cancelled,
     /// Another attempt is current.
     Fenced,
+    /// It is wanted back if its child was not started: the agent then rejects it, else goes on.
+    Revoked,
 }
 
 /// What became of a report.

@@ -38,6 +38,8 @@ pub enum Event {
         force: bool,
         /// Of a run that ended: this task and everything below it, whatever became of it.
         from: Option<Arc<str>>,
+        /// Only what ended as poison.
+        dead: bool,
         /// Idempotency key, or empty.
         request_id: Arc<str>,
         /// SHA-256 of the request, to tell a repetition from a conflict.
@@ -54,8 +56,17 @@ pub enum Event {
         /// Shown to people; not empty.
         reason: Arc<str>,
     },
-    /// An operator ends that.
+    /// An operator ends that, and a quarantine.
     ResumeRequested {
+        /// Whom to answer.
+        token: Token,
+        /// Whose agent.
+        tenant: TenantId,
+        /// Its name.
+        agent: Arc<str>,
+    },
+    /// An operator wants an agent that is gone to be known no more.
+    ForgetRequested {
         /// Whom to answer.
         token: Token,
         /// Whose agent.

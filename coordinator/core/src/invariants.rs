@@ -15,10 +15,10 @@
 //! | `queues` | exactly queued tasks stand in one queue, once |
 //! | `classes` | classes, groups and ranks are what the tasks and agents say |
 //! | `work_conserving` | nothing waits that some agent has room for |
-//! | `orders` | agents count as offering what they and operators say, and drained ones take no work |
+//! | `orders` | agents count as offering what they and operators say; drained ones, and those in quarantine, take no work |
 //! | `sessions` | streams and agents name each other |
 //! | `timers` | whatever waits for time has a timer that is not too late, and no timer is forgotten |
-//! | `register` | names, request ids and finished runs are found and will be forgotten |
+//! | `register` | names, request ids and finished runs are found and will be forgotten, dead letters are counted |
 
 mod agents;
 mod queues;

@@ -16,9 +16,11 @@ mod leases;
 pub(crate) mod moves;
 pub(crate) mod nearest;
 mod orders;
+mod quarantine;
 mod reports;
 mod retention;
 mod retry;
+mod revoke;
 mod settle;
 mod start;
 mod submit;
@@ -52,8 +54,8 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::CancelRequested { token, target, reason } => {
             cancel::requested(state, effects, token, &target, &reason);
         }
-        Event::RetryRequested { token, target, force, from, request_id, digest } => {
-            let again = again::Again { target, force, from, request_id, digest };
+        Event::RetryRequested { token, target, force, from, dead, request_id, digest } => {
+            let again = again::Again { target, force, from, dead, request_id, digest };
             again::requested(state, effects, token, &again);
         }
         Event::DrainRequested { token, tenant, agent, reason } => {
@@ -61,6 +63,9 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         }
         Event::ResumeRequested { token, tenant, agent } => {
             orders::resume(state, effects, token, tenant, &agent);
+        }
+        Event::ForgetRequested { token, tenant, agent } => {
+            orders::forget(state, effects, token, tenant, &agent);
         }
         Event::LabelRequested { token, tenant, agent, change } => {
             orders::label(state, effects, token, tenant, &agent, &change);

@@ -12,12 +12,16 @@ impl Outcome {
     pub const GATE_FAILED: Self = Self(2);
     /// The answer is not of the form that was asked for; of a plan: it cannot be carried out.
     pub const SCHEMA_INVALID: Self = Self(3);
+    /// The child ended without a result.
+    pub const CRASH: Self = Self(15);
     /// The agent was lost.
     pub const LOST_AGENT: Self = Self(16);
     /// Somebody asked for the end.
     pub const CANCELLED: Self = Self(17);
     /// It took down too many attempts.
     pub const POISON: Self = Self(18);
+    /// The child could not be started.
+    pub const SPAWN_FAILED: Self = Self(19);
     /// Never run, because a dependency did not succeed.
     pub const SKIPPED: Self = Self(20);
 }
@@ -29,6 +33,8 @@ pub struct OutcomeRule {
     pub retryable: bool,
     /// Counts towards poison.
     pub counts_as_crash: bool,
+    /// The next attempt may go on in the conversation that this one left.
+    pub goes_on: bool,
 }
 
 /// The decision columns of all outcomes, by number.

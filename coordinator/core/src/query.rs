@@ -49,6 +49,13 @@ pub enum Query {
     },
     /// One agent, by name.
     Agent(Arc<str>),
+    /// Tasks that ended as poison: newest run first, from a place on.
+    Dead {
+        /// The first run, and the first task of it.
+        from: (RunId, TaskIndex),
+        /// Runs are looked at until so many tasks are found.
+        limit: usize,
+    },
     /// The coordinator in figures.
     Status,
     /// What only payloads tell, oldest run first.
@@ -158,6 +165,10 @@ pub enum Answer {
     Agents(Vec<AgentView>),
     /// One agent, asked for or changed.
     Agent(AgentView),
+    /// Runs that have tasks which ended as poison, newest first.
+    Dead(Vec<DeadView>),
+    /// The agent is known no more.
+    Forgotten,
     /// The coordinator in figures.
     Status(StatusView),
     /// What only payloads tell.
@@ -240,6 +251,16 @@ pub enum Refusal {
     QueueFull {
         /// The limit.
         limit: usize,
+        /// How long it may take until there is room.
+        retry_in: Span,
+    },
+    /// The tenant has its share of the queue.
+    #[error("{limit} tasks are queued already, which is all that one tenant may have")]
+    TenantFull {
+        /// The limit.
+        limit: usize,
+        /// How long it may take until there is room.
+        retry_in: Span,
     },
     /// The coordinator is shutting down.
     #[error("the coordinator is shutting down")]
@@ -357,6 +378,17 @@ pub struct TaskView {
     pub repairs: u32,
 }
 
+/// A run that has tasks which ended as poison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadView {
+    /// Its id.
+    pub run: RunId,
+    /// How many it has.
+    pub count: u32,
+    /// The run and those of the tasks that were asked for, while it is live; of any other the store tells.
+    pub live: Option<(RunView, Vec<TaskView>)>,
+}
+
 /// One line of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
@@ -381,6 +413,8 @@ pub enum AgentStateView {
     Unreachable,
     /// Away and without work.
     Offline,
+    /// Connected and given no new work, because too much crashed there.
+    Quarantined,
 }
 
 /// An agent, seen.
@@ -402,6 +436,8 @@ pub struct AgentView {
     pub hidden: Vec<Arc<str>>,
     /// Why an operator drains it.
     pub drain: Option<Arc<str>>,
+    /// Why it is in quarantine.
+    pub quarantine: Option<Arc<str>>,
     /// Refs of the tasks it runs, at most 20.
     pub running: Vec<String>,
     /// Last heard.
@@ -429,8 +465,12 @@ pub struct StatusView {
     pub slots: u32,
     /// Slots in use.
     pub slots_used: u32,
-    /// Agents: ready, draining, unreachable, offline.
-    pub agents: [u32; 4],
+    /// Agents: ready, draining, unreachable, offline, in quarantine.
+    pub agents: [u32; 5],
+    /// Identities that two processes use at once, and that are refused for now.
+    pub cloned: Vec<Arc<str>>,
+    /// Tasks that ended as poison and were not tried again since.
+    pub dead: u64,
     /// Shutting down.
     pub draining: bool,
     /// Newest event.

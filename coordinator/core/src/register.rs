@@ -13,10 +13,14 @@ use std::sync::Arc;
 pub(crate) struct Register {
     /// The newest run id ever given out.
     pub(crate) last_run: RunId,
+    /// No run of any name gets a number up to this one: what a restore left behind.
+    pub(crate) number_floor: u64,
     numbers: BTreeMap<(TenantId, NameId), Numbers>,
     newest_by: BTreeMap<(TenantId, NameId), RunId>,
     pub(crate) requests: Requests,
     pub(crate) finished: Finished,
+    /// Runs that have tasks which ended as poison, live or not, and how many.
+    pub(crate) dead: BTreeMap<(TenantId, RunId), u32>,
 }
 
 /// The runs of one name.
@@ -34,7 +38,7 @@ impl Register {
 
     /// The number a new run of that name gets.
     pub(crate) fn next_number(&self, tenant: TenantId, name: NameId) -> u64 {
-        self.last_number(tenant, name) + 1
+        self.last_number(tenant, name).max(self.number_floor) + 1
     }
 
     pub(crate) fn last_number(&self, tenant: TenantId, name: NameId) -> u64 {
@@ -72,6 +76,12 @@ impl Register {
     /// Runs of a name, newest first.
     pub(crate) fn by_name(&self, tenant: TenantId, name: NameId) -> impl Iterator<Item = RunId> + '_ {
         self.numbers.get(&(tenant, name)).into_iter().flat_map(|held| held.runs.values().rev().copied())
+    }
+
+    /// Runs of a tenant that have tasks which ended as poison, and how many: newest first, from one on.
+    pub(crate) fn dead_from(&self, tenant: TenantId, from: RunId) -> impl Iterator<Item = (RunId, u32)> + '_ {
+        let range = self.dead.range((tenant, RunId(0))..=(tenant, from));
+        range.rev().map(|((_, run), count)| (*run, *count))
     }
 
     /// Forgets a run but not its number.

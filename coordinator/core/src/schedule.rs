@@ -20,6 +20,7 @@ pub(crate) use standing::{enqueue, enqueue_cold, relist, unqueue};
 
 use crate::agents::{Agent, Agents};
 use crate::ids::{AgentKey, ClassId, TaskKey};
+use crate::outcome::Outcome;
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -130,17 +131,23 @@ pub(crate) fn has_room(agent: &Agent, id: ClassId, class: &Class) -> bool {
         && agent.offers(&class.key.requires)
 }
 
-/// The agent that keeps the conversation of a task: the one that says so, else the one of its latest attempt unless
-/// that crashed there.
+/// The agent that keeps the conversation of a task: the one of its latest attempt that ended, else one that says so; but
+/// not one on which the task crashed.
 pub(crate) fn warm_agent(state: &State, key: TaskKey) -> Option<AgentKey> {
     let task = state.task(key)?;
     if !state.schedule.classes.get(task.class)?.conversational {
         return None;
     }
-    if let Some(agent) = state.schedule.conversations.get(&key) {
-        return Some(*agent);
-    }
-    let agent = task.agent?;
-    let name = &state.agents.get(agent).name;
-    (!task.crashed_on().contains(name)).then_some(agent)
+    let tenant = state.run(key.run)?.tenant;
+    // An attempt that could not be started left nothing.
+    let mut begun = task.attempts().iter().rev().filter(|ended| ended.outcome != Outcome::SPAWN_FAILED);
+    let last = begun.next();
+    let latest = last.and_then(|ended| state.agents.find_for(tenant, &ended.agent));
+    let said = state.schedule.conversations.get(&key).copied();
+    // What was lost with its agent goes on there when that is back. Only the last crash before it is poison must be
+    // somewhere else, so that it tells a bad task from a bad agent.
+    let lost = last.is_some_and(|ended| ended.outcome == Outcome::LOST_AGENT);
+    let patient = lost && task.crashes + 1 < state.config.poison_crashes;
+    let good = |agent: &AgentKey| patient || !task.crashed_on().contains(&state.agents.get(*agent).name);
+    latest.filter(good).or(said.filter(good))
 }

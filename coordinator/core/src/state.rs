@@ -3,6 +3,7 @@
 
 pub mod record;
 mod restore;
+mod totals;
 mod views;
 
 pub use crate::run::RunState;
@@ -12,12 +13,15 @@ pub use crate::state::record::{
 };
 pub use crate::task::{TaskCounts, TaskState};
 
+pub(crate) use totals::Totals;
+
 use crate::agents::Agents;
 use crate::config::Config;
 use crate::effect::{Change, Effects, Notice};
 use crate::event::{RunTarget, Target};
-use crate::ids::{Epoch, EventSeq, RunId, TaskKey, TenantId};
+use crate::ids::{AttemptNo, Epoch, EventSeq, RunId, TaskKey, TenantId};
 use crate::names::Names;
+use crate::outcome::Outcome;
 use crate::query::QuestionKind;
 use crate::register::Register;
 use crate::run::Run;
@@ -47,6 +51,8 @@ pub struct State {
     /// What only payloads tell, by the task it is about: oldest run first.
     pub(crate) questions: BTreeMap<TaskKey, QuestionKind>,
     pub(crate) totals: Totals,
+    /// Tasks of runs up to this one get attempts above this number: what a restore left behind.
+    pub(crate) attempt_floor: (RunId, AttemptNo),
     /// Before this nothing more is deleted from the store.
     pub(crate) forget_after: Tick,
     /// What was restored and is not checked yet.
@@ -63,24 +69,6 @@ pub(crate) enum Phase {
     Serving,
     /// Shutting down.
     Draining,
-}
-
-/// Sums over all live runs, by state of tasks.
-#[derive(Debug, Default, Hash)]
-pub(crate) struct Totals {
-    pub(crate) tasks: [u64; TaskState::ALL.len()],
-    /// Runs that are not terminal.
-    pub(crate) active_runs: u64,
-}
-
-impl Totals {
-    pub(crate) fn active_tasks(&self) -> u64 {
-        TaskState::ALL
-            .iter()
-            .filter(|state| !state.is_terminal())
-            .map(|state| self.tasks[*state as usize])
-            .sum()
-    }
 }
 
 impl State {
@@ -101,6 +89,7 @@ impl State {
             timers: Timers::default(),
             questions: BTreeMap::new(),
             totals: Totals::default(),
+            attempt_floor: (RunId(0), AttemptNo(0)),
             forget_after: Tick(0),
             restoring: Vec::new(),
             empty: Arc::from(""),
@@ -155,6 +144,26 @@ impl State {
 
     pub(crate) fn task_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
         self.runs.get_mut(&key.run)?.tasks.get_mut(key.index.0 as usize)
+    }
+
+    /// Gives an ended task another try, as far as the task itself goes.
+    pub(crate) fn start_over(&mut self, key: TaskKey) {
+        let Some(task) = self.task_mut(key) else { return };
+        let dead = task.outcome == Some(Outcome::POISON);
+        task.start_over();
+        if dead {
+            self.note_dead(key.run, false);
+        }
+    }
+
+    /// A task of a run ended as poison, or is no longer such a one.
+    pub(crate) fn note_dead(&mut self, id: RunId, dead: bool) {
+        let Some(tenant) = self.run(id).map(|run| run.tenant) else { return };
+        let count = self.register.dead.entry((tenant, id)).or_default();
+        *count = if dead { count.saturating_add(1) } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.register.dead.remove(&(tenant, id));
+        }
     }
 
     /// Tells watchers something under the next number.

@@ -29,6 +29,7 @@
 //! `parked` is not entered yet. [`TaskState::may_become`] is this table;
 //! `docs/states.md` is compared with it by a test.
 
+use crate::config::Config;
 use crate::event::{After, Flow, OnLoss, Role};
 use crate::graph::Graph;
 use crate::ids::{AgentKey, AttemptNo, ClassId, TaskIndex};
@@ -299,6 +300,8 @@ pub(crate) struct History {
     pub(crate) usage: Usage,
     /// Agents on which an attempt crashed, without repetition.
     pub(crate) crashed_on: Vec<Arc<str>>,
+    /// Attempts up to this one leave nothing to go on with.
+    pub(crate) afresh: AttemptNo,
     /// Why it is where it is, when no ended attempt says so.
     pub(crate) note: Option<Arc<str>>,
 }
@@ -320,6 +323,24 @@ impl Task {
 
     pub(crate) fn history_mut(&mut self) -> &mut History {
         self.history.get_or_insert_default()
+    }
+
+    /// The ended attempt in whose conversation the next one may go on, where its agent keeps that. Not after one that
+    /// came to a result that does not hold or was refused, where starting over is the point; nor when the latest ones all
+    /// crashed, because then the conversation itself may be what kills them.
+    pub(crate) fn interrupted(&self, config: &Config) -> Option<&EndedAttempt> {
+        let history = self.history.as_ref()?;
+        let rule = |ended: &EndedAttempt| config.outcomes.rule(ended.outcome);
+        let mut crashes = 0;
+        // An attempt that could not be started left the conversation as it was.
+        let mut begun = history.attempts.iter().rev().filter(|ended| ended.outcome != Outcome::SPAWN_FAILED);
+        let last = begun.clone().next()?;
+        while crashes < config.poison_crashes && begun.next().is_some_and(|ended| rule(ended).counts_as_crash)
+        {
+            crashes += 1;
+        }
+        let goes_on = rule(last).goes_on && crashes < config.poison_crashes && last.number > history.afresh;
+        (goes_on && last.number < self.attempt).then_some(last)
     }
 
     /// Gives an ended task its retries and repairs back. Attempt numbers, what was spent and the recorded result stay.

@@ -212,6 +212,7 @@ fn finished_runs_are_deleted_after_30_days_a_little_at_a_time() {
             | Write::Expanded(_)
             | Write::Task { .. }
             | Write::Agent(_)
+            | Write::ForgetAgent { .. }
             | Write::Request { .. }
             | Write::ForgetRequest { .. } => None,
         })
@@ -267,6 +268,7 @@ fn recorded(env: &Env, lines: &str) -> RestoredRun {
         shape: run.shape.clone(),
         detail: run.detail.clone(),
         task_count: run.task_count,
+        dead: run.dead,
         tasks: tasks.collect(),
     }
 }
@@ -374,9 +376,31 @@ fn figures_add_up() {
     env.heartbeat("box-1", &["1/c#1"]);
     let status = env.status();
     assert_eq!((status.waiting_retry, status.running, status.slots, status.slots_used), (1, 1, 3, 1));
-    assert_eq!(status.agents, [1, 0, 0, 0]);
+    assert_eq!(status.agents, [1, 0, 0, 0, 0]);
     assert_eq!(env.task("1/c").cost_micro_usd, 500, "what the agent said so far");
     env.cancel("1");
     assert_eq!(env.run(1).usage.cost_micro_usd, 1_500);
     assert!(env.run(1).usage.estimated);
+}
+
+#[test]
+fn one_tenant_cannot_take_the_place_of_all_and_is_told_how_long_to_wait() {
+    let mut config = Config::new(rules());
+    (config.max_tasks, config.max_tenant_tasks) = (10, 4);
+    let mut env = Env::with(config);
+    env.submit("a\nb\nc");
+    let refusal = env.refused("d\ne");
+    let Refusal::TenantFull { limit: 4, retry_in } = refusal else { panic!("{refusal:?}") };
+    assert_eq!(retry_in, Span::seconds(60), "nothing ends");
+    let other = env.submit_as(|submit| submit.tenant = orch_core::ids::TenantId(2), "a\nb\nc\nd");
+    assert!(matches!(other, Answer::Submitted { .. }), "{other:?}");
+    // What ends makes room, and tells how fast there will be more.
+    env.join("box", 3, "");
+    for task in ["a", "b"] {
+        env.report("box", &format!("1/{task}#1"), Outcome::OK);
+    }
+    env.submit("d\ne\nf");
+    let refusal = env.refused("g");
+    let Refusal::TenantFull { limit: 4, retry_in } = refusal else { panic!("{refusal:?}") };
+    assert_eq!(retry_in, Span::seconds(30), "two a minute end");
 }

@@ -350,6 +350,7 @@ fn an_agent_of_the_whole_cluster_serves_tenants_in_turns() {
                 | Write::Run(_)
                 | Write::Expanded(_)
                 | Write::ForgetRun { .. }
+                | Write::ForgetAgent { .. }
                 | Write::Agent(_)
                 | Write::Request { .. }
                 | Write::ForgetRequest { .. } => None,

@@ -24,11 +24,12 @@ use tempfile::NamedTempFile;
 
 use super::pack::PackWriter;
 use super::{
-    Blob, BlobError, BlobLocation, Blobs, Digest, Kept, OpenBlobsError, Pack, Stored, Swept, Upload,
+    Blob, BlobError, BlobLocation, Blobs, Digest, Kept, Listed, OpenBlobsError, Pack, Stored, Swept, Upload,
     UploadError, sweep,
 };
 use crate::store::Tenant;
 use crate::store::dir::{self, DirLock};
+use crate::store::hold::Holds;
 
 /// Blobs as files in a local directory, one per digest and one per pack.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(super) struct Files {
     root: PathBuf,
     /// Held while a file gets its name or loses it, so that a sweep cannot remove what was just stored again.
     names: Mutex<()>,
+    holds: Arc<Holds>,
     syncs: AtomicU64,
 }
 
@@ -59,8 +61,40 @@ impl FileBlobs {
             fs::remove_dir_all(&tmp).map_err(io_at("empty", &tmp))?;
         }
         dir::create_private(&tmp).map_err(io_at("create", &tmp))?;
-        let files = Files { root: root.to_owned(), names: Mutex::new(()), syncs: AtomicU64::new(0) };
+        let files = Files {
+            root: root.to_owned(),
+            names: Mutex::new(()),
+            holds: Arc::default(),
+            syncs: AtomicU64::new(0),
+        };
         Ok(Self { files: Arc::new(files), _lock: lock })
+    }
+
+    /// What keeps sweeps from removing anything.
+    pub fn holds(&self) -> &Arc<Holds> {
+        &self.files.holds
+    }
+
+    /// Every blob and pack that is there, in no particular order, with its length.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn list(&self) -> Result<Vec<Listed>, BlobError> {
+        sweep::list(&self.files)
+    }
+
+    /// Opens a whole file: a pack as one, not the payloads in it.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`], also when it is not there.
+    pub fn open_whole(&self, tenant: Tenant, kept: &Kept) -> Result<File, BlobError> {
+        let path = self.files.path(tenant, kept);
+        File::open(&path).map_err(io_at("open", &path))
+    }
+
+    /// Where the file of a blob or pack is, or would be.
+    pub fn path_of(&self, tenant: Tenant, kept: &Kept) -> PathBuf {
+        self.files.path(tenant, kept)
     }
 
     /// Waits for the disk since this was opened, for metrics and tests.
@@ -158,20 +192,29 @@ impl Stored {
     }
 }
 
+/// Where a file is, below the directory of all blobs.
+pub(crate) fn relative(tenant: Tenant, kept: &Kept) -> PathBuf {
+    let tenant = PathBuf::from(tenant.to_string());
+    match kept {
+        Kept::Pack(pack) => tenant.join("packs").join(pack.to_string()),
+        Kept::Blob(digest) => {
+            let name = digest.to_string();
+            tenant.join(name.get(..2).unwrap_or_default()).join(name)
+        }
+    }
+}
+
 impl Files {
+    pub(super) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
     pub(super) fn path(&self, tenant: Tenant, kept: &Kept) -> PathBuf {
-        let tenant = self.root.join(tenant.to_string());
-        match kept {
-            Kept::Pack(pack) => tenant.join("packs").join(pack.to_string()),
-            Kept::Blob(digest) => {
-                let name = digest.to_string();
-                tenant.join(name.get(..2).unwrap_or_default()).join(name)
-            }
-        }
+        self.root.join(relative(tenant, kept))
     }
 
     /// A file without a lasting name. It vanishes when dropped.
@@ -202,7 +245,9 @@ impl Files {
 
     /// Gives a complete file its lasting name.
     pub(super) fn publish(&self, temp: NamedTempFile, path: &Path) -> Result<(), BlobError> {
+        crate::failpoint::failpoint!("blobs::before_sync", io).map_err(io_at("sync", path))?;
         self.sync_file(temp.as_file()).map_err(io_at("sync", temp.path()))?;
+        crate::failpoint::failpoint!("blobs::before_rename", io).map_err(io_at("name", path))?;
         {
             let _names = self.lock_names();
             if let Some(parent) = path.parent() {
@@ -210,10 +255,14 @@ impl Files {
             }
             temp.persist(path).map_err(|error| io_at("name", path)(error.error))?;
         }
+        crate::failpoint::failpoint!("blobs::after_rename");
         self.sync_names(path)
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
+        if crate::failpoint::failpoint!("blobs::skip_sync", skip) {
+            return Ok(());
+        }
         file.sync_all()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -272,6 +321,7 @@ impl Upload for FileUpload {
 
     fn finish(self: Box<Self>, expected: &Digest) -> Result<Stored, UploadError> {
         let Self { files, tenant, temp, received, hasher, .. } = *self;
+        crate::failpoint::failpoint!("blobs::before_finish");
         let actual = Digest(hasher.finalize().into());
         if actual != *expected {
             return Err(UploadError::Digest { expected: *expected, actual });

@@ -61,6 +61,7 @@ impl Pack for PackWriter {
         if payloads.is_empty() {
             return Ok(Vec::new());
         }
+        crate::failpoint::failpoint!("packs::before_finish");
         let pack = name(&payloads);
         let path = files.path(tenant, &Kept::Pack(pack));
         if !files.keep_existing(&path, len)? {

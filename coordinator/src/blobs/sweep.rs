@@ -2,7 +2,7 @@
 //!
 //! A blob is written before the record that names it, so being unreferenced proves nothing about a young one. The age
 //! is that of the last time somebody stored the bytes, and it is looked at again under the lock that storing takes:
-//! a blob that was stored again meanwhile stays.
+//! a blob that was stored again meanwhile stays. Nothing is removed while somebody copies what is there.
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::file::{Files, io_at};
-use super::{BlobError, Kept, Swept};
+use super::{BlobError, Kept, Listed, Swept};
 use crate::store::Tenant;
 
 pub(super) fn sweep(
@@ -37,7 +37,10 @@ pub(super) fn sweep(
                 let _names = files.lock_names();
                 let again = vanished_is_none(fs::metadata(&path)).map_err(io_at("look up", &path))?;
                 if let Some(meta) = again.filter(is_old) {
-                    fs::remove_file(&path).map_err(io_at("remove", &path))?;
+                    let Some(removed) = files.holds().delete(|| fs::remove_file(&path)) else {
+                        return Ok(());
+                    };
+                    removed.map_err(io_at("remove", &path))?;
                     swept.files += 1;
                     swept.bytes += meta.len();
                 }
@@ -46,6 +49,23 @@ pub(super) fn sweep(
         })
     })?;
     Ok(swept)
+}
+
+/// Everything that is there.
+pub(super) fn list(files: &Files) -> Result<Vec<Listed>, BlobError> {
+    let mut found = Vec::new();
+    for_each_entry(files.root(), &mut |tenant_dir| {
+        let Some(tenant) = named(&tenant_dir).map(Tenant::new) else { return Ok(()) };
+        for_each_entry(&tenant_dir.path(), &mut |group| {
+            for_each_entry(&group.path(), &mut |entry| {
+                let Some(kept) = kept(&group, &entry) else { return Ok(()) };
+                let meta = vanished_is_none(entry.metadata()).map_err(io_at("look up", &entry.path()))?;
+                found.extend(meta.map(|meta| Listed { tenant, kept, len: meta.len() }));
+                Ok(())
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 /// Visits what is in a directory; nothing when it is none.

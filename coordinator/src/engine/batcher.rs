@@ -260,6 +260,7 @@ fn grown_run(effects: &Effects) -> Option<(RunId, bool)> {
         | Write::Task { .. }
         | Write::ForgetRun { .. }
         | Write::Agent(_)
+        | Write::ForgetAgent { .. }
         | Write::Request { .. }
         | Write::ForgetRequest { .. } => None,
     })

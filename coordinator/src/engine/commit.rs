@@ -143,9 +143,13 @@ fn try_commit(store: &dyn Store, job: CommitJob) -> Result<CommitStats, CommitFa
     if !last {
         ops.extend(tick.map(Op::SetTick));
     }
+    crate::failpoint::failpoint!("commit::before_write");
     let stats = store.commit(Batch { expect_epoch: epoch, ops })?;
+    crate::failpoint::failpoint!("commit::after_sync");
     if last {
+        crate::failpoint::failpoint!("store::before_mark_clean");
         store.mark_clean(epoch, tick.unwrap_or(0))?;
+        crate::failpoint::failpoint!("store::after_mark_clean");
     }
     Ok(stats)
 }

@@ -18,6 +18,9 @@ use crate::store::{Key, KeyError, Tenant};
 /// store, which costs it a few microseconds each.
 const MAX_LONE_BYTES: usize = 16 << 20;
 
+/// An agent by its name.
+type AgentName = (TenantId, Arc<str>);
+
 /// A request by its id.
 type RequestKey = (TenantId, Arc<str>);
 
@@ -27,6 +30,8 @@ pub(super) struct Dirty {
     runs: BTreeSet<RunId>,
     tasks: BTreeMap<TaskKey, Option<Payload>>,
     agents: BTreeSet<AgentKey>,
+    /// Agents that were forgotten. One that is known again by the time the batch is closed is written after all.
+    gone_agents: BTreeSet<AgentName>,
     requests: BTreeSet<RequestKey>,
     /// Spec pages of runs with several tasks that are new in this batch, or that tasks joined.
     pages: Vec<(RunId, Vec<Arc<[u8]>>)>,
@@ -47,6 +52,7 @@ impl Dirty {
         self.runs.is_empty()
             && self.tasks.is_empty()
             && self.agents.is_empty()
+            && self.gone_agents.is_empty()
             && self.requests.is_empty()
             && self.deletions.is_empty()
     }
@@ -82,6 +88,9 @@ impl Dirty {
             Write::Agent(agent) => {
                 self.agents.insert(agent);
             }
+            Write::ForgetAgent { tenant, name } => {
+                self.gone_agents.insert((tenant, name));
+            }
             // An id may come again while the deletion of its earlier use still waits.
             Write::Request { tenant, id } => {
                 let key = (tenant, id);
@@ -114,10 +123,15 @@ impl Dirty {
             drafts.extend(cached::note(&view, payload.as_deref()));
             drafts.push(encode::task(&view, result_of(payload, !view.attempts.is_empty())));
         }
+        let mut gone = std::mem::take(&mut self.gone_agents);
         for agent in std::mem::take(&mut self.agents) {
             if let Some(view) = state.agent_record(agent) {
+                gone.remove(&(view.tenant, Arc::clone(view.name)));
                 drafts.push(encode::agent(&view)?);
             }
+        }
+        for (tenant, name) in gone {
+            drafts.push(Draft::Gone { key: encode::agent_key(tenant, &name)? });
         }
         for (tenant, id) in std::mem::take(&mut self.requests) {
             drafts.extend(state.request_record(tenant, &id).as_ref().map(encode::request));

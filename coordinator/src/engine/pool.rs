@@ -1,5 +1,6 @@
 //! Work that blocks on a disk, off the runtime's threads and little of it at a time.
-//! Knows threads and a limit; refuses to know what the work is.
+//! Knows threads and a limit; refuses to know what the work is. In a simulation, where nothing may depend on another
+//! thread, it is done where it was asked for.
 
 use std::sync::Arc;
 
@@ -37,6 +38,9 @@ impl BlockingPool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, BrokenOff> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| BrokenOff)?;
+        if is_in_place() {
+            return Ok(work());
+        }
         let running = self.tracker.spawn_blocking(move || {
             let _permit = permit;
             work()
@@ -50,6 +54,26 @@ impl BlockingPool {
         self.tracker.wait().await;
         self.tracker.reopen();
     }
+}
+
+#[cfg(feature = "test-util")]
+thread_local! {
+    static IN_PLACE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// From now on blocking work that is asked for on this thread is done on it, at once: for a simulation, whose order must
+/// not depend on other threads.
+#[cfg(feature = "test-util")]
+pub fn work_in_place() {
+    IN_PLACE.set(true);
+}
+
+/// Whether blocking work is to be done by whoever asks for it.
+pub(crate) fn is_in_place() -> bool {
+    #[cfg(feature = "test-util")]
+    return IN_PLACE.get();
+    #[cfg(not(feature = "test-util"))]
+    return false;
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use orch_core::config::Config;
 use orch_core::event::Event;
 use orch_core::ids::Epoch;
 use orch_core::state::RestoreError;
-use orch_core::time::Tick;
+use orch_core::time::{Tick, Wall};
 use tokio::sync::mpsc;
 
 pub use self::loader::LoadedCounts;
@@ -192,6 +192,21 @@ impl Engine {
         let engine = Self { batcher, desk, inbox, committer, ticker, events, shared, rounds };
         Ok(Recovered { engine, handle, report, counts: loaded.counts })
     }
+}
+
+/// Whether an engine would open on this: everything is read and checked as a start does it, and nothing is changed.
+///
+/// # Errors
+/// [`RecoverError`], as the start would.
+pub fn rehearse(
+    store: &dyn Store,
+    blobs: Arc<dyn Blobs>,
+    config: Config,
+    now: Wall,
+) -> Result<LoadReport, RecoverError> {
+    let mut loader = Loader::new(config, blobs, now);
+    let report = store.load_with(&mut |key, payload| loader.visit(&key, payload))?;
+    loader.finish().map(|_| report)
 }
 
 #[cfg(test)]

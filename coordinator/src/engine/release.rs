@@ -146,6 +146,7 @@ impl Desk {
         for release in releases {
             match release {
                 Release::Answer { token, answer } => {
+                    crate::failpoint::failpoint!("release::before_reply");
                     if let Some(reply) = self.answers.remove(&token) {
                         // Whoever asked may have gone; what was asked for is done all the same.
                         drop(reply.send(*answer));
@@ -168,7 +169,11 @@ impl Desk {
     fn say(&mut self, session: SessionId, word: Outbound) -> bool {
         let Some(outbound) = self.sessions.get(&session) else { return true };
         if matches!(word, Outbound::Grant { .. }) {
+            crate::failpoint::failpoint!("release::before_grant");
             self.metrics.granted();
+        }
+        if matches!(word, Outbound::ReportVerdict { .. }) {
+            crate::failpoint::failpoint!("release::before_verdict");
         }
         let last = matches!(word, Outbound::Close(_));
         let said = outbound.try_send(word);

@@ -49,7 +49,7 @@ fn no_two_metrics_share_a_name() {
 fn figures_of_the_state_are_taken_over() {
     let metrics = Metrics::new("1");
     let status =
-        StatusView { queued: 7, slots: 10, slots_used: 4, agents: [1, 2, 3, 4], ..Default::default() };
+        StatusView { queued: 7, slots: 10, slots_used: 4, agents: [1, 2, 3, 4, 5], ..Default::default() };
     metrics.set_status(&status);
     let text = metrics.encode().unwrap();
     for line in [

@@ -271,6 +271,39 @@ impl Archive {
         .await
     }
 
+    /// Tasks of a run that ended as poison, without answers, from `from` on, at most `limit`. A page may be short, or empty,
+    /// before the end; a run that is not there has none.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn dead_tasks(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        from: TaskIndex,
+        limit: usize,
+    ) -> Result<TasksPage, ArchiveError> {
+        self.read(tenant, move |records| {
+            let mut page = TasksPage::default();
+            let Some(stored) = records.run(run)? else { return Ok(page) };
+            let mut specs = Specs::new(records, run);
+            let end = from.0.saturating_add(MAX_PAGES_READ * PAGE_SPECS).min(stored.task_count);
+            for index in from.0..end {
+                if page.tasks.len() == limit {
+                    page.next = Some(TaskIndex(index));
+                    return Ok(page);
+                }
+                let dead = |task: &record::TaskRecord| task.outcome() == v1::Outcome::Poison;
+                if records.task(&stored, run, index)?.as_ref().is_some_and(dead) {
+                    page.tasks.extend(records.shown(&stored, &mut specs, index, false)?);
+                }
+            }
+            page.next = (end < stored.task_count).then_some(TaskIndex(end));
+            Ok(page)
+        })
+        .await
+    }
+
     /// A run with all its tasks as the core takes it back, for another try; `None` when there is no such run.
     ///
     /// # Errors

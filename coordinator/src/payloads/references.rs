@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use super::bulk::{BulkError, manifest};
 use super::pages::{PageError, open_page};
-use crate::blobs::{BlobError, BlobLocation, Blobs, Kept, SWEEP_MIN_AGE, Swept};
+use crate::blobs::{BlobError, BlobLocation, Blobs, Digest, Kept, Listed, PackId, SWEEP_MIN_AGE, Swept};
 use crate::engine::pool::{BlockingPool, BrokenOff};
 use crate::store::{Key, Kind, MAX_SCAN, Prefix, ReadError, Store, Tenant};
 
@@ -60,6 +60,26 @@ pub async fn sweep(
     .await?
 }
 
+/// What records name and is not among `there`, by name.
+///
+/// # Errors
+/// [`SweepError`] when not every reference can be known.
+pub fn missing(store: &dyn Store, blobs: &dyn Blobs, there: &[Listed]) -> Result<Vec<String>, SweepError> {
+    let mut known = References::collect(store, blobs)?.known;
+    for listed in there {
+        known.remove(&(listed.tenant, Named::of(&listed.kept)));
+    }
+    let mut missing: Vec<String> = known
+        .into_iter()
+        .map(|(tenant, named)| match named {
+            Named::Blob(digest) => format!("blob {} of tenant {tenant}", Digest(digest)),
+            Named::Pack(pack) => format!("pack {} of tenant {tenant}", PackId(pack)),
+        })
+        .collect();
+    missing.sort();
+    Ok(missing)
+}
+
 /// Everything that records name.
 #[derive(Debug, Default)]
 struct References {
@@ -73,13 +93,18 @@ enum Named {
     Pack([u8; 16]),
 }
 
+impl Named {
+    const fn of(kept: &Kept) -> Self {
+        match kept {
+            Kept::Blob(digest) => Self::Blob(digest.0),
+            Kept::Pack(pack) => Self::Pack(pack.0),
+        }
+    }
+}
+
 impl References {
     fn contains(&self, tenant: Tenant, kept: &Kept) -> bool {
-        let named = match kept {
-            Kept::Blob(digest) => Named::Blob(digest.0),
-            Kept::Pack(pack) => Named::Pack(pack.0),
-        };
-        self.known.contains(&(tenant, named))
+        self.known.contains(&(tenant, Named::of(kept)))
     }
 
     fn collect(store: &dyn Store, blobs: &dyn Blobs) -> Result<Self, SweepError> {
@@ -118,6 +143,7 @@ impl References {
                 | Kind::Request
                 // An entry of the index says whose result it is; the bytes are kept by that task's record.
                 | Kind::Cache
+                | Kind::Counters
                 | Kind::EventPage
                 | Kind::Audit,
             )

@@ -89,6 +89,7 @@ pub fn run(
         shape: shape(stored, shared),
         detail: Arc::from(stored.detail.as_str()),
         task_count: stored.task_count,
+        dead: stored.dead,
         tasks: Vec::new(),
     })
 }
@@ -211,6 +212,7 @@ pub fn task_progress(stored: &record::TaskRecord, shared: &mut Interner) -> Resu
         since: Tick(stored.since_tick),
         crashed_on: shared.all(&stored.crashed_on),
         repairs: stored.repairs,
+        afresh: AttemptNo(stored.afresh),
         note: (!stored.note.is_empty()).then(|| Arc::from(stored.note.as_str())),
     })
 }
@@ -232,6 +234,8 @@ pub fn agent(
         labels: shared.all(&stored.labels),
         hidden: shared.all(&stored.hidden),
         drain: (!stored.drain_reason.is_empty()).then(|| Arc::from(stored.drain_reason.as_str())),
+        quarantine: (!stored.quarantine_reason.is_empty())
+            .then(|| Arc::from(stored.quarantine_reason.as_str())),
     }
 }
 

@@ -16,9 +16,9 @@ use super::{LONE_PAGE_BYTES, MAX_RESULT_BYTES, PART_OVERHEAD_BYTES};
 use crate::rpc::convert;
 use crate::store::{Key, KeyError, MAX_VALUE_BYTES, Tenant};
 
-/// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest, policy
-/// and limit.
-const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34 + 3 + 7;
+/// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest, policy,
+/// limit and dead letters.
+const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34 + 3 + 7 + 7;
 
 /// Most that the texts of a run take which come later or from a workflow: its detail and the workflow's name.
 const RUN_LATER_BYTES: usize = 3 + MAX_DETAIL_BYTES + 2 + 63;
@@ -115,11 +115,20 @@ pub(crate) fn agent(view: &AgentRecordView<'_>) -> Result<Draft, KeyError> {
         labels: view.labels.iter().map(ToString::to_string).collect(),
         hidden: view.hidden.iter().map(ToString::to_string).collect(),
         drain_reason: view.drain.map(ToString::to_string).unwrap_or_default(),
+        quarantine_reason: view.quarantine.map(ToString::to_string).unwrap_or_default(),
         ..record::AgentRecord::default()
     };
     fit::fit_agent(&mut agent, MAX_VALUE_BYTES);
     let key = Key::agent(Tenant::new(view.tenant.0), view.name)?;
     Ok(Draft::Whole { key, value: agent.encode_to_vec() })
+}
+
+/// Where [`agent`] lies.
+///
+/// # Errors
+/// When its name does not fit a key.
+pub(crate) fn agent_key(tenant: TenantId, name: &str) -> Result<Key, KeyError> {
+    Key::agent(Tenant::new(tenant.0), name)
 }
 
 /// The record of a request that is not remembered with a run.
@@ -169,6 +178,7 @@ fn run_head(view: &RunRecordView<'_>) -> record::RunRecord {
         planning: planning(view.shape),
         workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
         detail: text(view.detail),
+        dead: view.dead,
         ..record::RunRecord::default()
     }
 }
@@ -220,6 +230,7 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         crashed_on: view.crashed_on.iter().map(ToString::to_string).collect(),
         repairs: view.repairs,
         note: view.note.map(|note| text(note)).unwrap_or_default(),
+        afresh: view.afresh.0,
     }
 }
 

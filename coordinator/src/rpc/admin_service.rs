@@ -7,6 +7,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::convert;
 use crate::rpc::operators::{self, Order};
 use crate::rpc::paging::{NamePage, page_size};
+use crate::rpc::storage::StorageDesk;
 use crate::rpc::{answered, ask, blocking, gone, unexpected, worker_admin};
 use crate::workers::PromptReloads;
 use orch_certs::ServerTls;
@@ -24,6 +25,8 @@ use tonic::{Request, Response, Status};
 
 /// People are told this long before the coordinator's certificate ends.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// Agents in use twice that the status names.
+const MAX_CLONE_LINES: usize = 5;
 /// Pools that the status names one by one.
 const MAX_POOL_LINES: usize = 5;
 
@@ -36,6 +39,7 @@ pub struct Admin {
     tls: Arc<ServerTls>,
     events: WatchSource,
     started: Instant,
+    storage: StorageDesk,
 }
 
 /// What the service needs.
@@ -59,11 +63,25 @@ impl Admin {
     pub fn new(parts: AdminParts) -> Self {
         let AdminParts { engine, registry, workers, tls, started } = parts;
         let events = engine.watch();
-        Self { engine, registry, workers, tls, events, started }
+        let storage = StorageDesk::default();
+        Self { engine, registry, workers, tls, events, started, storage }
+    }
+
+    /// With a data directory, of which copies can be made.
+    #[must_use]
+    pub fn with_storage(self, storage: StorageDesk) -> Self {
+        Self { storage, ..self }
     }
 
     fn cluster_status(&self, view: &StatusView) -> ClusterStatus {
-        let states = [AgentState::Ready, AgentState::Draining, AgentState::Unreachable, AgentState::Offline];
+        // In the order of `StatusView::agents`.
+        let states = [
+            AgentState::Ready,
+            AgentState::Draining,
+            AgentState::Unreachable,
+            AgentState::Offline,
+            AgentState::Quarantined,
+        ];
         let agents = states.iter().zip(view.agents).filter(|(_, count)| *count > 0);
         ClusterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,12 +133,23 @@ impl Admin {
     }
 
     fn attention(&self, view: &StatusView) -> Vec<String> {
-        let [ready, draining, unreachable, _] = view.agents;
+        let [ready, draining, unreachable, _, quarantined] = view.agents;
         let mut lines = Vec::new();
         if unreachable > 0 {
             lines.push(format!(
                 "{unreachable} of {} agents unreachable: orchctl agents",
-                ready + draining + unreachable
+                ready + draining + unreachable + quarantined
+            ));
+        }
+        if quarantined > 0 {
+            lines.push(format!(
+                "{quarantined} agents get no work because too much crashed there: orchctl agents, then \
+                 orchctl agents resume NAME"
+            ));
+        }
+        for agent in view.cloned.iter().take(MAX_CLONE_LINES) {
+            lines.push(format!(
+                "two processes use the certificate of agent {agent}, and both are refused for now: stop one of them"
             ));
         }
         if view.impossible > 0 {
@@ -133,6 +162,13 @@ impl Admin {
             lines.push("tasks are queued and no agent is ready".to_owned());
         }
         lines.extend(self.engine.can_store().err());
+        lines.extend(self.storage.attention());
+        lines.extend(self.registry.was_ahead().map(|(agent, epoch)| {
+            format!(
+                "agent {agent} has obeyed epoch {epoch} of this cluster, later than this coordinator: stop the other one, \
+                 or put a copy in place with orchctl admin restore (E0314)"
+            )
+        }));
         lines.extend(self.certificate_line(SystemTime::now()));
         lines
     }
@@ -160,7 +196,8 @@ impl Admin {
             let asked = self.engine.request(move |token| Event::Asked { token, tenant, query }).await;
             // One that was refused when it joined is known here and not there.
             let Answer::Agent(view) = asked.map_err(|_| gone())? else { continue };
-            if matches!(view.state, AgentStateView::Ready | AgentStateView::Draining) {
+            let there = [AgentStateView::Ready, AgentStateView::Draining, AgentStateView::Quarantined];
+            if there.contains(&view.state) {
                 lines.push(pool_line(&agent, &pool));
             }
         }
@@ -195,8 +232,12 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ForgetAgentRequest>,
     ) -> Result<Response<v1::ForgetAgentResponse>, Status> {
-        let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("forgetting"))
+        let caller = Caller::of(&request)?;
+        let Order { event, audit } = operators::forget(&caller, request.get_ref())?;
+        let Answer::Forgotten = answered(self.engine.request(event).await)? else { return Err(unexpected()) };
+        self.registry.forget(&request.get_ref().name);
+        audited(&caller, &audit);
+        Ok(Response::new(v1::ForgetAgentResponse {}))
     }
 
     async fn get_storage(
@@ -204,31 +245,33 @@ impl AdminService for Admin {
         request: Request<v1::GetStorageRequest>,
     ) -> Result<Response<v1::GetStorageResponse>, Status> {
         let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("storage"))
+        Ok(Response::new(v1::GetStorageResponse { storage: Some(self.storage.storage().await?) }))
     }
 
     async fn backup(
         &self,
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("backups"))
+        let caller = Caller::of(&request)?;
+        let copy = self.storage.backup(request.get_ref().form())?;
+        audited(&caller, "make a copy of the data");
+        Ok(Response::new(copy))
     }
 
     async fn restore(
         &self,
         request: Request<tonic::Streaming<v1::RestoreRequest>>,
     ) -> Result<Response<v1::RestoreResponse>, Status> {
-        let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("restores"))
+        Ok(Response::new(self.storage.restore(request).await?))
     }
 
     async fn compact_store(
         &self,
         request: Request<v1::CompactStoreRequest>,
     ) -> Result<Response<v1::CompactStoreResponse>, Status> {
-        let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("compaction"))
+        let caller = Caller::of(&request)?;
+        let storage = Some(self.storage.compact(&caller).await?);
+        Ok(Response::new(v1::CompactStoreResponse { storage }))
     }
 
     async fn get_status(

@@ -2,8 +2,10 @@
 //! Knows both forms; decides nothing: model, limits and worker were pinned at submit.
 
 use crate::payloads::inputs::{Dispatch, Inputs};
-use crate::rpc::convert::attempt_id;
+use crate::presence::harmless;
+use crate::rpc::convert::{self, attempt_id};
 use orch_core::ids::{AttemptKey, TaskKey};
+use orch_core::state::EndedAttempt;
 use orch_proto::store::v1::{StoredWorkerTask, stored_spec};
 use orch_proto::v1;
 use prost::Message as _;
@@ -35,10 +37,14 @@ pub enum AssignError {
     TooLong(usize),
 }
 
+/// Longest cause of an interruption that is told, in characters.
+const MAX_CAUSE: usize = 400;
+
 /// Longest assignment: the limit of a message, with room for its frame.
 const MAX_ASSIGNMENT_BYTES: usize = (1 << 20) - 1_024;
 
-/// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`.
+/// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`, `interrupted` the attempt in
+/// whose conversation it may go on.
 ///
 /// # Errors
 /// When the record is damaged.
@@ -47,12 +53,20 @@ pub fn assignment(
     attempt: AttemptKey,
     task_ref: String,
     dispatch: Dispatch,
+    interrupted: Option<&EndedAttempt>,
 ) -> Result<v1::Assignment, AssignError> {
     use v1::assignment::Runner;
     let Dispatch { spec, inputs, feedback, publish, reuse } = dispatch;
     let runner = match spec.runner.as_ref().ok_or(AssignError::NoRunner)? {
         stored_spec::Runner::Worker(task) => {
-            Runner::Claude(v1::ClaudeAssignment { feedback, ..claude(cluster, attempt.task, task) })
+            // Feedback says more, and the conversation of a follow-up is there before its prompt was said.
+            let goes_on = feedback.is_none() && task.conversation.is_none();
+            let interrupted = interrupted.filter(|_| goes_on).map(note).unwrap_or_default();
+            Runner::Claude(v1::ClaudeAssignment {
+                feedback,
+                interrupted,
+                ..claude(cluster, attempt.task, task)
+            })
         }
         stored_spec::Runner::Command(command) => Runner::Command(command.clone()),
         stored_spec::Runner::PackedCommand(_) => return Err(AssignError::Packed),
@@ -113,6 +127,27 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
     }
 }
 
+/// What cut an attempt off, such as `attempt 2 on build-1 was cut off after 14 min: the agent was lost while it ran`.
+fn note(ended: &EndedAttempt) -> String {
+    let walls = u64::try_from(ended.finished.0.saturating_sub(ended.started.0)).unwrap_or(0);
+    let lasted = in_words(ended.duration.map_or(walls, |duration| duration.0));
+    let why = match convert::outcome_to_wire(ended.outcome).row() {
+        Some(row) if ended.detail.is_empty() => row.sentence,
+        Some(_) | None => &*ended.detail,
+    };
+    let why = harmless(why, MAX_CAUSE);
+    format!("attempt {} on {} was cut off after {lasted}: {why}", ended.number, ended.agent)
+}
+
+/// A length of time as people say it.
+fn in_words(millis: u64) -> String {
+    match millis.div_ceil(1_000) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3_600)),
+    }
+}
+
 /// The CLI session of a task's conversation: the same on every attempt, different in every cluster.
 #[must_use]
 pub fn session_uuid(cluster: Cluster, task: TaskKey) -> Uuid {
@@ -127,7 +162,9 @@ fn wire_duration(duration: Duration) -> prost_types::Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orch_core::ids::{RunId, TaskIndex};
+    use orch_core::ids::{AttemptNo, RunId, TaskIndex};
+    use orch_core::outcome::Outcome;
+    use orch_core::time::{Span, Wall};
     use orch_proto::store::v1::{StoredPublish, StoredSpec};
     use std::sync::Arc;
 
@@ -152,7 +189,7 @@ mod tests {
     }
 
     fn sent(attempt: AttemptKey, dispatch: Dispatch) -> v1::Assignment {
-        assignment(CLUSTER, attempt, "a/1/t".into(), dispatch).unwrap()
+        assignment(CLUSTER, attempt, "a/1/t".into(), dispatch, None).unwrap()
     }
 
     fn for_claude(attempt: AttemptKey, dispatch: Dispatch) -> v1::ClaudeAssignment {
@@ -184,6 +221,43 @@ mod tests {
         let claude = for_claude(key(1, 2), back);
         assert_eq!((claude.conversation, claude.session_id.as_str()), (Some(earlier), "its session"));
         assert_eq!(claude.feedback, feedback);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_told_unless_there_is_feedback_or_the_conversation_is_another_tasks() {
+        let ended = EndedAttempt {
+            number: AttemptNo(2),
+            agent: "build-1".into(),
+            started: Wall(0),
+            finished: Wall(1_000_000),
+            outcome: Outcome::LOST_AGENT,
+            detail: "".into(),
+            cost_micro_usd: 0,
+            digest: None,
+            awaits_bill: false,
+            duration: Some(Span::seconds(835)),
+        };
+        let told = |dispatch: Dispatch, ended: &EndedAttempt| {
+            let sent = assignment(CLUSTER, key(1, 3), "a/1/t".into(), dispatch, Some(ended)).unwrap();
+            let Some(v1::assignment::Runner::Claude(claude)) = sent.runner else { panic!("{sent:?}") };
+            claude.interrupted
+        };
+        let plain = || dispatch(stored_spec::Runner::Worker(worker()));
+        assert_eq!(
+            told(plain(), &ended),
+            "attempt 2 on build-1 was cut off after 14 min: the agent was lost while it ran"
+        );
+        let restarted =
+            EndedAttempt { detail: "the agent\nrestarted".into(), duration: None, ..ended.clone() };
+        assert_eq!(
+            told(plain(), &restarted),
+            "attempt 2 on build-1 was cut off after 17 min: the agent restarted"
+        );
+        let feedback = crate::payloads::bulk::text("a gate is red".into());
+        assert_eq!(told(Dispatch { feedback, ..plain() }, &ended), "");
+        let follow_up = StoredWorkerTask { conversation: Some(v1::TaskId::default()), ..worker() };
+        assert_eq!(told(dispatch(stored_spec::Runner::Worker(follow_up)), &ended), "");
+        assert_eq!([0, 119_500, 7_199_000, 7_200_001].map(in_words), ["0 s", "2 min", "120 min", "3 h"]);
     }
 
     #[test]
@@ -239,7 +313,7 @@ mod tests {
     fn damaged_records_are_refused() {
         let mut nothing = dispatch(stored_spec::Runner::Noop(v1::NoopTask {}));
         nothing.spec = Arc::new(StoredSpec::default());
-        let refused = |read| assignment(CLUSTER, key(1, 1), String::new(), read).unwrap_err();
+        let refused = |read| assignment(CLUSTER, key(1, 1), String::new(), read, None).unwrap_err();
         assert_eq!(refused(nothing), AssignError::NoRunner);
         let packed = dispatch(stored_spec::Runner::PackedCommand(v1::BlobRef::default()));
         assert_eq!(refused(packed), AssignError::Packed);

@@ -175,6 +175,7 @@ pub const fn stop_reason(reason: StopReason) -> v1::StopReason {
     match reason {
         StopReason::Cancelled => v1::StopReason::Cancelled,
         StopReason::Fenced => v1::StopReason::Fenced,
+        StopReason::Revoked => v1::StopReason::Revoked,
     }
 }
 
@@ -351,6 +352,7 @@ pub const fn agent_state(state: AgentStateView) -> v1::AgentState {
         AgentStateView::Draining => v1::AgentState::Draining,
         AgentStateView::Unreachable => v1::AgentState::Unreachable,
         AgentStateView::Offline => v1::AgentState::Offline,
+        AgentStateView::Quarantined => v1::AgentState::Quarantined,
     }
 }
 
@@ -362,6 +364,7 @@ pub const fn agent_state_word(state: AgentStateView) -> &'static str {
         AgentStateView::Draining => "draining",
         AgentStateView::Unreachable => "unreachable",
         AgentStateView::Offline => "offline",
+        AgentStateView::Quarantined => "quarantined",
     }
 }
 
@@ -382,6 +385,11 @@ pub fn agent(view: &AgentView) -> v1::Agent {
         (_, Some(reason)) => format!("{state}; {reason}"),
         (_, None) => state,
     };
+    let detail = match &view.quarantine {
+        Some(reason) if view.state == AgentStateView::Quarantined => format!("in quarantine: {reason}"),
+        Some(reason) => format!("{detail}; in quarantine: {reason}"),
+        None => detail,
+    };
     v1::Agent {
         name: view.name.to_string(),
         state: agent_state(view.state).into(),
@@ -394,6 +402,7 @@ pub fn agent(view: &AgentView) -> v1::Agent {
         labels: view.labels.iter().map(ToString::to_string).collect(),
         hidden: view.hidden.iter().map(ToString::to_string).collect(),
         drain_reason: view.drain.as_deref().unwrap_or_default().to_owned(),
+        quarantine_reason: view.quarantine.as_deref().unwrap_or_default().to_owned(),
         ..v1::Agent::default()
     }
 }

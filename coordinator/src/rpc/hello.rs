@@ -7,7 +7,7 @@ use orch_certs::Identity;
 use orch_core::event::{AgentHello, InventoryItem};
 use orch_core::ids::{RunId, SessionId, TaskIndex, TaskKey, TenantId};
 use orch_proto::codes::ErrorCode;
-use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN, v1};
+use orch_proto::{protocol_max, protocol_min, v1};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -43,15 +43,31 @@ pub fn first_hello(frame: v1::AgentMessage) -> Result<(v1::Hello, Vec<v1::AgentI
 /// # Errors
 /// `PROTOCOL_MISMATCH` when there is none.
 pub fn negotiate(hello: &v1::Hello) -> Result<u32, Status> {
-    let highest = hello.protocol_max.min(PROTOCOL_MAX);
-    if highest >= hello.protocol_min.max(PROTOCOL_MIN) && hello.protocol_min <= hello.protocol_max {
+    let (lowest, most) = (protocol_min(), protocol_max());
+    let highest = hello.protocol_max.min(most);
+    if highest >= hello.protocol_min.max(lowest) && hello.protocol_min <= hello.protocol_max {
         return Ok(highest);
     }
     let message = format!(
-        "the agent speaks protocol {} to {}, this coordinator {PROTOCOL_MIN} to {PROTOCOL_MAX}",
+        "the agent speaks protocol {} to {}, this coordinator {lowest} to {most}",
         hello.protocol_min, hello.protocol_max
     );
     Err(refuse(ErrorCode::ProtocolMismatch, message))
+}
+
+/// Refuses to speak for a cluster whose agents have obeyed a later coordinator: this one runs on a copy of its data, or
+/// on an old one that was put in place by hand.
+///
+/// # Errors
+/// `COORDINATOR_OUTDATED`.
+pub fn check_epoch(hello: &v1::Hello, cluster: &[u8; 16], epoch: u64) -> Result<(), Status> {
+    if hello.cluster_seen != cluster || hello.epoch_seen <= epoch {
+        return Ok(());
+    }
+    let seen = hello.epoch_seen;
+    let message =
+        format!("the agent has obeyed epoch {seen} of this cluster, this coordinator is at epoch {epoch}");
+    Err(refuse(ErrorCode::CoordinatorOutdated, message))
 }
 
 /// The Hello as the core takes it, but for its session.
@@ -140,6 +156,7 @@ mod tests {
     use super::*;
     use crate::rpc::auth::DEFAULT_TENANT;
     use orch_certs::Role;
+    use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN};
 
     fn identity() -> Identity {
         Identity::new("orch.local", Role::Agent, "default", "box-1").unwrap()
@@ -193,6 +210,18 @@ mod tests {
         assert!(range(PROTOCOL_MAX + 1, PROTOCOL_MAX + 2).is_err());
         assert!(range(0, PROTOCOL_MIN - 1).is_err());
         assert!(range(PROTOCOL_MAX, PROTOCOL_MIN - 1).is_err());
+    }
+
+    #[test]
+    fn a_later_epoch_of_the_same_cluster_is_not_spoken_over() {
+        let seen = |epoch_seen, cluster: [u8; 16]| {
+            let hello = v1::Hello { epoch_seen, cluster_seen: cluster.to_vec(), ..hello() };
+            check_epoch(&hello, &[1; 16], 7).map_err(|status| status.code())
+        };
+        assert_eq!(seen(7, [1; 16]), Ok(()));
+        assert_eq!(seen(9, [2; 16]), Ok(()), "another cluster counts for itself");
+        assert_eq!(seen(9, [1; 16]), Err(tonic::Code::FailedPrecondition));
+        assert_eq!(check_epoch(&v1::Hello { epoch_seen: 9, ..hello() }, &[1; 16], 7).map_err(drop), Ok(()));
     }
 
     #[test]

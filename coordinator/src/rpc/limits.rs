@@ -33,6 +33,8 @@ const BULK: &[&str] = &[
     "/orch.v1.BlobService/PutBlob",
     "/orch.v1.BlobService/GetBlob",
     "/orch.v1.TranscriptService/ReadTranscript",
+    "/orch.v1.AdminService/Backup",
+    "/orch.v1.AdminService/Restore",
 ];
 /// Methods whose streams last as long as somebody wants them.
 const STREAMS: &[&str] = &[

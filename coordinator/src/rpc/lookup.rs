@@ -50,6 +50,11 @@ impl Lookup {
         Self { engine, archive, clock }
     }
 
+    /// Where runs are that are not live.
+    pub(super) const fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
     /// The run that somebody named, and whether it is live.
     ///
     /// # Errors

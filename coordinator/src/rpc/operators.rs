@@ -83,6 +83,17 @@ pub fn resume(caller: &Caller, request: &v1::ResumeAgentRequest) -> Result<Order
     Ok(Order { event, audit })
 }
 
+/// An agent to be known no more.
+///
+/// # Errors
+/// The field at fault.
+pub fn forget(caller: &Caller, request: &v1::ForgetAgentRequest) -> Result<Order, Status> {
+    let (agent, tenant) = (agent_name(&request.name)?, caller.tenant);
+    let audit = format!("forget {agent}");
+    let event = Box::new(move |token| Event::ForgetRequested { token, tenant, agent });
+    Ok(Order { event, audit })
+}
+
 /// A change of labels.
 ///
 /// # Errors

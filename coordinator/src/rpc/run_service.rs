@@ -12,7 +12,7 @@ use crate::rpc::status::refuse_field;
 use crate::rpc::submit::{Submitter, check_request_id};
 use crate::rpc::uploads::{UploadHeader, Uploads};
 use crate::rpc::watch::Watch;
-use crate::rpc::{answered, artifacts, blocking, convert, gone, unexpected};
+use crate::rpc::{answered, artifacts, blocking, convert, dead, gone, unexpected};
 use orch_core::event::{Event, Target};
 use orch_core::ids::{RunId, TaskIndex, Token};
 use orch_core::query::{Answer, Refusal};
@@ -34,8 +34,9 @@ use tracing::Instrument as _;
 const MAX_REASON: usize = 1_024;
 /// Uploads being opened and submitted at a time: each takes several times its 256 MiB meanwhile.
 const MAX_SEALING: usize = 2;
-/// Frames between a watch and HTTP/2: a watcher that does not read stops its own watch and nothing else.
-const WATCH_FRAMES: usize = 4;
+/// Frames between a watch and HTTP/2, one of them for its last word: a watcher that does not read stops its own watch and
+/// nothing else.
+const WATCH_FRAMES: usize = 5;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -261,12 +262,18 @@ impl RunService for Runs {
             let message = "goes with the reference of a run, without a task";
             return Err(refuse_field(ErrorCode::InvalidField, "from", message));
         }
+        if request.dead && (request.force || !request.from.is_empty()) {
+            let message = "goes neither with force nor with from: it is about tasks that ended";
+            return Err(refuse_field(ErrorCode::InvalidField, "dead", message));
+        }
         let digest = retry_digest(&request);
-        let v1::RetryRunRequest { force, request_id, from, .. } = request;
+        let v1::RetryRunRequest { force, request_id, from, dead, .. } = request;
         let (named, request_id) = (target.clone(), Arc::from(request_id));
         let from = (!from.is_empty()).then(|| Arc::from(from));
-        let event =
-            move |token| Event::RetryRequested { token, target: named, force, from, request_id, digest };
+        let event = move |token| {
+            let target = named;
+            Event::RetryRequested { token, target, force, from, dead, request_id, digest }
+        };
         let (run, retried) = self.change(&target, event).await?;
         Ok(Response::new(v1::RetryRunResponse { run: Some(run), retried }))
     }
@@ -283,8 +290,9 @@ impl RunService for Runs {
         &self,
         request: Request<v1::ListDeadTasksRequest>,
     ) -> Result<Response<v1::ListDeadTasksResponse>, Status> {
-        let _caller = Caller::of(&request)?;
-        Err(Status::unimplemented("dead letters"))
+        let caller = Caller::of(&request)?;
+        let RunParts { engine, lookup, .. } = &*self.parts;
+        Ok(Response::new(dead::list(engine, lookup, caller.tenant, request.get_ref()).await?))
     }
 
     async fn get_plan(

@@ -2,7 +2,7 @@
 //! Knows every service by name; what they do is theirs.
 
 use crate::engine::Handle;
-use crate::rpc::accept::{PeerStream, accept_loop, ready_channel};
+use crate::rpc::accept::{Peer, PeerStream, accept_loop, ready_channel};
 use crate::rpc::admin_service::Admin;
 use crate::rpc::auth::{AuthLayer, METHOD_ROLES};
 use crate::rpc::blob_service::Blobber;
@@ -12,6 +12,7 @@ use crate::rpc::run_service::Runs;
 use crate::rpc::session::{FrameStream, SessionParts, open};
 use crate::rpc::transcript_service::Scribe;
 use crate::rpc::workflow_service::Flows;
+use futures_core::Stream;
 use orch_certs::ServerTls;
 use orch_proto::FILE_DESCRIPTOR_SET;
 use orch_proto::v1::AgentMessage;
@@ -23,10 +24,12 @@ use orch_proto::v1::transcript_service_server::TranscriptServiceServer;
 use orch_proto::v1::workflow_service_server::WorkflowServiceServer;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -108,6 +111,28 @@ pub async fn serve<H: Health>(
     let domain = tls.identity().domain().to_owned();
     let (ready, connections) = ready_channel();
     let accepting = accept_loop(listener, tls, ready, stop.clone());
+    let incoming = ReceiverStream::<std::io::Result<PeerStream>>::new(connections);
+    let serving = serve_connections(incoming, &domain, services, engine, stop);
+    let ((), served) = tokio::join!(accepting, serving);
+    served
+}
+
+/// Serves the connections of `incoming`, each of which says who is at its other end, to callers of the trust domain
+/// `domain`, until `stop`. The seam between gRPC and the network: a coordinator gives what its TLS acceptor took in, a
+/// simulation what it likes.
+///
+/// # Errors
+/// When the server cannot run at all.
+pub async fn serve_connections<IO, H: Health>(
+    incoming: impl Stream<Item = std::io::Result<IO>> + Send,
+    domain: &str,
+    services: Services<H>,
+    engine: &Handle,
+    stop: CancellationToken,
+) -> anyhow::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Arc<Peer>> + Unpin + Send + 'static,
+{
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
@@ -121,7 +146,7 @@ pub async fn serve<H: Health>(
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .layer(TraceLayer::new(observer(engine), fresh_id))
-        .layer(AuthLayer::new(&domain))
+        .layer(AuthLayer::new(domain))
         .layer(LimitLayer::new(Bounds::default()))
         .add_service(limit!(RunServiceServer::new(services.runs)))
         .add_service(limit!(WorkflowServiceServer::new(services.flows)))
@@ -132,11 +157,7 @@ pub async fn serve<H: Health>(
         .add_service(services.health)
         .add_service(reflection.build_v1()?)
         .add_service(reflection_alpha.build_v1alpha()?);
-    let incoming = ReceiverStream::<std::io::Result<PeerStream>>::new(connections);
-    let stopped = stop.cancelled_owned();
-    let serving = router.serve_with_incoming_shutdown(incoming, stopped);
-    let ((), served) = tokio::join!(accepting, serving);
-    Ok(served?)
+    Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
 }
 
 fn fresh_id() -> String {

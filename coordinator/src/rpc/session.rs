@@ -11,7 +11,7 @@ use crate::presence::{Registry, printable};
 use crate::rpc::assign::Cluster;
 use crate::rpc::auth::Caller;
 use crate::rpc::gone;
-use crate::rpc::hello::{check_hello, first_hello, negotiate};
+use crate::rpc::hello::{check_epoch, check_hello, first_hello, negotiate};
 use crate::rpc::session::inbound::SessionReader;
 use crate::rpc::session::outbound::{SessionWriter, WriterParts};
 pub use crate::rpc::session::report::ReportIntake;
@@ -29,9 +29,11 @@ use tracing::Instrument as _;
 
 /// A stream that has not said Hello by then is ended.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// What the engine may have queued for one agent. An agent holds at most slots and prefetch, so a queue this long
-/// means that it stopped reading; the engine then ends the session, which is an ordinary reconnect.
-const OUTBOUND_ITEMS: usize = 4_096;
+/// What the engine may have queued for one agent. One batch may grant every slot (10,000) and its prefetch, or stop all of the
+/// 20,000 attempts that an agent may hold, and must fit: a session that is ended for it would find the same waiting when it
+/// comes back. A longer queue means that the agent stopped reading; the engine then ends the session, which is an ordinary
+/// reconnect.
+const OUTBOUND_ITEMS: usize = 32_768;
 /// Frames between writer and HTTP/2; small, so that items wait where they can still be gathered into one frame.
 const FRAMES: usize = 4;
 
@@ -82,8 +84,20 @@ pub async fn open(
     }
     let mut inbound = request.into_inner();
     let (hello, rest) = first_hello(first_frame(&mut inbound).await?)?;
-    let protocol = negotiate(&hello)?;
+    let protocol = negotiate(&hello).inspect_err(|refused| {
+        let agent = caller.identity.name();
+        tracing::warn!(agent, version = printable(&hello.version), why = refused.message(), "agent refused");
+    })?;
     let joined = check_hello(&hello, &caller.identity, caller.tenant)?;
+    check_epoch(&hello, &parts.cluster.id, parts.cluster.epoch).inspect_err(|refused| {
+        let agent = caller.identity.name();
+        tracing::error!(
+            agent,
+            why = refused.message(),
+            "agent refused: is there another coordinator on a copy of the data?"
+        );
+        parts.registry.ahead(agent, hello.epoch_seen);
+    })?;
     let (outbound, from_engine) = mpsc::channel::<Outbound>(OUTBOUND_ITEMS);
     let session = parts.engine.open_session(outbound).await.map_err(|_| gone())?;
     parts.registry.joined(&hello);

@@ -3,6 +3,7 @@
 
 use crate::submission::SpecError;
 use orch_core::query::Refusal;
+use orch_proto::codec::TOO_MANY;
 use orch_proto::codes::{CODE_KEY, ERROR_DOMAIN, ErrorCode};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,6 +28,14 @@ pub fn refuse_field(code: ErrorCode, field: &str, message: impl Into<String>) ->
     with_details(code, format!("{field}: {message}"), details)
 }
 
+/// A status for what may be asked again after `delay`.
+#[must_use]
+pub fn refuse_until(code: ErrorCode, message: impl Into<String>, delay: Duration) -> Status {
+    let mut details = details(code);
+    details.set_retry_info(Some(delay));
+    with_details(code, message.into(), details)
+}
+
 /// A status with another way out than the one of its code.
 #[must_use]
 pub fn refuse_helped(code: ErrorCode, message: impl Into<String>, help: &str) -> Status {
@@ -44,10 +53,12 @@ pub fn internal(what: &'static str, cause: &dyn std::error::Error) -> Status {
 #[must_use]
 pub fn from_decoder(status: Status) -> Status {
     let too_long = status.message().contains("message length too large");
+    let too_many = status.message().contains(TOO_MANY);
     let undecoded = status.code() == Code::Internal;
     // What went wrong in here has details. The decoder has none, and names fields but no contents.
     match status.details().is_empty() {
         true if too_long => refuse(ErrorCode::TooLarge, "the message is longer than 1 MiB"),
+        true if too_many => refuse(ErrorCode::TooLarge, status.message()),
         true if undecoded => refuse(ErrorCode::InvalidField, status.message()),
         true | false => status,
     }
@@ -76,7 +87,9 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::RequestIdConflict { .. } => refuse(ErrorCode::RequestIdConflict, message),
         Refusal::Cycle { .. } => refuse_field(ErrorCode::DependencyCycle, "tasks", message),
         Refusal::TooManyClasses { .. } => refuse(ErrorCode::TooManyClasses, message),
-        Refusal::QueueFull { .. } => refuse(ErrorCode::QueueFull, message),
+        Refusal::QueueFull { retry_in, .. } | Refusal::TenantFull { retry_in, .. } => {
+            refuse_until(ErrorCode::QueueFull, message, Duration::from_millis(retry_in.0))
+        }
         Refusal::Draining => refuse(ErrorCode::Draining, message),
         Refusal::NotWaiting { .. } | Refusal::BadPlan { .. } | Refusal::WrongState { .. } => {
             refuse(ErrorCode::WrongState, message)
@@ -134,6 +147,7 @@ impl std::fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orch_core::time::Span;
 
     #[test]
     fn a_status_carries_code_reason_and_help() {
@@ -176,7 +190,8 @@ mod tests {
             (Refusal::TaskNeeded { run_ref: "a/1".into(), tasks: 2 }, ErrorCode::InvalidRef),
             (Refusal::Cycle { path: vec!["a".into(), "a".into()] }, ErrorCode::DependencyCycle),
             (Refusal::TooManyClasses { limit: 4_096 }, ErrorCode::TooManyClasses),
-            (Refusal::QueueFull { limit: 1_000_000 }, ErrorCode::QueueFull),
+            (Refusal::QueueFull { limit: 1_000_000, retry_in: Span(1) }, ErrorCode::QueueFull),
+            (Refusal::TenantFull { limit: 800_000, retry_in: Span(1) }, ErrorCode::QueueFull),
             (Refusal::Draining, ErrorCode::Draining),
         ];
         for (refusal, code) in cases {

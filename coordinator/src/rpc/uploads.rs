@@ -4,6 +4,7 @@
 
 use crate::rpc::status::{refuse, refuse_field};
 use orch_proto::codes::ErrorCode;
+use orch_proto::parts::{MAX_SPEC_PARTS, count};
 use orch_proto::v1;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -147,10 +148,14 @@ impl Sealed {
     /// The spec in it. Takes as long as its bytes are many: not for an async thread.
     ///
     /// # Errors
-    /// `DIGEST_MISMATCH`, `INVALID_FIELD`.
+    /// `DIGEST_MISMATCH`, `TOO_LARGE`, `INVALID_FIELD`.
     pub fn open(self) -> Result<(UploadHeader, v1::RunSpec), Status> {
         if Sha256::digest(&self.bytes).as_slice() != self.header.digest {
             return Err(refuse(ErrorCode::DigestMismatch, "the bytes do not have the announced digest"));
+        }
+        if count("orch.v1.RunSpec", &self.bytes, MAX_SPEC_PARTS) > MAX_SPEC_PARTS {
+            let message = format!("more than {MAX_SPEC_PARTS} tasks and parts of tasks");
+            return Err(refuse_field(ErrorCode::TooLarge, "spec", message));
         }
         let spec = v1::RunSpec::decode(self.bytes.as_slice());
         let spec = spec.map_err(|error| refuse_field(ErrorCode::InvalidField, "spec", error.to_string()))?;

@@ -1,23 +1,30 @@
 //! A watch: a snapshot if wanted, then events in order, without gap or repetition, until the reader has enough.
-//! Knows the event log and the wire. A slow reader reads later from the log; it holds nobody up.
+//! Knows the event log and the wire. A slow reader reads later from the log, and one that stops reading is sent away; it
+//! holds nobody up.
 
 use crate::engine::Handle;
 use crate::events::{ActivityReader, PageSlice, Subscription, WatchError, WatchSource};
 use crate::metrics::Metrics;
 use crate::rpc::lookup::Lookup;
-use crate::rpc::status::{internal, refuse};
+use crate::rpc::status::{internal, refuse, refuse_until};
 use crate::rpc::{gone, stopping};
 use orch_core::event::Target;
 use orch_core::ids::{TaskIndex, TenantId};
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{self, RunState, WatchEvent, WatchRunsResponse, watch_event::Change};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Tasks of a snapshot in one frame.
 const SNAPSHOT_TASKS: usize = 500;
+/// A reader that takes no frame for so long has its watch ended: an open one costs memory, and a place, for nothing. It
+/// goes on from where it was as soon as it reads again.
+const READ_LIMIT: Duration = Duration::from_secs(20);
+/// When one that was ended may ask again.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Frames to a watcher.
 pub type Frames = mpsc::Sender<Result<WatchRunsResponse, Status>>;
@@ -78,9 +85,11 @@ impl Watch {
     /// Serves the watch to its end.
     pub async fn run(self, frames: Frames) {
         let _counted = Counted::open(self.engine.metrics());
+        // Kept free for the last word, which a reader that is behind must find after everything else: without it, a
+        // watch that was ended looks like one that came to its end.
+        let Ok(last_word) = frames.clone().reserve_owned().await else { return };
         if let Err(End::Tell(status)) = self.serve(&frames).await {
-            // The reader may have gone.
-            drop(frames.send(Err(status)).await);
+            last_word.send(Err(status));
         }
     }
 
@@ -208,7 +217,17 @@ impl Wanted {
 }
 
 async fn send(frames: &Frames, frame: WatchRunsResponse) -> Result<(), End> {
-    frames.send(Ok(frame)).await.map_err(|_| End::Done)
+    match tokio::time::timeout(READ_LIMIT, frames.send(Ok(frame))).await {
+        Ok(sent) => sent.map_err(|_| End::Done),
+        Err(_) => Err(End::Tell(refuse_until(
+            ErrorCode::Overloaded,
+            format!(
+                "the watch was not read for {} s and was ended; go on from the last next_seq",
+                READ_LIMIT.as_secs()
+            ),
+            COME_BACK,
+        ))),
+    }
 }
 
 /// The next activity; never, without a reader.

@@ -63,7 +63,7 @@ fn told(what: &'static str, done: anyhow::Result<()>) {
 }
 
 /// A reload is told with the time at which it began (`Type=notify-reload`).
-fn tell_systemd(state: NotifyState<'_>) {
+pub(super) fn tell_systemd(state: NotifyState<'_>) {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[state, now]),
         Err(error) => tracing::debug!(%error, "systemd was not told"),

@@ -18,6 +18,8 @@ const ENGINE_LIMIT: Duration = Duration::from_secs(3);
 pub(super) enum Cause {
     /// By TERM or INT.
     Asked,
+    /// By an operator, to start anew on what lies ready.
+    Again,
     /// The engine ended before it was told to.
     Engine(Result<Result<(), EngineError>, JoinError>),
     /// Another part ended, by name.
@@ -49,6 +51,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Asked => f.write_str("asked to"),
+            Self::Again => f.write_str("to start anew"),
             Self::Engine(_) => f.write_str("the engine ended"),
             Self::Part { name, why } => write!(f, "{name} ended: {why}"),
         }
@@ -60,7 +63,7 @@ pub(super) async fn finish(cause: Cause, mut engine: JoinSet<Result<(), EngineEr
     let part = match cause {
         Cause::Engine(ended) => return of_engine(ended),
         Cause::Part { .. } => Some(cause.to_string()),
-        Cause::Asked => None,
+        Cause::Asked | Cause::Again => None,
     };
     match tokio::time::timeout(ENGINE_LIMIT, engine.join_next()).await {
         Ok(Some(ended)) => of_engine(ended)?,

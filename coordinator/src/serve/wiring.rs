@@ -20,7 +20,7 @@ use crate::rpc::submit::{SubmitParts, Submitter};
 use crate::rpc::transcript_service::Scribe;
 use crate::rpc::uploads::Uploads;
 use crate::rpc::workflow_service::Flows;
-use crate::store::{ClusterId, DataDir, EpochStep, SledStore, Store};
+use crate::store::{EpochStep, Store};
 use crate::transcripts::Transcripts;
 use crate::workers::PromptReloads;
 use anyhow::Context as _;
@@ -28,7 +28,6 @@ use orch_certs::ServerTls;
 use orch_core::outcome::{OutcomeRule, OutcomeRules};
 use orch_core::time::Span;
 use orch_proto::outcome::OUTCOMES;
-use rand::Rng as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -42,22 +41,35 @@ const STOP_AFTER_HEARTBEATS: u32 = 96;
 const GO_AWAY_SPREAD: Duration = Duration::from_secs(2);
 
 /// What services lean on.
-pub(super) struct Wiring<'a> {
-    pub(super) config: &'a Config,
-    pub(super) handle: &'a Handle,
-    pub(super) blobs: &'a Arc<dyn Blobs>,
-    pub(super) transcripts: &'a Arc<Transcripts>,
-    pub(super) prompts: Arc<PromptReloads>,
-    pub(super) tls: Arc<ServerTls>,
-    pub(super) streams: &'a TaskTracker,
-    pub(super) draining: &'a CancellationToken,
-    pub(super) started: Instant,
+#[derive(Debug)]
+pub struct Wiring<'a> {
+    /// Settings.
+    pub config: &'a Config,
+    /// The engine.
+    pub handle: &'a Handle,
+    /// Bulk bytes.
+    pub blobs: &'a Arc<dyn Blobs>,
+    /// Transcripts.
+    pub transcripts: &'a Arc<Transcripts>,
+    /// Workers in force.
+    pub prompts: Arc<PromptReloads>,
+    /// Certificates, to be told of.
+    pub tls: Arc<ServerTls>,
+    /// Streams and the tasks behind them.
+    pub streams: &'a TaskTracker,
+    /// Set when the coordinator drains.
+    pub draining: &'a CancellationToken,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// When the process began, for people.
+    pub started: Instant,
 }
 
 impl Wiring<'_> {
     /// Every service of the gRPC port.
-    pub(super) fn services<H: Health>(self, health: HealthServer<H>) -> Services<H> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    #[must_use]
+    pub fn services<H: Health>(self, health: HealthServer<H>) -> Services<H> {
+        let clock = Arc::clone(&self.clock);
         let lookup = Lookup::new(self.handle.clone(), Arc::clone(&clock));
         let submitter = Submitter::new(SubmitParts {
             engine: self.handle.clone(),
@@ -81,7 +93,7 @@ impl Wiring<'_> {
         let (transcripts, streams) = (Arc::clone(self.transcripts), self.streams.clone());
         Services {
             runs,
-            flows: Flows::new(Arc::clone(self.prompts.in_force()), Arc::new(SystemClock)),
+            flows: Flows::new(Arc::clone(self.prompts.in_force()), clock),
             blobs: Blobber::new(Arc::clone(self.blobs), self.handle.clone(), self.streams.clone()),
             transcripts: Scribe::new(transcripts, lookup, self.handle.clone(), streams),
             agents,
@@ -97,12 +109,13 @@ impl Wiring<'_> {
     }
 
     /// What answers the questions that only payloads answer.
-    pub(super) fn director(&self) -> Director {
+    #[must_use]
+    pub fn director(&self) -> Director {
         Director::new(DirectorParts {
             engine: self.handle.clone(),
             workers: Arc::clone(self.prompts.in_force()),
             blobs: Arc::clone(self.blobs),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
             stop: self.draining.clone(),
         })
     }
@@ -129,33 +142,34 @@ impl Wiring<'_> {
     }
 }
 
-/// Opens the store and recovers the state from it. Blocks.
+/// Recovers the state from the store. Blocks.
 pub(super) fn recover(
     config: &Config,
-    dir: &DataDir,
+    store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     metrics: Arc<Metrics>,
-) -> anyhow::Result<(Arc<dyn Store>, Recovered)> {
-    let opened = SledStore::open(&dir.store(), ClusterId(rand::rng().random()));
-    let store: Arc<dyn Store> = Arc::new(opened.context("cannot open the store")?);
+) -> anyhow::Result<Recovered> {
     let parts = Parts {
-        store: Arc::clone(&store),
-        blobs,
         committer: Box::new(ThreadCommitter::spawn(Arc::clone(&store))?),
+        store,
+        blobs,
         clock: Arc::new(SystemClock),
         config: core_config(config),
         metrics,
         step: EpochStep::Start,
     };
-    Ok((store, Engine::open(parts).context("cannot recover the store")?))
+    Engine::open(parts).context("cannot recover the store")
 }
 
 /// The settings that the core decides by.
-fn core_config(config: &Config) -> orch_core::config::Config {
+#[must_use]
+pub fn core_config(config: &Config) -> orch_core::config::Config {
     let mut core =
         orch_core::config::Config::new(outcome_rules()).with_heartbeat(span(config.heartbeat_interval));
     core.keep_runs = span(config.keep.runs);
     core.keep_requests = span(config.keep.request_ids);
+    core.max_tasks = config.max_tasks;
+    core.max_tenant_tasks = config.max_tenant_tasks;
     core
 }
 
@@ -170,7 +184,11 @@ fn outcome_rules() -> OutcomeRules {
     for row in &OUTCOMES {
         let at = usize::try_from(i32::from(row.outcome)).unwrap_or(0);
         if let Some(rule) = rules.get_mut(at) {
-            *rule = OutcomeRule { retryable: row.retryable, counts_as_crash: row.counts_as_crash };
+            *rule = OutcomeRule {
+                retryable: row.retryable,
+                counts_as_crash: row.counts_as_crash,
+                goes_on: row.outcome.may_go_on(),
+            };
         }
     }
     OutcomeRules(rules)

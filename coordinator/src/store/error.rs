@@ -22,7 +22,9 @@ pub enum Fault {
         source: io::Error,
     },
     /// The storage engine refused.
-    #[error("the storage engine could not {doing}: {detail}")]
+    #[error(
+        "the storage engine could not {doing}: {detail}; restart, and if it says so again, restore the last export into a new data directory"
+    )]
     Engine {
         /// What was tried.
         doing: &'static str,
@@ -30,7 +32,7 @@ pub enum Fault {
         detail: String,
     },
     /// A record that cannot be used.
-    #[error("the record under key {key:?} cannot be used")]
+    #[error("the record under key {key:?} cannot be used; restore the last export into a new data directory")]
     Record {
         /// Which.
         key: Key,
@@ -39,13 +41,15 @@ pub enum Fault {
         source: RecordError,
     },
     /// A record whose content the store itself should understand and does not.
-    #[error("the store's own record under key {key:?} is malformed")]
+    #[error(
+        "the store's own record under key {key:?} is malformed; restore the last export into a new data directory"
+    )]
     Own {
         /// Which.
         key: Key,
     },
     /// Stored under bytes that are no key.
-    #[error("a record lies under bytes that are no key")]
+    #[error("a record lies under bytes that are no key; restore the last export into a new data directory")]
     Key(#[from] KeyError),
     /// Records have vanished, or older ones are in their place.
     #[error(
@@ -84,8 +88,13 @@ pub enum OpenError {
         detail: String,
     },
     /// Written by a newer version.
-    #[error("the store has schema {found}, this version knows up to {SCHEMA}; run a newer orchd")]
+    #[error(
+        "the store was written by {by} with schema {found}, this is orchd {} and knows up to schema {SCHEMA}; run that \
+         version or a later one, nothing was changed", env!("CARGO_PKG_VERSION")
+    )]
     NewerSchema {
+        /// The version that opened it last, as far as it left its name.
+        by: String,
         /// The schema of the store.
         found: u32,
     },
@@ -189,7 +198,7 @@ pub enum ImportError {
         problem: &'static str,
     },
     /// The export has another schema.
-    #[error("the export has schema {found}, this version imports schema {SCHEMA}")]
+    #[error("the export has schema {found}, this version imports schema 1 to {SCHEMA}")]
     Schema {
         /// The schema in its header.
         found: u32,

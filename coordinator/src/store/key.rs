@@ -77,6 +77,8 @@ pub enum Kind {
     Request = 0x16,
     /// Recorded results that the same work may use again, by digest of the work.
     Cache = 0x17,
+    /// What a restore left behind: ids that may have been given out before it.
+    Counters = 0x18,
     /// The events of one batch.
     EventPage = 0x20,
     /// An entry of the audit log.
@@ -85,7 +87,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind this binary knows.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Meta,
         Self::Commit,
         Self::Staged,
@@ -97,6 +99,7 @@ impl Kind {
         Self::Worker,
         Self::Request,
         Self::Cache,
+        Self::Counters,
         Self::EventPage,
         Self::Audit,
     ];
@@ -185,6 +188,11 @@ impl Key {
         Self::build(tenant, Kind::Cache, &[digest])
     }
 
+    /// Key of what a restore left behind.
+    pub fn counters() -> Self {
+        Self::build(Tenant::CLUSTER, Kind::Counters, &[])
+    }
+
     /// Key of the event page that starts at sequence `first`.
     pub fn event_page(first: u64) -> Self {
         Self::build(Tenant::CLUSTER, Kind::EventPage, &[&first.to_be_bytes()])
@@ -259,6 +267,7 @@ impl Key {
             Kind::Worker => whole(id).map(|digest| Entity::Worker { tenant, digest }),
             Kind::Request => whole(id).map(|digest| Entity::Request { tenant, digest }),
             Kind::Cache => whole(id).map(|digest| Entity::Cache { tenant, digest }),
+            Kind::Counters => Some(Entity::Counters),
             Kind::EventPage => whole(id).map(|first| Entity::EventPage { first: u64::from_be_bytes(first) }),
             Kind::Audit => whole(id).map(|seq| Entity::Audit { sequence: u64::from_be_bytes(seq) }),
         };
@@ -316,6 +325,8 @@ pub enum Entity<'a> {
     Request { tenant: Tenant, digest: [u8; 32] },
     /// See [`Key::cache`].
     Cache { tenant: Tenant, digest: [u8; 32] },
+    /// See [`Key::counters`].
+    Counters,
     /// See [`Key::event_page`].
     EventPage { first: u64 },
     /// See [`Key::audit`].
@@ -406,6 +417,7 @@ mod tests {
         check(Key::request(T, &digest), Entity::Request { tenant: T, digest });
         check(Key::cache(T, &digest), Entity::Cache { tenant: T, digest });
         check(Key::event_page(5), Entity::EventPage { first: 5 });
+        check(Key::counters(), Entity::Counters);
         check(Key::audit(6), Entity::Audit { sequence: 6 });
         check(Key::meta(), Entity::StoreOwned);
     }

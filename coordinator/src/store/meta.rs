@@ -74,7 +74,7 @@ impl Meta {
     }
 
     pub(super) fn begun(self, step: EpochStep, tick: u64) -> Self {
-        Self { epoch: self.epoch.saturating_add(step.rise()), clean: false, ..self.at(tick) }
+        Self { epoch: step.after(self.epoch), clean: false, ..self.at(tick) }
     }
 
     pub(super) fn at(self, tick: u64) -> Self {
@@ -83,6 +83,11 @@ impl Meta {
 
     /// The framed record.
     pub(super) fn encode(&self) -> Vec<u8> {
+        self.encode_as(SCHEMA)
+    }
+
+    /// The framed record as a version with that schema would write it.
+    pub(super) fn encode_as(&self, schema: u16) -> Vec<u8> {
         let state = match (self.importing, self.clean) {
             (true, _) => IMPORTING,
             (false, true) => CLEAN,
@@ -96,7 +101,7 @@ impl Meta {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         payload.push(state);
-        record::encode(&Key::meta(), &payload)
+        record::encode_as(schema, &Key::meta(), &payload)
     }
 
     /// Reads the framed record.

@@ -15,8 +15,8 @@
 
 use super::key::Key;
 
-/// The schema this binary writes, and the newest it reads.
-pub const SCHEMA: u16 = 1;
+/// The schema this binary writes, and the newest it reads. What changed with each is told in [`super::migrate`].
+pub const SCHEMA: u16 = 2;
 
 const MAGIC: u16 = 0x6F72;
 const HEAD_BYTES: usize = 9;
@@ -107,6 +107,27 @@ pub(super) fn decode<'a>(key: &Key, bytes: &'a [u8]) -> Result<&'a [u8], RecordE
 
 fn checksum(key: &Key, framed: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), framed)
+}
+
+/// A door for the fuzz targets: frames a payload, and opens what may be such a frame.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::{Key, RecordError};
+
+    /// [`super::encode`].
+    #[must_use]
+    pub fn framed(key: &Key, payload: &[u8]) -> Vec<u8> {
+        super::encode(key, payload)
+    }
+
+    /// [`super::decode`].
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn opened<'a>(key: &Key, bytes: &'a [u8]) -> Result<&'a [u8], RecordError> {
+        super::decode(key, bytes)
+    }
 }
 
 #[cfg(test)]

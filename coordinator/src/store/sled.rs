@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | our own `sync_data` on our own descriptor of `db` after every flush | sled's flush is `sync_file_range`: neither the file's length nor the drive's cache | `disk.rs` |
 //! | `apply_batch` on one tree; no `transaction`, no `flush_async`, no timer | each of them deadlocks or hides errors | `disk.rs` |
-//! | at most [`MAX_BATCH_KEYS`] keys a batch, more in steps under a marker | a large one takes far more memory than it has content | `large.rs` |
+//! | at most [`MAX_BATCH_KEYS`] keys and [`MAX_BATCH_BYTES`] a batch, more in steps under a marker | a large one takes far more memory than it has content, and spans segments that may be reused | `large.rs` |
 //! | values of at most 4 KiB | larger leaves go to files that sled never syncs | `changes.rs` |
 //! | `snap.*.generating` removed before opening | a torn one is taken for the newest index and bricks the store | `guards.rs` |
 //! | on `Corruption` the index snapshots are moved aside, and one more try | the log alone is enough to rebuild them | `guards.rs` |
@@ -15,11 +15,14 @@
 //!
 //! sled does not look at a value's meaning and neither does this module; framing and checks are those of every backend.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod age;
 mod anchor;
 mod disk;
 mod gate;
 mod guards;
 mod large;
+mod version;
 
 use std::io::{BufRead, Write};
 use std::ops::Bound;
@@ -36,13 +39,17 @@ use super::error::{CommitError, ExportError, Fault, ImportError, LoadError, Open
 use super::key::{Key, Prefix};
 use super::meta::{ClusterId, Meta};
 use super::read::{self, RawRange, Records};
-use super::record::SCHEMA;
+use super::record::{RecordError, SCHEMA};
 use super::tally::{Share, Tally};
 use super::transfer::{self, TransferReport};
 use super::{Batch, CommitStats, EpochStep, Health, LoadReport, Record, Recovery, Store};
 
 /// Most keys in one sled batch, the store's own included. One of 2,048 was seen to take 1.8 GB.
 pub const MAX_BATCH_KEYS: usize = 512;
+
+/// Most bytes in one sled batch, keys and framed values: three quarters of a segment of its log. A batch that spans several
+/// segments is whole after a crash only if none of them was reused meanwhile, so none does.
+pub const MAX_BATCH_BYTES: usize = 384 << 10;
 
 /// sled keeps up to ten times this in memory. The live set is small and cold records are read once.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -83,12 +90,24 @@ impl SledStore {
     /// # Errors
     /// As [`SledStore::open`].
     pub fn open_with(dir: &Path, new_cluster: ClusterId, syncer: Box<dyn Syncer>) -> Result<Self, OpenError> {
+        Self::open_as(dir, new_cluster, syncer, Accept::Current)
+    }
+
+    fn open_as(
+        dir: &Path,
+        new_cluster: ClusterId,
+        syncer: Box<dyn Syncer>,
+        accept: Accept,
+    ) -> Result<Self, OpenError> {
         dir::create_private(dir).map_err(Fault::io("create the store's directory"))?;
         let lock = DirLock::take(dir)?;
         let mut recovered = Recovery::default();
         let disk = guards::open(dir, syncer, &mut recovered)?;
         let anchor = Anchor::open(dir)?;
-        let meta = recover(dir, &disk, &anchor, new_cluster, &mut recovered)?;
+        let meta = recover(dir, &disk, &anchor, (new_cluster, accept), &mut recovered)?;
+        if accept == Accept::Current {
+            version::note(dir).map_err(Fault::io("note the version beside the store"))?;
+        }
         Ok(Self {
             dir: dir.to_owned(),
             disk,
@@ -99,6 +118,14 @@ impl SledStore {
             figures: Mutex::new(Figures { tally: meta.tally, ..Figures::default() }),
             _lock: lock,
         })
+    }
+
+    /// Opens a store of an older schema, only to export it.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]; [`OpenError::Damaged`] when there is nothing to export.
+    pub fn open_older(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_as(dir, ClusterId([0; 16]), Box::new(DataSync), Accept::Older)
     }
 
     /// The writer's place; only one commit is ever under way.
@@ -121,11 +148,12 @@ impl SledStore {
     ) -> Result<CommitStats, Fault> {
         let under_way = self.gate.begin();
         changes::settle(&mut changes, &mut meta, &self.disk)?;
-        let stats = if changes.len() > MAX_BATCH_KEYS {
+        let stats = if large::steps(&changes).nth(1).is_some() {
             large::commit(&self.disk, &changes)?
         } else {
             self.disk.write(&changes)?
         };
+        crate::failpoint::failpoint!("store::before_anchor");
         self.anchor.record(meta.commits)?;
         *current = meta;
         under_way.durable();
@@ -147,8 +175,12 @@ impl SledStore {
             if changes.is_empty() {
                 break;
             }
-            self.disk.write(&changes)?;
+            for step in large::steps(&changes) {
+                self.disk.write(step)?;
+            }
+            crate::failpoint::failpoint!("import::after_step");
         }
+        crate::failpoint::failpoint!("import::before_seal");
         meta.tally = reader.tally();
         meta.commits = current.commits + 1;
         self.disk.write(&[changes::of_meta(&meta)])?;
@@ -159,15 +191,32 @@ impl SledStore {
     }
 }
 
+/// Which schemas may be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    /// This version's.
+    Current,
+    /// Also those before it.
+    Older,
+}
+
 /// Brings an opened store to a state in which every commit is whole, and returns its meta.
 fn recover(
     dir: &Path,
     disk: &Disk,
     anchor: &Anchor,
-    new_cluster: ClusterId,
+    (new_cluster, accept): (ClusterId, Accept),
     recovered: &mut Recovery,
 ) -> Result<Meta, OpenError> {
-    let Some(meta) = disk.meta()? else {
+    let newer = |found| OpenError::NewerSchema { by: version::noted(dir), found };
+    let read = match disk.meta() {
+        // The frame of a newer record is whole, and says no more than that.
+        Err(Fault::Record { source: RecordError::NewerSchema { found }, .. }) => {
+            return Err(newer(found.into()));
+        }
+        read => read?,
+    };
+    let Some(meta) = read else {
         if !disk.is_empty() {
             let detail = "it has records but no record of its own".to_owned();
             return Err(OpenError::Damaged { dir: dir.to_owned(), detail });
@@ -180,9 +229,9 @@ fn recover(
     // Before anything is touched: a newer version may have left something this one would misread.
     let supported = u32::from(SCHEMA);
     if meta.schema > supported {
-        return Err(OpenError::NewerSchema { found: meta.schema });
+        return Err(newer(meta.schema));
     }
-    if meta.schema < supported {
+    if meta.schema < supported && accept == Accept::Current {
         return Err(OpenError::OlderSchema { found: meta.schema });
     }
     if meta.importing {
@@ -190,7 +239,9 @@ fn recover(
     }
     anchor.check(dir, meta.commits)?;
     // What the last process wrote may still be in the page cache only, and is about to be served as durable.
+    crate::failpoint::failpoint!("open::before_sync");
     disk.sync()?;
+    crate::failpoint::failpoint!("open::before_recover");
     large::recover(disk, recovered)?;
     disk.meta()?.ok_or_else(|| Fault::Own { key: Key::meta() }.into())
 }
@@ -208,7 +259,9 @@ impl Store for SledStore {
     fn begin_epoch(&self, step: EpochStep, tick: u64) -> Result<Meta, CommitError> {
         let mut current = self.writer()?;
         let meta = current.begun(step, tick);
+        crate::failpoint::failpoint!("store::before_epoch");
         self.write(&mut current, Vec::new(), meta)?;
+        crate::failpoint::failpoint!("store::after_epoch");
         Ok(meta)
     }
 

@@ -1,13 +1,13 @@
 //! Export and import: the whole store as text that outlives every backend.
 //!
 //! ```text
-//! {"format":"orch-store-export","version":1,"schema":1,"cluster":"<hex>","epoch":7,"tick":123456}
+//! {"format":"orch-store-export","version":1,"schema":2,"cluster":"<hex>","epoch":7,"tick":123456}
 //! {"key":"<hex>","value":"<hex>"}                              one line a record, in key order
 //! {"records":1,"crc32c":"<8 hex digits>"}                      over every byte before this line
 //! ```
 //!
 //! Values are payloads without their frame. Records of unknown kinds travel along; the store's own records do not, the
-//! header says what they said. The order is fixed, so export, import, export gives the same bytes. Blobs and
+//! header says what they said. An export of an older schema is converted record by record ([`super::migrate`]). The order is fixed, so export, import, export gives the same bytes. Blobs and
 //! transcripts are not part of it.
 
 use std::io::{self, BufRead, Read, Write};
@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_VALUE_BYTES;
 use super::changes::{self, Change};
-use super::error::{ExportError, ImportError};
+use super::error::{ExportError, Fault, ImportError};
 use super::key::{Key, MAX_KEY_BYTES};
 use super::meta::{ClusterId, Meta};
+use super::migrate::Conversion;
 use super::read::{Records, every_record};
-use super::record::SCHEMA;
 use super::tally::{Share, Tally};
 
 const FORMAT: &str = "orch-store-export";
@@ -79,14 +79,21 @@ pub(super) fn export(
         tick: meta.tick,
     };
     put_line(to, &mut report.crc32c, &header).map_err(ExportError::Write)?;
-    every_record(records, |key, _, payload| {
+    let mut tally = Tally::default();
+    every_record(records, |key, framed, payload| {
         if key.kind().is_some_and(|kind| kind.is_store_owned()) {
             return Ok(());
         }
         let line = Line { key: hex::encode(key.as_bytes()), value: hex::encode(payload) };
         report.records += 1;
+        tally.add(Share::of(&key, framed));
         put_line(to, &mut report.crc32c, &line).map_err(ExportError::Write)
     })?;
+    if tally != meta.tally {
+        // Without its trailer nobody takes it for an export.
+        let (expected, found) = (meta.tally.records, tally.records);
+        return Err(Fault::Incomplete { expected, found }.into());
+    }
     let trailer = Trailer { records: report.records, crc32c: format!("{:08x}", report.crc32c) };
     put_line(to, &mut 0, &trailer).and_then(|()| to.flush()).map_err(ExportError::Write)?;
     Ok(report)
@@ -108,6 +115,7 @@ pub(super) struct Reader<'a> {
     report: TransferReport,
     tally: Tally,
     done: bool,
+    conversion: Conversion,
 }
 
 impl<'a> Reader<'a> {
@@ -115,16 +123,23 @@ impl<'a> Reader<'a> {
     pub(super) fn open(from: &'a mut dyn BufRead) -> Result<Self, ImportError> {
         let report = TransferReport { records: 0, crc32c: 0 };
         let meta = Meta::new(ClusterId([0; 16]));
-        let mut reader =
-            Self { from, line: 0, meta, last: None, report, tally: Tally::default(), done: false };
+        let mut reader = Self {
+            from,
+            line: 0,
+            meta,
+            last: None,
+            report,
+            tally: Tally::default(),
+            done: false,
+            conversion: Conversion::default(),
+        };
         let bytes = reader.next_line()?;
         let header: Header = reader.parse(&bytes, "the header is malformed")?;
         if header.format != FORMAT || header.version != VERSION {
             return Err(reader.malformed("this is not a store export of version 1"));
         }
-        if header.schema != u32::from(SCHEMA) {
-            return Err(ImportError::Schema { found: header.schema });
-        }
+        let conversion = Conversion::from_schema(header.schema);
+        reader.conversion = conversion.ok_or(ImportError::Schema { found: header.schema })?;
         let cluster = unhex(&header.cluster).and_then(|bytes| bytes.try_into().ok());
         let cluster = ClusterId(cluster.ok_or_else(|| reader.malformed("the cluster id is malformed"))?);
         reader.meta = Meta { epoch: header.epoch, tick: header.tick, ..Meta::new(cluster) };
@@ -153,7 +168,7 @@ impl<'a> Reader<'a> {
         while changes.len() < limit && !self.done {
             let bytes = self.next_line()?;
             if bytes.starts_with(br#"{"key":"#) {
-                changes.push(self.record(&bytes)?);
+                changes.extend(self.record(&bytes)?);
                 self.report.crc32c = crc32c::crc32c_append(self.report.crc32c, &bytes);
                 self.report.records += 1;
             } else {
@@ -163,7 +178,7 @@ impl<'a> Reader<'a> {
         Ok(changes)
     }
 
-    fn record(&mut self, bytes: &[u8]) -> Result<Change, ImportError> {
+    fn record(&mut self, bytes: &[u8]) -> Result<Option<Change>, ImportError> {
         let line: Line = self.parse(bytes, "the record is malformed")?;
         let key = unhex(&line.key).and_then(|key| Key::from_bytes(&key).ok());
         let key = key.ok_or_else(|| self.malformed("the key is malformed"))?;
@@ -172,9 +187,11 @@ impl<'a> Reader<'a> {
             return Err(self.malformed("the records are not in key order"));
         }
         self.last = Some(key.clone());
+        let converted = self.conversion.convert(&key, value);
+        let Some(value) = converted.map_err(|problem| self.malformed(problem))? else { return Ok(None) };
         let framed = changes::framed(&key, &value).map_err(ImportError::Commit)?;
         self.tally.add(Share::of(&key, &framed));
-        Ok((key, Some(framed)))
+        Ok(Some((key, Some(framed))))
     }
 
     fn trailer(&mut self, bytes: &[u8]) -> Result<(), ImportError> {

@@ -33,10 +33,10 @@ pub struct Deleted {
     pub bytes: u64,
 }
 
-struct Found {
-    written: SystemTime,
-    id: TranscriptId,
-    bytes: u64,
+pub(super) struct Found {
+    pub(super) written: SystemTime,
+    pub(super) id: TranscriptId,
+    pub(super) bytes: u64,
 }
 
 impl Transcripts {
@@ -57,7 +57,9 @@ impl Transcripts {
         for Found { written, id, bytes } in all {
             let too_old = now.duration_since(written).is_ok_and(|age| age > policy.max_age);
             if (too_old || total > policy.max_bytes) && !is_live(&id) {
-                self.delete(&id)?;
+                if !self.delete(&id)? {
+                    break;
+                }
                 deleted.transcripts += 1;
                 deleted.bytes += bytes;
                 total -= bytes;
@@ -66,7 +68,7 @@ impl Transcripts {
         Ok(deleted)
     }
 
-    fn list(&self) -> Result<Vec<Found>, TranscriptError> {
+    pub(super) fn list(&self) -> Result<Vec<Found>, TranscriptError> {
         let mut found = Vec::new();
         for (tenant, tenant_dir) in numbered(&self.root)? {
             for (run, run_dir) in numbered(&tenant_dir)? {

@@ -310,6 +310,9 @@ pub struct TaskRecord {
     /// Why it ended, when no ended attempt says so, at most 400 bytes.
     #[prost(string, tag = "17")]
     pub note: ::prost::alloc::string::String,
+    /// Attempts up to this one leave nothing to go on with: somebody had the run go back to the task. 0 for none.
+    #[prost(uint32, tag = "18")]
+    pub afresh: u32,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -500,4 +503,21 @@ pub struct NameRecord {
     /// Coordinator's number of the run that had it: ids of runs are not used again either.
     #[prost(uint64, tag = "2")]
     pub last_run: u64,
+}
+/// What a restore left behind: ids up to these may have been given out by a coordinator whose records are gone, and are
+/// not given out again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountersRecord {
+    /// Runs.
+    #[prost(uint64, tag = "1")]
+    pub last_run: u64,
+    /// Numbers of runs, of every name.
+    #[prost(uint64, tag = "2")]
+    pub last_number: u64,
+    /// Events.
+    #[prost(uint64, tag = "3")]
+    pub last_event: u64,
+    /// Attempts of tasks of runs up to `last_run`.
+    #[prost(uint32, tag = "4")]
+    pub last_attempt: u32,
 }

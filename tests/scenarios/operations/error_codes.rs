@@ -82,6 +82,11 @@ fn met(code: ErrorCode) -> Met {
         ),
         E::QueueFull => Met::Elsewhere("takes a million tasks; rpc::status::tests, of the core's refusal"),
         E::DiskLow => Met::Elsewhere("super::overload, on a disk of its own"),
+        E::CoordinatorOutdated => Met::Elsewhere("super::restored, at a copied directory"),
+        E::StoreNewer | E::StoreDamaged | E::DataInUse | E::DataUnusable => {
+            Met::Elsewhere("a coordinator that does not start says it; coordinator/tests/data_dir.rs")
+        }
+        E::OtherCluster | E::CopyDamaged => Met::Elsewhere("super::restored, of copies given back"),
         E::ProgramNotAllowed => {
             Met::Nowhere("a program that no agent allows is an impossible requirement, E0405")
         }

@@ -24,7 +24,8 @@ pub(in crate::credentials) struct Held {
 
 /// A login in use. The lock goes before the turn: whoever comes next finds it free.
 pub(super) struct Lent {
-    pub(super) stored: Stored,
+    /// As it was lent; absent where that cannot be read any more.
+    pub(super) stored: Option<Stored>,
     pub(super) place: LoginPlace,
     pub(super) _lock: Lock,
     pub(super) _turn: OwnedSemaphorePermit,
@@ -48,7 +49,8 @@ impl Held {
 
     pub(in crate::credentials) fn place(&self, config: &Path) -> io::Result<()> {
         let Some(lent) = &self.lent else { return Ok(()) };
-        lent.place.lend(&lent.stored, config, &self.reference)
+        let Some(stored) = &lent.stored else { return Ok(()) };
+        lent.place.lend(stored, config, &self.reference)
     }
 
     pub(in crate::credentials) fn take_back(self, config: &Path) {

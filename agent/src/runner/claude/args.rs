@@ -291,6 +291,7 @@ mod tests {
             max_turns: Some(9),
             denial_fails: false,
             feedback: None,
+            interrupted: None,
             conversation: None,
         }
     }

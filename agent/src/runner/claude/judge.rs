@@ -20,6 +20,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::stop::{StopCause, StopFact};
 
@@ -30,7 +32,7 @@ use super::failure;
 use super::observer::Facts;
 
 /// What was asked for, as far as a verdict depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Terms {
     /// Whether the answer must be structured.
     pub structured: bool,

@@ -35,6 +35,31 @@ pub fn with_feedback(prompt: &str, feedback: &str) -> String {
     )
 }
 
+/// What is said in a conversation whose last attempt was interrupted for the reason `why`, in place of the task, which it
+/// knows. `feedback` is what that attempt was sent back with; it may have heard of it or not.
+#[must_use]
+pub fn interrupted(why: &str, structured: bool, feedback: Option<&str>) -> String {
+    let answer = if structured {
+        "call the StructuredOutput tool with the complete answer in the required schema"
+    } else {
+        "give the complete answer"
+    };
+    let mut text = format!(
+        "You were interrupted while you worked on this task ({}), and are going on now. What you did last may be half done: \
+         a command may have run in part or not at all, and a file may be half written. Look at what is there before you \
+         go on, do not do again what is done, and finish the task as it was given to you. At the end {answer}, as if you \
+         had not been interrupted: nothing of what you said before counts as the answer.",
+        why.trim().trim_end_matches('.')
+    );
+    if let Some(feedback) = feedback {
+        text.push_str(
+            "\n\nThis was found about your earlier result, in case you have not heeded it yet:\n\n",
+        );
+        text.push_str(feedback);
+    }
+    text
+}
+
 /// Asks the CLI to drop what it is doing. It answers with a result and stays for more.
 #[must_use]
 pub fn interrupt() -> String {
@@ -110,6 +135,16 @@ mod tests {
             "/help\n\n===== What was found about an earlier attempt at this task =====\nThat attempt's conversation and \
              files are gone: begin anew, and heed what follows.\n\nmake test failed\n===== End of what was found ====="
         );
+    }
+
+    #[test]
+    fn an_interruption_is_told_with_its_cause_and_asks_for_the_whole_answer() {
+        let plain = interrupted("the agent was lost.", false, None);
+        assert!(
+            plain.contains("(the agent was lost), and") && plain.contains("At the end give the complete")
+        );
+        let sent_back = interrupted("it took too long", true, Some("make test failed"));
+        assert!(sent_back.contains("StructuredOutput") && sent_back.ends_with("yet:\n\nmake test failed"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::supervisor::stop::StopCause;
 
 use super::super::supervised::Action;
@@ -32,7 +34,7 @@ const MOST_NOTES: usize = 8;
 const LONGEST_NOTE: usize = 200;
 
 /// What is asked of the process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Demands {
     /// Whether the answer must be structured.
     pub structured: bool,

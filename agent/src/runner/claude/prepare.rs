@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | new, or its session is not kept | the task; then, where the task is sent back, what was found | emptied |
 //! | kept, sent back | only what was found | as they were left: the worker mends them |
+//! | kept, interrupted: its agent was lost, or it took too long | only a note of that: it may be half done | as they were left |
 //! | kept, a plain retry | the task once more | as they were left |
 //! | of another task that this one follows up | as the two above; not kept: refused | as they were left |
 //!
@@ -19,12 +20,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::boottime::boot_id;
 use crate::credentials::LeaseError;
 use crate::gates::Tree;
 use crate::homes::{Conversation, ConversationKey, HomeError, private_dir};
 use crate::inputs;
 use crate::runner::environment::EnvironmentError;
-use crate::runner::note::Note;
+use crate::runner::note::{ClaudeNote, Note, Shown, WorkNote};
 use crate::runner::supervised::{self, supervisor_id};
 use crate::runner::surroundings::{self, SurroundingsError};
 use crate::runner::{AttemptSpec, ClaudeWork, Gates, Outcome, Prompt, Work, WorkerSettings, program};
@@ -87,13 +89,7 @@ impl PrepareError {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) supervise: SuperviseSpec,
-    pub(super) demands: Demands,
-    pub(super) terms: Terms,
-    /// Name of the worker, and the credential pool it asks for, which may be none.
-    pub(super) worker: String,
-    pub(super) pool: String,
-    /// Where the CLI keeps its configuration, and a login while it is lent.
-    pub(super) config: PathBuf,
+    pub(super) claude: ClaudeNote,
     pub(super) gates: Gates,
     /// What gates are checked on.
     pub(super) tree: Tree,
@@ -133,8 +129,6 @@ impl ClaudeRunner {
         let env = args::environment(env, place, self.settings.api_base_url.as_deref())?;
         let args = args::arguments(work, place)?;
         let terms = Terms { structured: work.output_schema.is_some(), denial_fails: work.denial_fails };
-        let gated = !spec.gates.is_empty();
-        Note { denial_fails: terms.denial_fails, gated, out: dirs.out.clone() }.write(&attempt_dir)?;
         let tree = Tree {
             reference: spec.reference.clone(),
             attempt_dir: attempt_dir.clone(),
@@ -144,6 +138,26 @@ impl ClaudeRunner {
             bounds: bounds.clone(),
             ..Tree::default()
         };
+        let limits = self.limits(spec, &dirs.config);
+        let claude = ClaudeNote {
+            demands: demands(work, terms)?,
+            terms,
+            worker: work.worker.name.clone(),
+            pool: work.worker.pool.clone(),
+            config: dirs.config,
+        };
+        let note = Note {
+            boot_id: boot_id(),
+            reference: spec.reference.clone(),
+            conversation: conversation_of(spec),
+            limits: spec.limits,
+            gates: spec.gates.clone(),
+            tree,
+            shown: Shown::of(spec),
+            segment_bytes: limits.segment_bytes,
+            work: WorkNote::Claude(claude.clone()),
+        };
+        note.write(&attempt_dir)?;
         let supervise = SuperviseSpec {
             version: SPEC_VERSION,
             id,
@@ -158,11 +172,10 @@ impl ClaudeRunner {
             cwd: conversation.work(),
             input: Input::Conversation { first },
             ladder: LadderPlan::claude(lines::interrupt()),
-            limits: self.limits(spec, &dirs.config),
+            limits,
         };
-        let (demands, gates) = (demands(work, terms)?, spec.gates.clone());
-        let (worker, pool) = (work.worker.name.clone(), work.worker.pool.clone());
-        Ok(Prepared { supervise, demands, terms, worker, pool, config: dirs.config, gates, tree })
+        let Note { gates, tree, .. } = note;
+        Ok(Prepared { supervise, claude, gates, tree })
     }
 
     /// The directories to work in, and whether there is a session to resume in them.
@@ -185,6 +198,7 @@ impl ClaudeRunner {
         let conversation = self.homes.conversation(own)?;
         let resume = conversation.has_session(&session);
         if !resume {
+            conversation.clear_session(&session)?;
             self.homes.start_afresh(&[conversation.work(), conversation.out()])?;
         }
         Ok((conversation, resume))
@@ -258,10 +272,14 @@ fn first_line(
 ) -> Result<String, ArgsError> {
     let cwd = args::path("the working directory", &conversation.work())?;
     let out = args::path("the output directory", &conversation.out())?;
-    Ok(match &work.feedback {
-        Some(feedback) if resume => lines::user(feedback),
-        Some(feedback) => lines::task(&lines::with_feedback(prompt, feedback), &cwd, &out),
-        None => lines::task(prompt, &cwd, &out),
+    let structured = work.output_schema.is_some();
+    Ok(match (&work.feedback, &work.interrupted) {
+        (feedback, Some(why)) if resume => {
+            lines::user(&lines::interrupted(why, structured, feedback.as_deref()))
+        }
+        (Some(feedback), _) if resume => lines::user(feedback),
+        (Some(feedback), _) => lines::task(&lines::with_feedback(prompt, feedback), &cwd, &out),
+        (None, _) => lines::task(prompt, &cwd, &out),
     })
 }
 

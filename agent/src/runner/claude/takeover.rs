@@ -1,10 +1,12 @@
 //! Whether the CLI took over what it was given, by what its first event says: it ignores much without a word. Pure.
 //! What must not be missing ends the attempt; the rest is told with its report.
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Init;
 
 /// What the CLI was given, as far as its first event repeats it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Given {
     /// Names of the sub-agents.
     pub agents: Vec<String>,

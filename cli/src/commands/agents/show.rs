@@ -60,6 +60,9 @@ fn text(out: &Out, agent: &Agent) -> String {
     if !agent.detail.is_empty() && state_says {
         rows.row("state", &one_line(&agent.detail, TOLD));
     }
+    if !agent.quarantine_reason.is_empty() && !agent.detail.contains(&agent.quarantine_reason) {
+        rows.row("quarantine", &out.paint(WARN, &one_line(&agent.quarantine_reason, TOLD)));
+    }
     rows.row("host", &host(agent));
     let versions = [("orch-agent", &agent.version), ("CLI", &agent.cli_version)];
     let versions: Vec<_> = versions
@@ -171,6 +174,9 @@ fn pools(pools: &[Pool]) -> Table {
 
 /// What would mend the first thing that is wrong.
 fn help(agent: &Agent) -> Option<String> {
+    if !agent.quarantine_reason.is_empty() {
+        return Some(format!("once it is well again: orchctl agents resume {}", one_line(&agent.name, TOLD)));
+    }
     if let Some(pool) = agent.pools.iter().find(|pool| pool.health() == PoolHealth::SignedOut) {
         return Some(login(&pool.name));
     }

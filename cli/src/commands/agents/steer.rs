@@ -8,15 +8,17 @@ use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{Agent, AgentState, LabelAgentRequest};
 
 use super::{names, tell};
-use crate::args::fleet::{DrainArgs, LabelArgs, ResumeArgs};
+use crate::args::Format;
+use crate::args::fleet::{DrainArgs, LabelArgs, RemoveArgs, ResumeArgs};
 use crate::args::parse::LabelChange;
 use crate::client::Client;
 use crate::client::events::Frame;
-use crate::commands::bulk;
+use crate::commands::{bulk, shown};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::figures::plural;
 use crate::output::safe::one_line;
+use crate::output::view::storage::RemovedAgentView;
 use crate::session::Session;
 
 /// How often an agent is asked about though no event came: what it runs may end in ways that tell only its run.
@@ -123,6 +125,35 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Outcome {
             }
         }
     })?;
+    Ok(code)
+}
+
+/// `orchctl agents remove`.
+pub(super) async fn remove(session: &Session, args: &RemoveArgs) -> Outcome {
+    let client = session.client()?;
+    let (removed, code) = bulk::each(session, &args.names, async |name| match client.forget(name).await {
+        Ok(()) => Ok(RemovedAgentView { name: name.to_owned() }),
+        Err(failure) => {
+            let wrong = failure.code() == Some(ErrorCode::WrongState.code());
+            let failure =
+                bulk::explained(bulk::needs_admin(failure), name, async || names(&client).await).await;
+            if wrong {
+                let shown = one_line(name, TOLD);
+                Err(failure.help(format!("orchctl agents drain {shown} --wait, then stop it on its host")))
+            } else {
+                Err(failure)
+            }
+        }
+    })
+    .await?;
+    let out = &session.out;
+    let said = |agent: &RemovedAgentView| format!("{} is forgotten", one_line(&agent.name, TOLD));
+    match (out.format, removed.as_slice()) {
+        (Format::Json | Format::Jsonl, [only]) => out.json(only)?,
+        _ => shown::list(out, &removed, removed.iter().map(|agent| agent.name.as_str()), || {
+            removed.iter().try_for_each(|agent| out.line(&said(agent)))
+        })?,
+    }
     Ok(code)
 }
 

@@ -8,7 +8,7 @@ use orch_proto::v1::{Agent, AgentState, RunSpec, TaskSpec, Worker, WorkerTask};
 
 use super::names;
 use crate::args::fleet::TestArgs;
-use crate::ask::agreed;
+use crate::ask::agreed_meanwhile;
 use crate::client::submission::Submission;
 use crate::client::{Client, incomplete, new_request_id};
 use crate::commands::{bulk, shown};
@@ -68,7 +68,7 @@ pub(super) async fn run(session: &Session, args: &TestArgs) -> Outcome {
         plural(pairs.len() as u64, "introduction"),
         plural(agents.len() as u64, "agent"),
     );
-    if !agreed(out, &format!("{plan}. Go on?"), &format!("agents test asks for {plan}"))? {
+    if !agreed_meanwhile(out, &format!("{plan}. Go on?"), &format!("agents test asks for {plan}")).await? {
         out.note("nothing was asked");
         return Ok(exit::DONE);
     }

@@ -5,12 +5,13 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use orch_proto::v1::{Agent, AgentState, ClusterStatus, PoolHealth, Worker};
+use orch_proto::v1::{Agent, AgentState, ClusterStatus, PoolHealth, Storage, Worker};
 
 use super::local::expiry;
 use super::{ok, skip, wrong};
+use crate::commands::admin::warnings;
 use crate::commands::agents::{login, missing};
-use crate::output::figures::{bytes, moment, plural, short};
+use crate::output::figures::{bytes, count, moment, plural, short};
 use crate::output::view::operate::{CheckState, CheckView};
 
 /// Greatest difference of two clocks that is nobody's trouble.
@@ -31,6 +32,10 @@ pub(super) struct Fleet {
     pub(super) workers: Vec<Worker>,
     /// Queued tasks that can run nowhere, each with its reason.
     pub(super) impossible: Vec<String>,
+    /// What the coordinator keeps; `None` from one that does not say.
+    pub(super) storage: Option<Storage>,
+    /// Tasks that were given up for taking their agents down, as far as they were counted; `None` as above.
+    pub(super) dead: Option<usize>,
     pub(super) asked: Asked,
 }
 
@@ -42,7 +47,7 @@ pub(super) struct Asked {
 }
 
 /// Every check there is, in order.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "coordinator",
     "clock",
     "versions",
@@ -52,7 +57,9 @@ const NAMES: [&str; 10] = [
     "credentials",
     "workers",
     "queue",
+    "dead letters",
     "disk",
+    "store",
 ];
 
 /// The checks.
@@ -67,7 +74,9 @@ pub(super) fn checks(fleet: &Fleet) -> Vec<CheckView> {
         credentials(fleet),
         workers(fleet),
         queue(fleet),
+        dead(fleet),
         disk(fleet),
+        store(fleet),
     ]
 }
 
@@ -150,7 +159,14 @@ fn agents(fleet: &Fleet) -> CheckView {
     const NAME: &str = "agents";
     let (ready, draining) = (fleet.names(AgentState::Ready), fleet.names(AgentState::Draining));
     let (lost, offline) = (fleet.names(AgentState::Unreachable), fleet.names(AgentState::Offline));
-    let groups = [(&ready, "ready"), (&draining, "draining"), (&lost, "unreachable"), (&offline, "offline")];
+    let kept = fleet.names(AgentState::Quarantined);
+    let groups = [
+        (&ready, "ready"),
+        (&draining, "draining"),
+        (&kept, "quarantined"),
+        (&lost, "unreachable"),
+        (&offline, "offline"),
+    ];
     let found: Vec<_> = groups
         .iter()
         .filter(|(names, _)| !names.is_empty())
@@ -161,15 +177,21 @@ fn agents(fleet: &Fleet) -> CheckView {
         .collect();
     let found = if found.is_empty() { "none has ever connected".to_owned() } else { found.join(", ") };
     let mut fixes = Vec::new();
-    if ready.is_empty() && draining.is_empty() {
+    if ready.is_empty() && draining.is_empty() && kept.is_empty() {
         fixes.push(
             "start one: orch-agent --coordinator URL; for a try on this machine: orchctl dev".to_owned(),
         );
     }
     let shows = lost.iter().take(NAMED).map(|name| format!("orchctl agents show {name}"));
     let resumes = draining.iter().take(NAMED).map(|name| format!("orchctl agents resume {name}"));
-    fixes.extend(shows.chain(resumes));
-    let state = match (ready.is_empty() || !lost.is_empty(), draining.is_empty() && offline.is_empty()) {
+    let crashed = fleet.agents.iter().filter(|agent| agent.state() == AgentState::Quarantined).take(NAMED);
+    let ends = crashed.map(|agent| {
+        let name = &agent.name;
+        format!("{name}: {}; once that is mended: orchctl agents resume {name}", agent.quarantine_reason)
+    });
+    fixes.extend(shows.chain(resumes).chain(ends));
+    let well = draining.is_empty() && offline.is_empty() && kept.is_empty();
+    let state = match (ready.is_empty() || !lost.is_empty(), well) {
         (true, _) => CheckState::Failed,
         (false, false) => CheckState::Warning,
         (false, true) => CheckState::Ok,
@@ -363,6 +385,28 @@ fn disk(fleet: &Fleet) -> CheckView {
     }
     let state = if tight.is_empty() { CheckState::Ok } else { CheckState::Warning };
     wrong(NAME, state, found, tight)
+}
+
+fn dead(fleet: &Fleet) -> CheckView {
+    const NAME: &str = "dead letters";
+    match fleet.dead {
+        None => skip(NAME, "the coordinator does not list them"),
+        Some(0) => ok(NAME, "none"),
+        Some(letters) => {
+            let found = format!("{} given up for taking their agents down", plural(letters as u64, "task"));
+            wrong(NAME, CheckState::Warning, found, ["orchctl ls --dead".to_owned()])
+        }
+    }
+}
+
+/// What the coordinator keeps: whether the last start had to mend it, and what takes room for nothing.
+fn store(fleet: &Fleet) -> CheckView {
+    const NAME: &str = "store";
+    let Some(storage) = &fleet.storage else { return skip(NAME, "the coordinator does not say") };
+    let found = format!("{} records, {} on disk", count(storage.records), bytes(storage.store_bytes));
+    let warnings = warnings(storage);
+    let state = if warnings.is_empty() { CheckState::Ok } else { CheckState::Warning };
+    wrong(NAME, state, found, warnings)
 }
 
 /// Names for a sentence, not too many.

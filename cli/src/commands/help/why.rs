@@ -89,6 +89,10 @@ const WHY: &[(&str, &str)] = &[
         "E0313",
         "a conversation lives on the agent that had it; it must have ended there, with a session, and the agent be known",
     ),
+    (
+        "E0314",
+        "what an old copy of the data decides could contradict what was decided since; agents obey the latest only",
+    ),
     ("E0401", "more is queued than the coordinator was allowed to hold; it refuses rather than fail later"),
     ("E0402", "each different set of requirements has a queue of its own"),
     ("E0403", "below this much space a queue could no longer be written safely"),
@@ -103,6 +107,12 @@ const WHY: &[(&str, &str)] = &[
     ("E0601", "commands run only where the operator of an agent has allowed the very program"),
     ("E0701", "the disk is full or broken, or the files were damaged"),
     ("E0702", "a bug in orch"),
+    ("E0703", "an older version would misread it, so it changes nothing"),
+    ("E0704", "records are missing or do not have their checksums; nothing is served on a guess"),
+    ("E0705", "two coordinators on one directory would overwrite each other"),
+    ("E0706", "it belongs to another user, is read-only, or is full"),
+    ("E0707", "its agents and its ids are not those of this cluster"),
+    ("E0708", "a checksum, a length or the end of it is not as it was written"),
 ];
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::output::words::run_ended;
 mod admin;
 mod blobs;
 pub(super) mod planned;
+pub(super) mod storage;
 mod workflows;
 
 /// The fake; clones share what it holds.
@@ -54,6 +55,7 @@ pub(super) struct Held {
     pub(super) agents: admin::Agents,
     pub(super) workers: admin::Workers,
     pub(super) status: admin::Status,
+    pub(super) storage: storage::Kept,
     pub(super) problems: Vec<PromptProblem>,
     /// Names and definitions.
     pub(super) workflows: Vec<(String, String)>,
@@ -262,11 +264,22 @@ type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl RunService for Fake {
+    /// In pages of two, without attempts.
     async fn list_dead_tasks(
         &self,
-        _: Request<ListDeadTasksRequest>,
+        request: Request<ListDeadTasksRequest>,
     ) -> Result<Response<ListDeadTasksResponse>, Status> {
-        Err(Status::unimplemented("dead letters"))
+        let request = request.into_inner();
+        let held = self.call("dead")?;
+        let poisoned = |task: &&Task| task.outcome() == Outcome::Poison;
+        let lists = |task: &Task| Task { attempts: Vec::new(), ..task.clone() };
+        let all: Vec<_> =
+            held.runs.iter().rev().flat_map(|(_, tasks)| tasks.iter().filter(poisoned).map(lists)).collect();
+        let start: usize = request.page_token.parse().unwrap_or(0);
+        let tasks: Vec<_> = all.iter().skip(start).take(2).cloned().collect();
+        let next = start + tasks.len();
+        let next_page_token = if next < all.len() { next.to_string() } else { String::new() };
+        Ok(Response::new(ListDeadTasksResponse { tasks, next_page_token }))
     }
 
     async fn submit_run(
@@ -420,8 +433,20 @@ impl RunService for Fake {
         let request = request.into_inner();
         let mut held = self.call("retry")?;
         let at = held.find(&request.r#ref)?;
+        let mut retried = 0;
+        if request.dead {
+            for task in &mut held.runs[at].1 {
+                let named =
+                    task.r#ref == request.r#ref || task.r#ref.starts_with(&format!("{}/", request.r#ref));
+                if named && task.outcome() == Outcome::Poison {
+                    task.state = TaskState::Queued.into();
+                    task.outcome = Outcome::Unspecified.into();
+                    retried += 1;
+                }
+            }
+        }
         held.retried.push(request);
-        Ok(Response::new(RetryRunResponse { run: Some(held.runs[at].0.clone()), retried: 0 }))
+        Ok(Response::new(RetryRunResponse { run: Some(held.runs[at].0.clone()), retried }))
     }
 
     async fn explain_task(

@@ -17,6 +17,7 @@ mod help;
 mod hostile;
 mod planned;
 mod scene;
+mod trouble;
 mod workflows;
 
 /// Widths of terminals.
@@ -39,6 +40,7 @@ enum Scene {
     Fleet,
     Planned,
     Workflows,
+    Trouble,
 }
 
 impl Sample {
@@ -47,6 +49,7 @@ impl Sample {
             Scene::Fleet => scene::stage(),
             Scene::Planned => planned::stage(),
             Scene::Workflows => workflows::stage(),
+            Scene::Trouble => trouble::stage(),
         }
     }
 }
@@ -61,6 +64,10 @@ const fn of_a_plan(name: &'static str, line: &'static str, kind: &'static str) -
 
 const fn of_a_workflow(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
     Sample { name, line, kind, scene: Scene::Workflows }
+}
+
+const fn of_trouble(name: &'static str, line: &'static str, kind: &'static str) -> Sample {
+    Sample { name, line, kind, scene: Scene::Trouble }
 }
 
 /// What a person asks, each of a fresh scene.
@@ -142,6 +149,20 @@ const SAMPLES: &[Sample] = &[
         "",
     ),
     of_a_plan("retry_planned", "retry dance/3", "run"),
+    of_trouble("ls_dead", "ls --dead", "dead-letter"),
+    of_trouble("retry_dead", "retry --dead --all --yes", "run"),
+    of_trouble("retry_dead_one", "retry --dead nightly/7/audit", "run"),
+    of_trouble("agents_trouble", "agents", "agent"),
+    of_trouble("agents_show_quarantined", "agents show box-3", "agent"),
+    of_trouble("agents_resume_quarantined", "agents resume box-3", "agent"),
+    of_trouble("agents_remove", "agents remove box-7", "agent-removed"),
+    of_trouble("admin_trouble", "admin", "storage"),
+    sample("admin_status", "admin status", "storage"),
+    sample("admin_compact", "admin compact", "compaction"),
+    sample("admin_export", "admin export -", ""),
+    sample("admin_restore", "admin restore src/commands/tests/copy.orch --yes", "restore"),
+    sample("admin_restore_check", "admin restore src/commands/tests/copy.orch --check", "restore"),
+    sample("admin_import", "admin import src/commands/tests/copy.jsonl --yes", "restore"),
 ];
 
 /// Commands whose output is golden elsewhere: `tests/golden.rs` runs the binary, for they read files or start a fleet;
@@ -178,7 +199,19 @@ const ELSEWHERE: &[&str] = &[
     // They read folders, and are told of in whole-system tests.
     "bridge",
     "completions",
+    // It writes a file, or bytes that are no text: beside the other commands about what is kept.
+    "admin backup",
 ];
+
+/// The scene of trouble, for tests beside these.
+pub(super) fn trouble() -> Stage {
+    trouble::stage()
+}
+
+/// Holds a value against a schema.
+pub(super) fn fits(schema: Value, value: &Value) {
+    fits::check(&schema, value).unwrap();
+}
 
 /// What a command wrote, with its exit code where it is not 0 and what went to stderr.
 fn told(ran: &Ran) -> String {

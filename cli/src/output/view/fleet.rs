@@ -37,6 +37,7 @@ pub(crate) struct AgentView {
     /// Keys of the agent's own capabilities that an operator hides.
     hidden: Vec<String>,
     drain_reason: Option<String>,
+    quarantine_reason: Option<String>,
 }
 
 impl From<&v1::Agent> for AgentView {
@@ -61,6 +62,7 @@ impl From<&v1::Agent> for AgentView {
             labels: agent.labels.clone(),
             hidden: agent.hidden.clone(),
             drain_reason: some(&agent.drain_reason),
+            quarantine_reason: some(&agent.quarantine_reason),
         }
     }
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::fleet::WorkerView;
 use super::{Cost, outcome_word, some};
 use crate::args::parse::word;
-use crate::output::figures::seconds;
+use crate::commands::dead::Dead;
+use crate::output::figures::{rfc3339, seconds};
 
 /// A credential pool of an agent. Holds no credential.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -214,4 +215,40 @@ pub(crate) struct DoctorView {
     pub(crate) errors: usize,
     pub(crate) warnings: usize,
     pub(crate) checks: Vec<CheckView>,
+}
+
+/// A task that was given up because it took its agents down.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DeadView {
+    #[serde(rename = "ref")]
+    reference: String,
+    outcome: Option<&'static str>,
+    /// Attempts that count as crashes; 0 where they were not looked into.
+    crashes: usize,
+    /// The agents they were on.
+    agents: Vec<String>,
+    /// What the last of them looked like.
+    cause: Option<String>,
+    finished_at: Option<String>,
+    worker: Option<String>,
+    runner: String,
+    /// The command that tries it again.
+    retry: String,
+}
+
+impl From<&Dead> for DeadView {
+    fn from(dead: &Dead) -> Self {
+        let task = &dead.task;
+        Self {
+            reference: task.r#ref.clone(),
+            outcome: outcome_word(task.outcome()),
+            crashes: dead.crashes(),
+            agents: dead.agents().into_iter().map(str::to_owned).collect(),
+            cause: some(dead.cause()),
+            finished_at: rfc3339(task.finished_at),
+            worker: some(&task.worker),
+            runner: task.runner.clone(),
+            retry: format!("orchctl retry --dead {}", task.r#ref),
+        }
+    }
 }

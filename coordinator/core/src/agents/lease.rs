@@ -25,6 +25,8 @@ pub(crate) struct Lease {
     pub(crate) timeout: Span,
     /// What the agent said it spent so far.
     pub(crate) cost_micro_usd: u64,
+    /// It was asked back: the agent may say that it did not begin, although it had accepted.
+    pub(crate) revoked: bool,
 }
 
 /// Why a lease is over.
@@ -58,6 +60,7 @@ impl Lease {
             on_loss,
             timeout,
             cost_micro_usd: 0,
+            revoked: false,
         }
     }
 
@@ -84,9 +87,10 @@ impl Lease {
 
     /// When it is over unless it is heard of, and why then.
     ///
-    /// Before it is accepted nobody lists it, so anything its agent says keeps it alive.
+    /// Before it is accepted nobody lists it, so anything its agent says keeps it alive. One that waits is not given up for
+    /// a slow acceptance: the assignment may be on its way, or its child may run already.
     pub(crate) fn deadline(&self, connected: bool, agent_heard: Tick, config: &Config) -> (Tick, Overdue) {
-        if !self.accepted && connected {
+        if !self.accepted && connected && self.on_loss == OnLoss::Fast {
             return (self.accept_by.max(self.floor), Overdue::NotAccepted);
         }
         let heard = if self.accepted { self.heard } else { self.heard.max(agent_heard) };

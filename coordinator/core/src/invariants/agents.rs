@@ -49,9 +49,9 @@ pub(super) fn orders(state: &State) -> Result<(), Violation> {
         rule("orders", agent.capabilities == wanted, || {
             format!("agent {key} counts as offering {:?}, not {wanted:?}", agent.capabilities)
         })?;
-        let drained = orders.drain.is_some();
+        let drained = orders.drain.is_some() || agent.quarantine.is_some();
         rule("orders", !(drained && (agent.takes_work() || agent.rank.is_some())), || {
-            format!("agent {key} is drained and takes work")
+            format!("agent {key} is drained or in quarantine and takes work")
         })?;
     }
     Ok(())

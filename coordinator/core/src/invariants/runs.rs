@@ -2,13 +2,14 @@
 
 use super::{Violation, rule};
 use crate::event::{After, Role};
-use crate::ids::TaskKey;
+use crate::ids::{RunId, TaskKey, TenantId};
 use crate::machine::consult;
 use crate::outcome::Outcome;
 use crate::run::Run;
 use crate::state::{RunState, State, TaskCounts, TaskState};
 use crate::task::{Task, is_met};
 use crate::time::Span;
+use std::collections::BTreeMap;
 
 pub(super) fn counts(state: &State) -> Result<(), Violation> {
     let mut totals = [0u64; TaskState::ALL.len()];
@@ -23,7 +24,15 @@ pub(super) fn counts(state: &State) -> Result<(), Violation> {
         active_runs += u64::from(!run.state.is_terminal());
     }
     rule("counts", totals == state.totals.tasks, || format!("{totals:?}, kept {:?}", state.totals.tasks))?;
-    rule("counts", active_runs == state.totals.active_runs, || format!("{active_runs} runs are active"))
+    rule("counts", active_runs == state.totals.active_runs, || format!("{active_runs} runs are active"))?;
+    let mut tenants: BTreeMap<TenantId, u64> = BTreeMap::new();
+    for run in state.runs.values() {
+        let active = run.tasks.iter().filter(|task| !task.state.is_terminal()).count() as u64;
+        if active > 0 {
+            *tenants.entry(run.tenant).or_default() += active;
+        }
+    }
+    rule("counts", &tenants == state.totals.tenants(), || format!("{tenants:?} by tenant"))
 }
 
 pub(super) fn dependencies(state: &State) -> Result<(), Violation> {
@@ -200,6 +209,7 @@ pub(super) fn register(state: &State) -> Result<(), Violation> {
         let live = state.runs.contains_key(&id);
         rule("register", live == held.stays_since.is_some(), || format!("finished run {id}, live: {live}"))?;
     }
+    dead(state)?;
     for run in state.schedule.passes.runs() {
         let active = state.run(run).is_some_and(|run| !run.state.is_terminal());
         rule("register", active, || format!("run {run} keeps a pass"))?;
@@ -208,6 +218,19 @@ pub(super) fn register(state: &State) -> Result<(), Violation> {
     let wrong = register.finished.inconsistency();
     rule("register", wrong.is_none(), || wrong.clone().unwrap_or_default())?;
     rule("register", state.config.keep_runs > Span(0), || "runs are kept for no time")
+}
+
+/// What ended as poison is counted, of every run that is known.
+fn dead(state: &State) -> Result<(), Violation> {
+    let counted = &state.register.dead;
+    for (id, run) in &state.runs {
+        let dead = run.tasks.iter().filter(|task| task.outcome == Some(Outcome::POISON)).count();
+        let kept = counted.get(&(run.tenant, *id)).copied().unwrap_or(0) as usize;
+        rule("register", dead == kept, || format!("run {id} has {dead} dead letters, kept {kept}"))?;
+    }
+    let known = |id: &RunId| state.runs.contains_key(id) || state.register.finished.get(*id).is_some();
+    let stray = counted.iter().find(|((_, id), count)| **count == 0 || !known(id));
+    rule("register", stray.is_none(), || format!("dead letters of {stray:?}"))
 }
 
 pub(super) fn tasks(state: &State) -> impl Iterator<Item = (TaskKey, &Task)> {

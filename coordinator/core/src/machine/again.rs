@@ -5,7 +5,7 @@ use crate::effect::{Effects, Write};
 use crate::event::{After, Role, Target};
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::moves::{self, Told};
-use crate::machine::retry::{retry_run, retry_task};
+use crate::machine::retry::{retry_dead, retry_run, retry_task};
 use crate::machine::submit::{reply, taken};
 use crate::machine::targets::{find_task, named};
 use crate::machine::view::{finished_run_view, run_view};
@@ -23,6 +23,7 @@ pub(super) struct Again {
     pub(super) target: Target,
     pub(super) force: bool,
     pub(super) from: Option<Arc<str>>,
+    pub(super) dead: bool,
     pub(super) request_id: Arc<str>,
     pub(super) digest: [u8; 32],
 }
@@ -61,6 +62,7 @@ fn carry_out(state: &mut State, effects: &mut Effects, again: &Again) -> Result<
     let (run, task) = named(state, &again.target)?;
     let count = match (&again.from, task) {
         (Some(from), _) => from_task(state, effects, run, from),
+        (None, _) if again.dead => retry_dead(state, effects, run, task),
         (None, None) => retry_run(state, effects, run, again.force),
         (None, Some(index)) => retry_task(state, effects, TaskKey { run, index }, again.force),
     }?;
@@ -101,6 +103,12 @@ fn from_task(state: &mut State, effects: &mut Effects, id: RunId, from: &str) ->
         });
     }
     let set = hopeful_from(run, first);
+    for index in &set {
+        let task = state.task_mut(TaskKey { run: id, index: *index });
+        if let Some((attempt, history)) = task.and_then(|task| Some((task.attempt, task.history.as_mut()?))) {
+            history.afresh = attempt;
+        }
+    }
     Ok(reopen(state, effects, id, &set))
 }
 
@@ -267,8 +275,8 @@ fn reopen_run(state: &mut State, effects: &mut Effects, id: RunId, again: &BTree
 
 /// Gives an ended task another try, and returns its state then: queued at once where nothing is to be looked at.
 fn reset(state: &mut State, effects: &mut Effects, key: TaskKey, waits: bool) -> TaskState {
-    let Some(run) = state.runs.get_mut(&key.run) else { return TaskState::Blocked };
-    run.tasks[key.index.0 as usize].start_over();
+    state.start_over(key);
+    let Some(run) = state.run(key.run) else { return TaskState::Blocked };
     let task = run.task(key.index);
     let plain = run.shape.max_parallel == 0 && !task.flow.conditional && task.flow.role != Role::Synthesis;
     if !waits && plain && run.is_ready(key.index) {

@@ -6,6 +6,7 @@ use crate::event::{AgentHello, HeldState, InventoryItem};
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::attempts::{holds, lose, taken_over};
 use crate::machine::leases::{heard, watch_leases, watch_silence};
+use crate::machine::revoke::given_back;
 use crate::query::AgentStateView;
 use crate::schedule;
 use crate::state::State;
@@ -35,8 +36,9 @@ pub(super) fn joined(state: &mut State, effects: &mut Effects, hello: AgentHello
     state.agents.get_mut(key).stopping.clear();
     heard(state, effects, key);
     let absent = resume(state, effects, key, session, &hello.inventory);
-    settle_absent(state, effects, key, session, &absent);
+    // First, so that what is lost here waits for the agent that keeps its conversation.
     note_conversations(state, key, &hello.conversations);
+    settle_absent(state, effects, key, session, &absent);
     watch_silence(state, key);
     watch_leases(state, key);
     refresh(state, key);
@@ -136,7 +138,9 @@ fn settle_absent(
     for task in absent {
         let agent = state.agents.get_mut(key);
         let Some(lease) = agent.leases.get_mut(task) else { continue };
-        if lease.accepted {
+        if lease.revoked {
+            given_back(state, effects, key, *task);
+        } else if lease.accepted {
             let detail: Arc<str> = format!("{} came back without it", agent.name).into();
             lose(state, effects, key, *task, &detail, true);
         } else {

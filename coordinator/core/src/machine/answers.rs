@@ -9,7 +9,8 @@ use crate::machine::explain::explain;
 use crate::machine::submit::reply;
 use crate::machine::targets::{agent_of, run_of, task_of};
 use crate::machine::view::{agent_view, run_view, status_view, task_view};
-use crate::query::{Answer, Query, Refusal};
+use crate::outcome::Outcome;
+use crate::query::{Answer, DeadView, Query, Refusal};
 use crate::state::{RunState, State, TaskState};
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
                 .collect(),
         )),
         Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
+        Query::Dead { from, limit } => Ok(Answer::Dead(dead(state, tenant, from, limit))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
         Query::Questions { limit } => Ok(Answer::Questions(questions(state, limit))),
         Query::Decision { request_id, digest } => known_decision(state, tenant, &request_id, &digest),
@@ -71,6 +73,27 @@ fn runs(
         }
     };
     Answer::Runs(page)
+}
+
+/// Runs with tasks that ended as poison, until so many of those are found.
+fn dead(state: &State, tenant: TenantId, from: (RunId, TaskIndex), limit: usize) -> Vec<DeadView> {
+    let (first, index) = from;
+    let mut found = 0;
+    let mut views = Vec::new();
+    for (id, count) in state.register.dead_from(tenant, first) {
+        if found >= limit {
+            break;
+        }
+        let begin = if id == first { index } else { TaskIndex(0) };
+        let live = run_view(state, id).zip(state.run(id)).map(|(view, run)| {
+            let dead = |at: &TaskIndex| *at >= begin && run.task(*at).outcome == Some(Outcome::POISON);
+            let keys = run.indexes().filter(dead).map(|index| TaskKey { run: id, index });
+            (view, keys.filter_map(|key| task_view(state, key)).take(limit - found).collect::<Vec<_>>())
+        });
+        found += live.as_ref().map_or(count as usize, |(_, tasks)| tasks.len());
+        views.push(DeadView { run: id, count, live });
+    }
+    views
 }
 
 fn tasks(

@@ -1,13 +1,14 @@
 //! The life of an attempt before its report: granted, accepted, rejected, taken back, lost.
 //! Deadlines are in [`super::leases`], endings in [`super::reports`].
 
-use crate::agents::Lease;
+use crate::agents::{EndedHow, Lease};
 use crate::effect::{Action, Effects, StopReason};
-use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
+use crate::ids::{AgentKey, AttemptKey, AttemptNo, SessionId, TaskKey};
 use crate::machine::agents::refresh;
-use crate::machine::leases::watch_leases;
+use crate::machine::leases::watch_lease;
 use crate::machine::moves::{self, Told};
 use crate::machine::reports::{Ending, end_attempt, is_poison};
+use crate::machine::{quarantine, revoke};
 use crate::outcome::Outcome;
 use crate::schedule::{self, Round};
 use crate::state::record::EndedAttempt;
@@ -39,13 +40,15 @@ fn grant(state: &mut State, effects: &mut Effects, key: TaskKey, agent: AgentKey
     let now = state.now;
     let Some(tenant) = state.run(key.run).map(|run| run.tenant) else { return };
     let Some(session) = state.agents.get(agent).session() else { return };
+    let (restored, taken) = state.attempt_floor;
+    let floor = if key.run <= restored { taken } else { AttemptNo(0) };
     let Some(task) = state.task_mut(key) else { return };
     // Terminal is absorbing, and nothing is held twice: whatever else went wrong, it is not granted.
     debug_assert!(task.state == TaskState::Queued, "task {key} is {} and was waiting", task.state);
     if task.state != TaskState::Queued {
         return;
     }
-    task.attempt.0 += 1;
+    task.attempt = AttemptNo(task.attempt.max(floor).0 + 1);
     task.agent = Some(agent);
     task.granted = now;
     if let Some(history) = &mut task.history {
@@ -58,7 +61,7 @@ fn grant(state: &mut State, effects: &mut Effects, key: TaskKey, agent: AgentKey
     state.schedule.passes.charge(tenant, key.run);
     moves::change(state, effects, key, TaskState::Leased, Told::default());
     refresh(state, agent);
-    watch_leases(state, agent);
+    watch_lease(state, agent, key);
     effects.actions.push(Action::Grant { session, attempt });
 }
 
@@ -92,14 +95,14 @@ pub(super) fn taken_over(state: &mut State, effects: &mut Effects, agent: AgentK
     lease.renew(now);
     if lease.accepted {
         if had_grace {
-            watch_leases(state, agent);
+            watch_lease(state, agent, key);
         }
         return;
     }
     lease.accepted = true;
     lease.begun = now;
     moves::change(state, effects, key, TaskState::Running, Told::default());
-    watch_leases(state, agent);
+    watch_lease(state, agent, key);
 }
 
 /// An agent speaks of an attempt that is not its: it must not go on with it.
@@ -119,9 +122,12 @@ pub(super) fn rejected(
     let Some(agent) = state.agents.on_session(session) else { return };
     super::leases::heard(state, effects, agent);
     state.agents.get_mut(agent).stopping.remove(&attempt);
-    let unaccepted = holds(state, agent, attempt)
-        && state.task(attempt.task).is_some_and(|task| task.state == TaskState::Leased);
-    if unaccepted {
+    let held = state.agents.get(agent).leases.get(&attempt.task);
+    let held = held.filter(|lease| lease.attempt == attempt.attempt);
+    let (revoked, unaccepted) = held.map_or((false, false), |lease| (lease.revoked, !lease.accepted));
+    if revoked {
+        revoke::given_back(state, effects, agent, attempt.task);
+    } else if unaccepted {
         let detail = format!("{} did not take it: {reason}", state.agents.get(agent).name);
         give_back(state, effects, agent, attempt.task, detail.into());
     }
@@ -178,6 +184,9 @@ pub(super) fn lose(
         duration: Some(state.now.tick - lease.granted),
     };
     end_attempt(state, key, ended, &spent, Ending { crash: counts, failure: false });
+    if counts {
+        quarantine::note(state, effects, agent, key, EndedHow::Lost);
+    }
     requeue_lost(
         state,
         effects,

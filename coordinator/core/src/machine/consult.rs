@@ -193,13 +193,13 @@ pub(super) fn verify(state: &mut State, effects: &mut Effects, key: TaskKey, tol
 /// Has a task judged, for the first time or again.
 fn review(state: &mut State, effects: &mut Effects, key: TaskKey, by: TaskIndex) {
     let review = TaskKey { run: key.run, index: by };
-    let Some(task) = state.task_mut(review) else { return };
+    let Some(task) = state.task(review) else { return };
     match task.state {
         TaskState::Blocked => {
             flow::release(state, effects, review);
         }
         TaskState::Succeeded => {
-            task.start_over();
+            state.start_over(review);
             moves::make_ready(state, effects, review, Told::default());
         }
         TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {

@@ -211,7 +211,7 @@ fn expand(
         let mut task = state.new_task(tenant, spec, TaskState::Blocked);
         // As a task is that has no record yet.
         task.since = created;
-        state.totals.tasks[TaskState::Blocked as usize] += 1;
+        state.totals.enter(tenant, TaskState::Blocked);
         tasks.push(task);
     }
     let Some(run) = state.runs.get_mut(&id) else { return BTreeSet::new() };

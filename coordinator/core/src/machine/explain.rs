@@ -155,12 +155,15 @@ fn queued(
     }
 }
 
-/// That an operator drains an agent, and how that ends.
+/// That an agent is in quarantine or an operator drains it, and how that ends.
 fn drained(state: &State, agent: AgentKey) -> Option<Reason> {
     let agent = state.agents.get(agent);
+    let help = Some(format!("orchctl agents resume {}", agent.name));
+    if let Some(reason) = &agent.quarantine {
+        return Some(mendable("quarantine", format!("{} is in quarantine: {reason}", agent.name), help));
+    }
     let reason = agent.orders.drain.as_ref()?;
-    let help = format!("orchctl agents resume {}", agent.name);
-    Some(mendable("drain", format!("{} is {reason}", agent.name), Some(help)))
+    Some(mendable("drain", format!("{} is {reason}", agent.name), help))
 }
 
 /// Names agents that are not offered the task for a moment, because they did not take one like it. The answer when
@@ -206,6 +209,7 @@ fn absent(state: &State, fit: &[AgentKey]) -> String {
                 (AgentStateView::Ready, _) => "has no slots".to_owned(),
                 (AgentStateView::Draining, Some(reason)) => format!("is {reason}"),
                 (AgentStateView::Draining, None) => "takes no new work".to_owned(),
+                (AgentStateView::Quarantined, _) => "is in quarantine".to_owned(),
                 (AgentStateView::Unreachable, _) => "is unreachable".to_owned(),
                 (AgentStateView::Offline, _) => "is offline".to_owned(),
             };

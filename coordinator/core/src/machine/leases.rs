@@ -101,8 +101,20 @@ pub(super) fn watch_leases(state: &mut State, key: AgentKey) {
     state.timers.rearm(&mut agent.armed.leases, Timer::Leases(key), first);
 }
 
-/// The timer of [`watch_leases`] went off.
-pub(super) fn leases_due(state: &mut State, effects: &mut Effects, key: AgentKey) {
+/// The same for one lease that is new or whose deadline moved: what the others wait for is watched already.
+pub(super) fn watch_lease(state: &mut State, key: AgentKey, task: TaskKey) {
+    let agent = state.agents.get_mut(key);
+    let connected = agent.session().is_some();
+    let Some(lease) = agent.leases.get(&task) else { return };
+    let due = lease.deadline(connected, agent.heard, &state.config).0;
+    if agent.armed.leases.is_none_or(|armed| due < armed) {
+        state.timers.rearm(&mut agent.armed.leases, Timer::Leases(key), Some(due));
+    }
+}
+
+/// The timer of [`watch_leases`] went off. At most `most` leases are ended; the timer goes off again for the rest.
+/// Returns how many that were.
+pub(super) fn leases_due(state: &mut State, effects: &mut Effects, key: AgentKey, most: usize) -> usize {
     let now = state.now.tick;
     let agent = state.agents.get_mut(key);
     agent.armed.leases = None;
@@ -114,12 +126,15 @@ pub(super) fn leases_due(state: &mut State, effects: &mut Effects, key: AgentKey
         .map(|(task, lease)| (*task, lease.deadline(connected, heard, &state.config)))
         .filter(|(_, (due, _))| *due <= now)
         .map(|(task, (_, why))| (task, why))
+        .take(most)
         .collect();
+    let ended = overdue.len();
     for (task, why) in overdue {
         end_lease(state, effects, key, task, why);
     }
     watch_leases(state, key);
     show(state, effects, key);
+    ended
 }
 
 fn end_lease(state: &mut State, effects: &mut Effects, key: AgentKey, task: TaskKey, why: Overdue) {

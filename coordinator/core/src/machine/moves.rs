@@ -45,8 +45,7 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     task.state = to;
     task.since = now.tick;
     task.level = 0;
-    state.totals.tasks[from as usize] -= 1;
-    state.totals.tasks[to as usize] += 1;
+    state.totals.change(run.tenant, from, to, now.tick);
     state.questions.remove(&key);
     for index in recount(run, key.index, from, to) {
         state.questions.remove(&TaskKey { run: key.run, index });
@@ -139,6 +138,9 @@ pub(super) fn end_one(state: &mut State, effects: &mut Effects, key: TaskKey, to
     if let Some(task) = state.task_mut(key) {
         task.finished = Some(wall);
         task.outcome = told.outcome;
+    }
+    if told.outcome == Some(Outcome::POISON) {
+        state.note_dead(key.run, true);
     }
     forget_conversation(state, key);
     change(state, effects, key, to, told);

@@ -1,16 +1,18 @@
-//! What operators say of agents, known ones only: no new work, new work again, other capabilities.
+//! What operators say of agents, known ones only: no new work, new work again, other capabilities, no longer known.
 //! Holds at once and until somebody says otherwise; the agent is not told.
 
 use crate::agents::Orders;
 use crate::effect::{Effects, Write};
 use crate::event::Labelling;
 use crate::ids::{AgentKey, TaskKey, TenantId, Token};
-use crate::machine::agents::{announce, cool, refresh, watch_warm};
+use crate::machine::agents::{announce, cool, refresh, show, watch_warm};
+use crate::machine::revoke::revoke;
 use crate::machine::submit::reply;
 use crate::machine::targets::agent_of;
-use crate::machine::view::agent_view;
+use crate::machine::view::{agent_view, task_ref};
 use crate::query::{Answer, Refusal};
 use crate::state::State;
+use crate::timers::Timer;
 use std::sync::Arc;
 
 pub(super) fn drain(
@@ -23,6 +25,9 @@ pub(super) fn drain(
 ) {
     let change = |_: &State, key: &Orders| Ok(Orders { drain: Some(Arc::clone(reason)), ..key.clone() });
     give(state, effects, token, (tenant, name), change);
+    if let Some(key) = state.agents.find(tenant, name) {
+        revoke(state, effects, key);
+    }
 }
 
 pub(super) fn resume(
@@ -32,6 +37,15 @@ pub(super) fn resume(
     tenant: TenantId,
     name: &Arc<str>,
 ) {
+    if let Some(key) = state.agents.find(tenant, name) {
+        let agent = state.agents.get_mut(key);
+        agent.endings.clear();
+        if agent.quarantine.take().is_some() {
+            refresh(state, key);
+            effects.writes.push(Write::Agent(key));
+            show(state, effects, key);
+        }
+    }
     let change = |_: &State, orders: &Orders| Ok(Orders { drain: None, ..orders.clone() });
     give(state, effects, token, (tenant, name), change);
 }
@@ -55,6 +69,56 @@ pub(super) fn label(
         Ok(labelled)
     };
     give(state, effects, token, (tenant, name), change);
+}
+
+/// Forgets an agent that is away and holds nothing. Its name stays where attempts ran on it.
+pub(super) fn forget(
+    state: &mut State,
+    effects: &mut Effects,
+    token: Token,
+    tenant: TenantId,
+    name: &Arc<str>,
+) {
+    let answer = agent_of(state, tenant, name).and_then(|key| {
+        needed(state, key)?;
+        state.schedule.groups.leave(key, &mut state.agents, &mut state.schedule.classes);
+        state.schedule.roomy.remove(&key);
+        let agent = state.agents.get_mut(key);
+        state.timers.rearm(&mut agent.armed.silence, Timer::Silence(key), None);
+        state.timers.rearm(&mut agent.armed.leases, Timer::Leases(key), None);
+        state.timers.rearm(&mut agent.armed.warm, Timer::Warm(key), None);
+        state.timers.rearm(&mut agent.armed.avoid, Timer::Avoid(key), None);
+        state.agents.forget(key);
+        effects.writes.push(Write::ForgetAgent { tenant, name: Arc::clone(name) });
+        Ok(Answer::Forgotten)
+    });
+    reply(effects, token, answer.unwrap_or_else(Answer::Refused));
+}
+
+/// Why an agent cannot be forgotten.
+fn needed(state: &State, key: AgentKey) -> Result<(), Refusal> {
+    let agent = state.agents.get(key);
+    let refused = |held: &str, hint: String| {
+        let what = format!("agent {}", agent.name);
+        Err(Refusal::WrongState { what, state: held.to_owned(), hint })
+    };
+    if agent.session().is_some() {
+        return refused("connected", "stop it first: it would be known again at once".to_owned());
+    }
+    if let Some(task) = agent.leases.keys().next() {
+        let name = task_ref(state, *task).unwrap_or_default();
+        let hint = format!(
+            "it still holds {name}: wait until that is taken from it, or orchctl retry --force {name}"
+        );
+        return refused("unreachable", hint);
+    }
+    if let Some(task) = agent.conversations.first() {
+        let name = task_ref(state, *task).unwrap_or_default();
+        let hint =
+            format!("it keeps the conversation of {name}, which has not ended: wait for that, or cancel it");
+        return refused("offline", hint);
+    }
+    Ok(())
 }
 
 /// Changes the orders about an agent and answers with the agent as it is then.

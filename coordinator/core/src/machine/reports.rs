@@ -1,15 +1,16 @@
 //! The end of an attempt: recorded once, or refused; and what follows from its outcome.
 //! What an outcome means (retryable, a crash) comes with the configuration.
 
+use crate::agents::EndedHow;
 use crate::effect::{Action, Effects, ReportResult};
 use crate::event::Report;
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::agents::refresh;
 use crate::machine::attempts::{holds, requeue_lost};
-use crate::machine::bills;
 use crate::machine::consult::{is_judged, repair, repairs_left, verify};
 use crate::machine::moves::{self, Told};
 use crate::machine::retry::retry_at;
+use crate::machine::{bills, quarantine};
 use crate::outcome::Outcome;
 use crate::state::record::EndedAttempt;
 use crate::state::{State, TaskState};
@@ -76,6 +77,13 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
         duration: Some(report.duration),
     };
     end_attempt(state, key, ended, &report.usage, ending);
+    // What was ended on purpose says nothing of the agent.
+    match (report.outcome, ending.crash) {
+        (Outcome::LOST_AGENT, true) => quarantine::note(state, effects, agent, key, EndedHow::Lost),
+        (Outcome::LOST_AGENT | Outcome::CANCELLED, false) => {}
+        (_, true) => quarantine::note(state, effects, agent, key, EndedHow::Crashed),
+        (_, false) => quarantine::note(state, effects, agent, key, EndedHow::Well),
+    }
     let told = Told {
         outcome: Some(report.outcome),
         detail: Some(report.detail),

@@ -37,7 +37,7 @@ fn evict(state: &mut State, id: RunId) {
     let Some(run) = state.runs.remove(&id) else { return };
     debug_assert!(run.state.is_terminal(), "run {id} is {}", run.state);
     for task in &run.tasks {
-        state.totals.tasks[task.state as usize] -= 1;
+        state.totals.leave(run.tenant, task.state);
         state.schedule.release(task.class, &mut state.agents);
     }
 }
@@ -71,6 +71,7 @@ fn forget(state: &mut State, effects: &mut Effects) {
 fn forget_run(state: &mut State, effects: &mut Effects, id: RunId) {
     let Some(held) = state.register.finished.remove(id) else { return };
     state.register.leave(id, &held);
+    state.register.dead.remove(&(held.tenant, id));
     let newest = state.register.last_number(held.tenant, held.name) == held.number;
     let newest_of = newest.then(|| (Arc::clone(state.names.word(held.name)), held.number));
     effects.writes.push(Write::ForgetRun { tenant: held.tenant, run: id, tasks: held.tasks, newest_of });

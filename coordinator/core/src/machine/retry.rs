@@ -7,6 +7,7 @@ use crate::machine::again;
 use crate::machine::agents::show;
 use crate::machine::attempts::{lose, stop};
 use crate::machine::moves::{self, Told};
+use crate::outcome::Outcome;
 use crate::query::{AgentStateView, Refusal};
 use crate::state::{RunState, State, TaskState};
 use crate::time::{Span, Tick};
@@ -90,6 +91,33 @@ pub(super) fn retry_run(
         state: run.state.to_string(),
         hint: "no task of it failed, was cancelled or skipped".to_owned(),
     })
+}
+
+/// Tries again what ended as poison: of a run, or the one task. Its crashes are forgotten, as by every retry.
+pub(super) fn retry_dead(
+    state: &mut State,
+    effects: &mut Effects,
+    id: RunId,
+    only: Option<TaskIndex>,
+) -> Result<u32, Refusal> {
+    let Some(run) = state.run(id) else { return Err(Refusal::RunNotLive) };
+    let dead = |index: &TaskIndex| run.task(*index).outcome == Some(Outcome::POISON);
+    let dead: BTreeSet<TaskIndex> =
+        run.indexes().filter(dead).filter(|index| only.is_none_or(|only| only == *index)).collect();
+    if dead.is_empty() {
+        let (what, held) = match only.map(|index| run.task(index)) {
+            Some(task) => (format!("{}/{}", run.run_ref, task.id), task.state.to_string()),
+            None => (run.run_ref.to_string(), run.state.to_string()),
+        };
+        let hint = "no task of it ended as poison: orchctl ls --dead".to_owned();
+        return Err(Refusal::WrongState { what, state: held, hint });
+    }
+    if let Some(index) = only {
+        return retry_task(state, effects, TaskKey { run: id, index }, false);
+    }
+    let again = again::widen(run, dead);
+    again::refuse_begun(run, &again)?;
+    Ok(again::reopen(state, effects, id, &again))
 }
 
 /// Tries one task again, and what was skipped because of it.

@@ -80,10 +80,19 @@ fn check(state: &State, submit: &Submit) -> Result<Graph, Refusal> {
 
 /// Whether so many tasks, and tasks of so many kinds, fit beside what there is.
 pub(super) fn check_room(state: &State, tenant: TenantId, tasks: &[NewTask]) -> Result<(), Refusal> {
+    // How many would be too many, and how long it takes until so many have ended.
+    let over = |active: u64, limit: usize| {
+        let wanted = usize::try_from(active).unwrap_or(usize::MAX).saturating_add(tasks.len());
+        let over = wanted.checked_sub(limit).filter(|over| *over > 0)?;
+        Some(state.totals.time_for(over as u64, state.now.tick))
+    };
     let limit = state.config.max_tasks;
-    let active = usize::try_from(state.totals.active_tasks()).unwrap_or(usize::MAX);
-    if active.saturating_add(tasks.len()) > limit {
-        return Err(Refusal::QueueFull { limit });
+    if let Some(retry_in) = over(state.totals.active_tasks(), limit) {
+        return Err(Refusal::QueueFull { limit, retry_in });
+    }
+    let limit = state.config.max_tenant_tasks;
+    if let Some(retry_in) = over(state.totals.active_of(tenant), limit) {
+        return Err(Refusal::TenantFull { limit, retry_in });
     }
     let limit = state.config.max_classes;
     let classes = &state.schedule.classes;
@@ -157,7 +166,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
         let ready = plain && spec.dependencies.is_empty() && !spec.flow.conditional;
         let first = if ready { TaskState::Queued } else { TaskState::Blocked };
         counts.enter(first);
-        state.totals.tasks[first as usize] += 1;
+        state.totals.enter(submit.tenant, first);
         tasks.push(state.new_task(submit.tenant, spec, first));
     }
     state.totals.active_runs += 1;

@@ -139,6 +139,7 @@ pub(super) fn agent_view(state: &State, key: AgentKey) -> AgentView {
         labels: agent.orders.labels.clone(),
         hidden: agent.orders.hidden.clone(),
         drain: agent.orders.drain.clone(),
+        quarantine: agent.quarantine.clone(),
         running: named.collect(),
         last_seen: agent.last_seen,
         requeue_in,
@@ -165,6 +166,7 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
         draining: state.phase == Phase::Draining,
         event_seq: state.seq.0,
         impossible: impossible_count(state),
+        dead: state.register.dead_from(tenant, RunId(u64::MAX)).map(|(_, count)| u64::from(count)).sum(),
         tick: state.now.tick,
         ..StatusView::default()
     };
@@ -176,7 +178,11 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
             AgentStateView::Draining => 1,
             AgentStateView::Unreachable => 2,
             AgentStateView::Offline => 3,
+            AgentStateView::Quarantined => 4,
         }] += 1;
+        if agent.clones.refuses(state.now.tick) {
+            view.cloned.push(Arc::clone(&agent.name));
+        }
         if !matches!(agent.link, Link::Away) {
             view.slots += agent.slots;
             view.slots_used += agent.used();

@@ -42,6 +42,8 @@ pub struct RestoredRun {
     pub detail: Arc<str>,
     /// Number of tasks.
     pub task_count: u32,
+    /// Tasks that ended as poison; only read where a terminal run leaves its tasks out.
+    pub dead: u32,
     /// All tasks, in order. A terminal run may leave them out: it is then known for retention, request ids and
     /// [`crate::state::State::resolve`], but not live.
     pub tasks: Vec<RestoredTask>,
@@ -87,6 +89,8 @@ pub struct TaskProgress {
     pub crashed_on: Vec<Arc<str>>,
     /// Times it was sent back.
     pub repairs: u32,
+    /// Attempts up to this one leave nothing to go on with: somebody had the run go back to the task.
+    pub afresh: AttemptNo,
     /// Why it ended, when no ended attempt says so.
     pub note: Option<Arc<str>>,
 }
@@ -135,6 +139,8 @@ pub struct RestoredAgent {
     pub hidden: Vec<Arc<str>>,
     /// Why an operator drains it.
     pub drain: Option<Arc<str>>,
+    /// Why it is in quarantine.
+    pub quarantine: Option<Arc<str>>,
 }
 
 /// A request that is not remembered with a run.
@@ -191,6 +197,8 @@ pub struct RunRecordView<'a> {
     pub shape: &'a Shape,
     /// Why it is in its state where its tasks do not say it, or empty; at most 400 bytes.
     pub detail: &'a Arc<str>,
+    /// Tasks that ended as poison.
+    pub dead: u32,
 }
 
 /// What a task's record says now.
@@ -232,6 +240,8 @@ pub struct TaskRecordView<'a> {
     pub crashed_on: &'a [Arc<str>],
     /// Times it was sent back.
     pub repairs: u32,
+    /// Attempts up to this one leave nothing to go on with: somebody had the run go back to the task.
+    pub afresh: AttemptNo,
     /// Why it ended, when no ended attempt says so.
     pub note: Option<&'a Arc<str>>,
 }
@@ -255,6 +265,7 @@ impl TaskRecordView<'_> {
             since: self.since,
             crashed_on: self.crashed_on.to_vec(),
             repairs: self.repairs,
+            afresh: self.afresh,
             note: self.note.cloned(),
         }
     }
@@ -279,6 +290,8 @@ pub struct AgentRecordView<'a> {
     pub hidden: &'a [Arc<str>],
     /// Why an operator drains it.
     pub drain: Option<&'a Arc<str>>,
+    /// Why it is in quarantine.
+    pub quarantine: Option<&'a Arc<str>>,
 }
 
 /// What the driver needs of a grant, to read the spec and to write the assignment.
@@ -304,6 +317,8 @@ pub struct GrantView {
     pub epoch: Epoch,
     /// An attempt before it was sent back, and the task did not end since: its record says with what.
     pub sent_back: bool,
+    /// The attempt in whose conversation it may go on, if it was not sent back.
+    pub interrupted: Option<EndedAttempt>,
 }
 
 /// Why a state could not be restored.

@@ -40,6 +40,7 @@ impl State {
         agent.own.dedup();
         agent.orders = Orders::restored(restored.labels, restored.hidden, restored.drain);
         agent.capabilities = agent.orders.effective(&agent.own);
+        agent.quarantine = restored.quarantine;
         agent.last_seen = restored.last_seen;
         self.schedule.place(key, &mut self.agents);
     }
@@ -69,6 +70,15 @@ impl State {
         self.register.last_run = self.register.last_run.max(last);
     }
 
+    /// No id up to these is given out again: runs, numbers of every name, events, and attempts of tasks of runs up to
+    /// `run`. A coordinator whose records are gone may have given them out, and agents may still hold them.
+    pub fn restore_floors(&mut self, run: RunId, number: u64, seq: EventSeq, attempt: AttemptNo) {
+        self.restore_last_run(run);
+        self.restore_seq(seq);
+        self.register.number_floor = self.register.number_floor.max(number);
+        self.attempt_floor = (run, attempt);
+    }
+
     /// Checks what was restored and builds every index.
     ///
     /// # Errors
@@ -84,9 +94,13 @@ impl State {
     }
 
     /// The agent of that name, made when it is not known: a task may name an agent whose record is lost.
-    fn known_agent(&mut self, tenant: TenantId, name: &Arc<str>) -> AgentKey {
+    /// One that holds nothing of it was forgotten and stays so.
+    fn agent_named(&mut self, tenant: TenantId, name: &Arc<str>, held: bool) -> AgentKey {
         if let Some(key) = self.agents.find_for(tenant, name) {
             return key;
+        }
+        if !held {
+            return self.agents.trace(tenant, name);
         }
         let key = self.agents.add(Agent::new(tenant, Arc::clone(name)));
         self.schedule.place(key, &mut self.agents);
@@ -126,7 +140,19 @@ impl State {
             };
             self.register.finished.add(id, finished);
         }
-        if gone { Ok(()) } else { self.revive(restored) }
+        if !gone {
+            return self.revive(restored);
+        }
+        self.count_dead(restored.tenant, id, restored.dead);
+        Ok(())
+    }
+
+    fn count_dead(&mut self, tenant: TenantId, id: RunId, dead: u32) {
+        if dead > 0 {
+            self.register.dead.insert((tenant, id), dead);
+        } else {
+            self.register.dead.remove(&(tenant, id));
+        }
     }
 
     /// Makes a run live again. Its name, number and end are registered already. Changes nothing when it fails.
@@ -148,11 +174,13 @@ impl State {
         for task in &tasks {
             usage.add(task.usage());
             counts.enter(task.state);
-            self.totals.tasks[task.state as usize] += 1;
+            self.totals.enter(tenant, task.state);
         }
         if !restored.state.is_terminal() {
             self.totals.active_runs += 1;
         }
+        let dead = tasks.iter().filter(|task| task.outcome == Some(Outcome::POISON)).count();
+        self.count_dead(tenant, id, u32::try_from(dead).unwrap_or(u32::MAX));
         let run = Run {
             tenant,
             name: self.names.intern(&restored.name),
@@ -188,6 +216,7 @@ impl State {
 
     fn revive_task(&mut self, tenant: TenantId, created: Tick, restored: RestoredTask) -> Task {
         let progress = restored.progress.unwrap_or_else(|| TaskProgress::unstarted(created));
+        let held = progress.state.is_held();
         let eventful =
             !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
         let eventful = eventful || progress.note.is_some();
@@ -196,6 +225,7 @@ impl State {
                 attempts: progress.attempts,
                 usage: progress.usage,
                 crashed_on: progress.crashed_on,
+                afresh: progress.afresh,
                 note: progress.note,
             })
         });
@@ -206,7 +236,7 @@ impl State {
             retry: progress.retry.unwrap_or_default(),
             finished: progress.finished,
             attempt: progress.attempt,
-            agent: progress.agent.as_ref().map(|name| self.known_agent(tenant, name)),
+            agent: progress.agent.as_ref().map(|name| self.agent_named(tenant, name, held)),
             crashes: progress.crashes,
             failures: progress.failures,
             repairs: progress.repairs,
@@ -274,8 +304,8 @@ impl State {
             let task = &mut run.tasks[index.0 as usize];
             task.state = TaskState::Queued;
             task.since = since.unwrap_or(task.since).max(task.since);
-            self.totals.tasks[TaskState::Blocked as usize] -= 1;
-            self.totals.tasks[TaskState::Queued as usize] += 1;
+            let (tenant, now) = (run.tenant, self.now.tick);
+            self.totals.change(tenant, TaskState::Blocked, TaskState::Queued, now);
         }
         let Some(run) = self.run(id) else { return };
         let keys = run.indexes().map(|index| TaskKey { run: id, index });
@@ -340,6 +370,7 @@ impl TaskProgress {
             since,
             crashed_on: Vec::new(),
             repairs: 0,
+            afresh: AttemptNo(0),
             note: None,
         }
     }

@@ -1,6 +1,6 @@
 //! The state as its records: what the driver reads when it encodes a write or an assignment.
 
-use crate::ids::{AgentKey, AttemptKey, RunId, TaskKey, TenantId};
+use crate::ids::{AgentKey, AttemptKey, AttemptNo, RunId, TaskKey, TenantId};
 use crate::state::record::{AgentRecordView, GrantView, RestoredRequest, RunRecordView, TaskRecordView};
 use crate::state::{State, TaskState};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ impl State {
             counts: run.counts,
             shape: &run.shape,
             detail: &run.detail,
+            dead: self.register.dead.get(&(run.tenant, id)).copied().unwrap_or(0),
         })
     }
 
@@ -56,6 +57,7 @@ impl State {
             since: task.since,
             crashed_on: task.crashed_on(),
             repairs: task.repairs,
+            afresh: task.history.as_ref().map_or(AttemptNo(0), |history| history.afresh),
             note: if task.state.is_terminal() { task.note() } else { None },
         })
     }
@@ -63,10 +65,7 @@ impl State {
     /// What an agent's record says now.
     #[must_use]
     pub fn agent_record(&self, key: AgentKey) -> Option<AgentRecordView<'_>> {
-        if key.0 as usize >= self.agents.len() {
-            return None;
-        }
-        let agent = self.agents.get(key);
+        let agent = self.agents.known(key)?;
         Some(AgentRecordView {
             tenant: agent.tenant,
             name: &agent.name,
@@ -76,6 +75,7 @@ impl State {
             labels: &agent.orders.labels,
             hidden: &agent.orders.hidden,
             drain: agent.orders.drain.as_ref(),
+            quarantine: agent.quarantine.as_ref(),
         })
     }
 
@@ -112,6 +112,7 @@ impl State {
             on_loss: task.on_loss,
             epoch: self.epoch,
             sent_back: task.repairs > 0,
+            interrupted: task.interrupted(&self.config).filter(|_| task.repairs == 0).cloned(),
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Agents as the coordinator meets them: they take what they are given, keep what they have to report, and obey.
 
-use orch_core::effect::{Action, ReportResult, Verdict};
+use orch_core::effect::{Action, ReportResult, StopReason, Verdict};
 use orch_core::event::{HeldState, InventoryItem};
 use orch_core::ids::{AttemptKey, SessionId};
 use orch_core::outcome::Outcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far an agent is with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Agent {
     pub capabilities: String,
     pub session: Option<SessionId>,
     pub held: BTreeMap<AttemptKey, Stage>,
+    /// Accepted, not begun, and asked back.
+    pub revoked: BTreeSet<AttemptKey>,
 }
 
 impl Agent {
@@ -35,6 +37,7 @@ impl Agent {
             capabilities: String::new(),
             session: None,
             held: BTreeMap::new(),
+            revoked: BTreeSet::new(),
         }
     }
 
@@ -66,6 +69,11 @@ impl Agent {
         match action {
             Action::Grant { attempt, .. } => {
                 self.held.entry(*attempt).or_insert(Stage::Offered);
+            }
+            Action::Stop { attempt, reason: StopReason::Revoked, .. } => {
+                if matches!(self.held.get(attempt), Some(Stage::Offered | Stage::Running)) {
+                    self.revoked.insert(*attempt);
+                }
             }
             Action::Stop { attempt, .. } => {
                 self.held.remove(attempt);

@@ -46,6 +46,10 @@ pub enum Op {
         agent: u8,
         pick: u8,
     },
+    /// An agent gives back what it was asked for.
+    GiveBack {
+        agent: u8,
+    },
     /// An attempt ends; its report gets through, or not, or its answer does not.
     Report {
         agent: u8,
@@ -84,9 +88,10 @@ pub enum Op {
         task: Option<u8>,
         force: bool,
         from: bool,
+        dead: bool,
         request: u8,
     },
-    /// An operator drains, resumes or labels an agent that may not be known.
+    /// An operator drains, resumes, labels or forgets an agent that may not be known.
     Order {
         agent: u8,
         kind: u8,
@@ -229,6 +234,7 @@ fn attempts() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Accept { agent, pick }),
         1 => (agent(), any::<u8>()).prop_map(|(agent, pick)| Op::Reject { agent, pick }),
+        2 => agent().prop_map(|agent| Op::GiveBack { agent }),
         14 => (agent(), ended).prop_map(|(agent, outcome)| Op::Work { agent, outcome }),
         12 => (agent(), any::<u8>(), any_outcome(), proptest::option::weighted(0.2, 0..40_000u16), lost).prop_map(
             |(agent, pick, outcome, retry_after, lost)| Op::Report { agent, pick, outcome, retry_after, lost }
@@ -249,8 +255,8 @@ fn clients() -> impl Strategy<Value = Op> {
             .prop_map(|millis| Op::Pass { millis }),
         1 => (0..1_500_000u32).prop_map(|millis| Op::Stall { millis }),
         2 => (pick(), task()).prop_map(|(run, task)| Op::Cancel { run, task }),
-        5 => (pick(), task(), any::<bool>(), any::<bool>(), 0..8u8).prop_map(
-            |(run, task, force, from, request)| Op::Retry { run, task, force, from, request }
+        5 => (pick(), task(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), 0..8u8).prop_map(
+            |(run, task, force, from, dead, request)| Op::Retry { run, task, force, from, dead, request }
         ),
         3 => (0..4u8, any::<u8>()).prop_map(|(agent, kind)| Op::Order { agent, kind }),
         1 => (pick(), 0..5u8).prop_map(|(run, task)| Op::Explain { run, task }),

@@ -66,8 +66,12 @@ impl Store {
                         labels: agent.labels.to_vec(),
                         hidden: agent.hidden.to_vec(),
                         drain: agent.drain.cloned(),
+                        quarantine: agent.quarantine.cloned(),
                     };
                     self.agents.insert((agent.tenant, agent.name.clone()), record);
+                }
+                Write::ForgetAgent { tenant, name } => {
+                    self.agents.remove(&(*tenant, name.clone())).expect("a stored agent");
                 }
                 Write::Request { tenant, id } => {
                     let request = state.request_record(*tenant, id).expect("a remembered request");
@@ -143,6 +147,7 @@ fn header(state: &State, id: RunId, tasks: Vec<RestoredTask>) -> RestoredRun {
         shape: run.shape.clone(),
         detail: run.detail.clone(),
         task_count: run.task_count,
+        dead: run.dead,
         tasks,
     }
 }

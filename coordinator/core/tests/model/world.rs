@@ -57,6 +57,11 @@ fn config() -> Config {
     config.max_finished = 3;
     config.keep_runs = Span::minutes(20);
     config.keep_requests = Span::minutes(10);
+    // As little as makes a quarantine likely in a short world.
+    config.quarantine_window = 4;
+    config.quarantine_crashes = 2;
+    config.quarantine_tasks = 2;
+    config.max_tenant_tasks = 40;
     config
 }
 
@@ -253,7 +258,10 @@ impl World {
                 let token = self.token();
                 self.apply(Event::CancelRequested { token, target, reason: "changed my mind".into() });
             }
-            Op::Retry { run, task, force, from, request } => self.retry(run, task, force, from, request),
+            Op::GiveBack { agent } => self.give_back(usize::from(agent)),
+            Op::Retry { run, task, force, from, dead, request } => {
+                self.retry(run, task, (force, from, dead), request);
+            }
             Op::Order { agent, kind } => self.order(agent, kind),
             Op::Explain { run, task } => self.ask(run, task),
             Op::Restart { live } => self.restart(live),
@@ -277,15 +285,15 @@ impl World {
     }
 
     /// A request that was answered is answered again the same, does nothing, and is no other request.
-    fn retry(&mut self, run: u8, task: Option<u8>, force: bool, from: bool, request: u8) {
+    fn retry(&mut self, run: u8, task: Option<u8>, (force, from, dead): (bool, bool, bool), request: u8) {
         let mut target = self.target(run, task);
-        let from = if from { target.task.take() } else { None };
+        let from = if from && !dead { target.task.take() } else { None };
         let request_id = if request < 4 { format!("again-{}", request / 2) } else { String::new() };
         let digest = [request % 2; 32];
         let token = self.token();
         let (request_id, id) = (request_id.as_str().into(), request_id);
         let before = self.store.tasks(&self.state);
-        self.apply(Event::RetryRequested { token, target, force, from, request_id, digest });
+        self.apply(Event::RetryRequested { token, target, force, from, dead, request_id, digest });
         let Some(Answer::Retried { run, count, existing }) = self.answers.remove(&token) else { return };
         let known = self.requests.get(&id).filter(|known| known.at + config().keep_requests > self.now.tick);
         if let Some(known) = known.filter(|known| self.store.run(known.run).is_some()) {
@@ -300,11 +308,12 @@ impl World {
     fn order(&mut self, agent: u8, kind: u8) {
         let name = format!("agent-{agent}").into();
         let token = self.token();
-        self.apply(match kind % 4 {
+        self.apply(match kind % 5 {
+            4 => Event::ForgetRequested { token, tenant: ONE, agent: name },
             0 => Event::DrainRequested { token, tenant: ONE, agent: name, reason: "drained by me".into() },
             1 => Event::ResumeRequested { token, tenant: ONE, agent: name },
             _ => {
-                let change = labelling(LABELS[usize::from(kind / 4) % LABELS.len()]);
+                let change = labelling(LABELS[usize::from(kind / 5) % LABELS.len()]);
                 Event::LabelRequested { token, tenant: ONE, agent: name, change }
             }
         });
@@ -386,6 +395,19 @@ impl World {
         };
         self.fleet[agent].held.remove(&attempt);
         self.apply(Event::AttemptRejected { session, attempt, reason: "full".into() });
+    }
+
+    fn give_back(&mut self, agent: usize) {
+        let held = &mut self.fleet[agent];
+        let (Some(session), revoked) = (held.session, std::mem::take(&mut held.revoked)) else { return };
+        for attempt in revoked {
+            if matches!(self.fleet[agent].held.get(&attempt), Some(Stage::Offered | Stage::Running)) {
+                self.fleet[agent].held.remove(&attempt);
+                let current = self.state.grant_view(attempt).is_some();
+                self.apply(Event::AttemptRejected { session, attempt, reason: "not begun".into() });
+                assert!(!current || self.state.grant_view(attempt).is_none(), "{attempt} was given back");
+            }
+        }
     }
 
     fn report(&mut self, agent: usize, pick: u8, outcome: Outcome, retry_after: Option<u16>, lost: Lost) {
@@ -489,6 +511,7 @@ impl World {
             Query::Run(whole),
             tasks,
             Query::Status,
+            Query::Dead { from: (RunId(u64::MAX), TaskIndex(0)), limit: 3 },
             Query::Agents { after: None, limit: 9 },
             Query::Agent("agent-1".into()),
             Query::Runs { below: None, limit: 9, states: Vec::new(), name: None },

@@ -43,6 +43,9 @@ pub fn rules() -> OutcomeRules {
     for crash in [15, 16] {
         rules[crash].counts_as_crash = true;
     }
+    for left in [6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17] {
+        rules[left].goes_on = true;
+    }
     OutcomeRules(rules)
 }
 
@@ -374,6 +377,33 @@ impl Env {
         self.retry_as(target, force, None, "", [0; 32])
     }
 
+    /// Has what ended as poison tried again, of a run or the one task.
+    pub fn retry_dead(&mut self, target: &str, request_id: &str) -> Answer {
+        let (target, request_id) = (target_of(target), Arc::from(request_id));
+        self.answer(|token| {
+            let (force, from, dead, digest) = (false, None, true, [0; 32]);
+            Event::RetryRequested { token, target, force, from, dead, request_id, digest }
+        })
+    }
+
+    /// What ended as poison, `run/task` or the number of those that a run has that is not live, from a place on.
+    pub fn dead(&mut self, from: (RunId, TaskIndex), limit: usize) -> Vec<String> {
+        let Answer::Dead(runs) = self.ask(Query::Dead { from, limit }) else { panic!("another answer") };
+        let shown = runs.into_iter().flat_map(|dead| match dead.live {
+            Some((run, tasks)) => {
+                tasks.iter().map(|task| format!("{}/{}", number(&run), task.id)).collect::<Vec<_>>()
+            }
+            None => vec![format!("run {}: {}", dead.run, dead.count)],
+        });
+        shown.collect()
+    }
+
+    /// Has an agent forgotten.
+    pub fn forget(&mut self, agent: &str) -> Answer {
+        let agent = agent.into();
+        self.answer(|token| Event::ForgetRequested { token, tenant: ONE, agent })
+    }
+
     /// Has a run go back to a task.
     pub fn retry_from(&mut self, run: &str, from: &str) -> Answer {
         self.retry_as(target_of(run), false, Some(from), "", [0; 32])
@@ -388,7 +418,8 @@ impl Env {
         digest: [u8; 32],
     ) -> Answer {
         let (from, request_id) = (from.map(Arc::from), Arc::from(request_id));
-        self.answer(|token| Event::RetryRequested { token, target, force, from, request_id, digest })
+        let dead = false;
+        self.answer(|token| Event::RetryRequested { token, target, force, from, dead, request_id, digest })
     }
 
     pub fn drain(&mut self, agent: &str, reason: &str) -> Answer {
@@ -530,6 +561,7 @@ impl Env {
                 let reason = match reason {
                     StopReason::Cancelled => "cancelled",
                     StopReason::Fenced => "fenced",
+                    StopReason::Revoked => "revoked",
                 };
                 format!("stop {} {} {reason}", agent(session), self.name_of(*attempt))
             }

@@ -84,8 +84,8 @@ pub fn inventory(items: &[(AttemptKey, HeldState)]) -> Vec<InventoryItem> {
 pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
     use orch_core::state::{RestoredAgent, RestoredRun, RestoredTask};
     let mut new = State::new(old.config().clone());
-    for key in (0u32..).map(orch_core::ids::AgentKey) {
-        let Some(agent) = old.agent_record(key) else { break };
+    for key in (0..64).map(orch_core::ids::AgentKey) {
+        let Some(agent) = old.agent_record(key) else { continue };
         new.restore_agent(RestoredAgent {
             tenant: agent.tenant,
             name: agent.name.clone(),
@@ -95,6 +95,7 @@ pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
             labels: agent.labels.to_vec(),
             hidden: agent.hidden.to_vec(),
             drain: agent.drain.cloned(),
+            quarantine: agent.quarantine.cloned(),
         });
     }
     for (id, specs) in specs {
@@ -124,6 +125,7 @@ pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
             shape: run.shape.clone(),
             detail: run.detail.clone(),
             task_count: run.task_count,
+            dead: run.dead,
             tasks,
         });
     }

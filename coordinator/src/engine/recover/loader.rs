@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orch_core::config::Config;
-use orch_core::ids::{EventSeq, RunId, TenantId};
+use orch_core::ids::{AttemptNo, EventSeq, RunId, TenantId};
 use orch_core::state::{RestoredTask, State};
 use orch_core::time::{Tick, Wall};
 use orch_proto::store::v1 as record;
@@ -60,6 +60,7 @@ pub(super) struct Loader {
     last_page: Option<(u64, Vec<u8>)>,
     tick: Tick,
     last_run: u64,
+    floors: Option<record::CountersRecord>,
     day: i64,
     spent_today: u64,
     counts: LoadedCounts,
@@ -98,6 +99,7 @@ impl Loader {
             last_page: None,
             tick: Tick(0),
             last_run: 0,
+            floors: None,
             day: now.0.div_euclid(MILLIS_A_DAY),
             spent_today: 0,
             counts: LoadedCounts::default(),
@@ -147,6 +149,10 @@ impl Loader {
                 let request =
                     decode::request(TenantId(tenant.get()), &stored).map_err(field(stored.run_id))?;
                 self.state.restore_request(&request);
+                Ok(())
+            }
+            Entity::Counters => {
+                self.floors = Some(decoded("counters record", 0, payload)?);
                 Ok(())
             }
             Entity::Worker { .. } | Entity::Cache { .. } | Entity::Audit { .. } | Entity::StoreOwned => {
@@ -294,9 +300,25 @@ impl Loader {
         }
         self.counts.event_pages = self.extent.pages;
         self.state.restore_last_run(RunId(self.last_run));
+        if let Some(floors) = self.floors.take() {
+            self.restore_floors(&floors);
+        }
         self.state.finish_restore()?;
         let Self { state, extent, tick, spent_today, counts, .. } = self;
         Ok(Loaded { state, extent, tick, spent_today, counts })
+    }
+}
+
+impl Loader {
+    /// What a restore left behind: the event log begins behind it, so that nobody who read what is no more goes on
+    /// as if he had missed nothing.
+    fn restore_floors(&mut self, floors: &record::CountersRecord) {
+        let (run, attempt) = (RunId(floors.last_run), AttemptNo(floors.last_attempt));
+        self.state.restore_floors(run, floors.last_number, EventSeq(floors.last_event), attempt);
+        if self.extent.newest < floors.last_event {
+            self.extent.newest = floors.last_event;
+            self.extent.oldest = floors.last_event + 1;
+        }
     }
 }
 

@@ -214,6 +214,7 @@ async fn a_run_that_left_the_state_can_be_tried_again() {
             target,
             force: false,
             from: None,
+            dead: false,
             request_id: "".into(),
             digest: [0; 32],
         }

@@ -68,10 +68,67 @@ async fn drains_and_labels_outlive_a_crash_once_they_are_answered() {
     assert!(text.contains("orch_task_wait_seconds_count 1"), "the wait of the granted task is counted");
 }
 
+/// Crashes of five tasks on `box-1`, beside a busy `box-2`.
+async fn quarantined(bench: &Bench) -> Agent {
+    let mut busy = bench.agent("box-2", 1, 64).await;
+    busy.welcome().await;
+    bench.submit(noops(1), "").await;
+    busy.grant().await;
+    let mut agent = bench.agent("box-1", 8, 64).await;
+    agent.welcome().await;
+    bench.submit(noops(5), "").await;
+    let mut granted = Vec::new();
+    for _ in 0..5 {
+        granted.push(agent.grant().await);
+    }
+    for attempt in granted {
+        agent.finish(attempt, Outcome::CRASH, "").await;
+        verdict(&mut agent).await;
+    }
+    // Its stream goes on while the other one is kept by whoever asked.
+    std::mem::forget(busy);
+    agent
+}
+
+#[tokio::test]
+async fn a_quarantine_and_that_an_agent_was_forgotten_outlive_a_crash() {
+    let bench = Bench::start().await;
+    let agent = quarantined(&bench).await;
+    let known = shown(&bench).await;
+    assert_eq!(known.state, AgentStateView::Quarantined);
+    let reason = known.quarantine.clone().unwrap();
+    assert!(reason.starts_with("5 of its last 5 attempts crashed, of 5 tasks, "), "{reason}");
+    drop(agent);
+    let bench = bench.crash_and_restart(7).await;
+    assert_eq!(shown(&bench).await.quarantine, Some(reason));
+
+    let key = Key::agent(Tenant::DEFAULT, "box-1").unwrap();
+    assert!(bench.store.get(&key).unwrap().is_some());
+    let forget = |token| Event::ForgetRequested { token, tenant: TENANT, agent: "box-1".into() };
+    let answer = soon("the answer to an order", bench.handle.request(forget)).await.unwrap();
+    assert!(matches!(answer, Answer::Forgotten), "{answer:?}");
+    assert_eq!(bench.store.get(&key).unwrap(), None);
+    let bench = bench.crash_and_restart(8).await;
+    let answer = bench.ask(Query::Agent("box-1".into())).await;
+    assert!(matches!(answer, Answer::Refused(Refusal::NoSuchAgent { .. })), "{answer:?}");
+    let mut agent = bench.agent("box-1", 1, 64).await;
+    agent.welcome().await;
+    assert_eq!(shown(&bench).await.quarantine, None);
+    assert!(bench.store.get(&key).unwrap().is_some(), "it is known again");
+}
+
 fn retry(run_ref: &str, request_id: &str, digest: u8) -> impl FnOnce(Token) -> Event + Send + use<> {
     let (target, request_id) = (target(run_ref, None), Arc::from(request_id));
     let from = Some("t0".into());
-    move |token| Event::RetryRequested { token, target, force: false, from, request_id, digest: [digest; 32] }
+    move |token| Event::RetryRequested {
+        token,
+        target,
+        force: false,
+        from,
+        dead: false,
+        request_id,
+        digest: [digest; 32],
+    }
 }
 
 #[tokio::test]

@@ -192,6 +192,7 @@ pub(crate) fn rules() -> OutcomeRules {
         row.map_or_else(OutcomeRule::default, |row| OutcomeRule {
             retryable: row.retryable,
             counts_as_crash: row.counts_as_crash,
+            goes_on: row.outcome.may_go_on(),
         })
     };
     OutcomeRules((0..=OUTCOMES.len()).map(rule).collect())

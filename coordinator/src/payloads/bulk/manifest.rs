@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use orch_proto::parts::count;
 use orch_proto::v1;
 use prost::Message as _;
 
@@ -60,10 +61,13 @@ pub fn open_checked(
     tenant: Tenant,
     blob: &v1::BlobRef,
 ) -> Result<v1::Manifest, ManifestError> {
-    let manifest = open(blobs, tenant, blob)?;
-    if manifest.artifacts.len() > MAX_FILES {
-        return Err(ManifestError::TooMany(manifest.artifacts.len()));
+    let bytes = read(blobs, tenant, blob, MAX_MANIFEST_BYTES)?;
+    // Before anything is made of them: an entry of two bytes takes a hundred in memory.
+    let files = count("orch.v1.Manifest", &bytes, MAX_FILES);
+    if files > MAX_FILES {
+        return Err(ManifestError::TooMany(files));
     }
+    let manifest = v1::Manifest::decode(bytes.as_slice()).map_err(BulkError::from)?;
     let mut seen = BTreeSet::new();
     for artifact in &manifest.artifacts {
         let path = artifact.path.as_str();

@@ -117,6 +117,7 @@ impl Worst {
             counts: TaskCounts::default(),
             shape: if task_count == 1 { &self.lone_shape } else { &self.shape },
             detail: &self.detail,
+            dead: u32::MAX,
         }
     }
 
@@ -140,6 +141,7 @@ impl Worst {
             since: Tick(HUGE),
             crashed_on: &self.crashed_on,
             repairs: u32::MAX,
+            afresh: AttemptNo(u32::MAX),
             note: Some(&self.detail),
         }
     }
@@ -179,6 +181,7 @@ fn the_worst_run_task_and_agent_fit_their_values() {
     let capabilities: Vec<Arc<str>> = (0..256).map(|n| Arc::from(format!("{n:0>320}"))).collect();
     let labels: Vec<Arc<str>> = (0..1_024 / 16).map(|n| Arc::from(format!("key-{n:0>6}=yes12"))).collect();
     let drain: Arc<str> = "w".repeat(1_200).into();
+    let quarantine: Arc<str> = "q".repeat(300).into();
     let fleet = AgentRecordView {
         tenant: TenantId(1),
         name: &worst.name,
@@ -188,6 +191,7 @@ fn the_worst_run_task_and_agent_fit_their_values() {
         labels: &labels,
         hidden: &[],
         drain: Some(&drain),
+        quarantine: Some(&quarantine),
     };
     for draft in [
         run(&worst.run(2)),

@@ -88,6 +88,28 @@ async fn a_drained_agent_is_shown_with_who_and_why_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn only_an_agent_that_is_gone_is_forgotten_and_then_nothing_is_known_of_it() {
+    let served = served().await;
+    let mut agent = served.bench.agent("box-1", 1, 64).await;
+    agent.welcome().await;
+    served.registry.joined(&v1::Hello { agent: "box-1".into(), version: "9".into(), ..Default::default() });
+    let forget = |name: &str| from_ana(v1::ForgetAgentRequest { name: name.into() });
+    let status = served.admin.forget_agent(forget("box-1")).await.unwrap_err();
+    assert_eq!(code(&status), ErrorCode::WrongState.code());
+    assert!(status.message().starts_with("agent box-1 is connected: "), "{}", status.message());
+    assert_eq!(
+        code(&served.admin.forget_agent(forget("")).await.unwrap_err()),
+        ErrorCode::InvalidField.code()
+    );
+    let ended = Event::SessionEnded { session: agent.session };
+    served.bench.handle.apply(ended).await.unwrap();
+    served.admin.forget_agent(forget("box-1")).await.unwrap();
+    assert_eq!(served.registry.of("box-1"), crate::presence::Presence::default());
+    let status = served.admin.forget_agent(forget("box-1")).await.unwrap_err();
+    assert_eq!(code(&status), ErrorCode::NotFound.code());
+}
+
+#[tokio::test]
 async fn an_agent_that_is_not_known_is_not_found_and_the_nearest_is_named() {
     let served = served().await;
     served.bench.agent("box-1", 1, 64).await.welcome().await;

@@ -7,7 +7,7 @@ use crate::rpc::assign::{Cluster, assignment};
 use crate::rpc::convert;
 use crate::rpc::session::{Ending, Timing};
 use crate::rpc::status::refuse;
-use orch_core::effect::CloseReason;
+use orch_core::effect::{CloseReason, StopReason};
 use orch_core::ids::{AttemptKey, SessionId, TenantId};
 use orch_core::state::GrantView;
 use orch_proto::codes::ErrorCode;
@@ -19,6 +19,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+/// Session protocol from which on agents give back what they did not begin.
+const REVOKES: u32 = 2;
+/// Session protocol from which on agents go on in a conversation that was cut off.
+const GOES_ON: u32 = 2;
 /// Items taken from the queue at once.
 const GATHER: usize = 256;
 /// A frame is closed when it would pass this: half of the message limit.
@@ -52,6 +56,8 @@ pub(super) struct SessionWriter {
 
 /// Why a session goes on or ends.
 enum Next {
+    /// There is no word for it in the protocol that the agent speaks.
+    Skip,
     Send(Box<v1::CoordinatorItem>),
     End(Status),
 }
@@ -121,6 +127,7 @@ impl SessionWriter {
                 Next::End(status) => {
                     return send(frames, items).await.or(Some(status));
                 }
+                Next::Skip => {}
                 Next::Send(item) => {
                     let length = item.encoded_len();
                     if bytes + length > FRAME_BYTES {
@@ -146,6 +153,9 @@ impl SessionWriter {
                 Ok(assignment) => Item::Assign(assignment),
                 Err(status) => return Next::End(status),
             },
+            Outbound::Stop { reason: StopReason::Revoked, .. } if self.parts.protocol < REVOKES => {
+                return Next::Skip;
+            }
             Outbound::Stop { attempt, reason } => Item::Stop(v1::StopAttempt {
                 attempt: Some(convert::attempt_id(attempt)),
                 reason: convert::stop_reason(reason).into(),
@@ -186,11 +196,12 @@ impl SessionWriter {
             tracing::error!(%attempt, session = self.parts.session.0, %error, "cannot read what a granted task needs");
             refuse(ErrorCode::StoreFailed, "what a task needs cannot be read")
         };
-        let WriterParts { results, tenant, cluster, .. } = &self.parts;
+        let WriterParts { results, tenant, cluster, protocol, .. } = &self.parts;
         let read = results.dispatch(*tenant, attempt, Arc::clone(&view.run_ref), view.sent_back).await;
         let read = read.map_err(|error| failed(&error))?;
         let task_ref = format!("{}/{}", view.run_ref, view.task_id);
-        assignment(*cluster, attempt, task_ref, read).map_err(|error| failed(&error))
+        let interrupted = view.interrupted.as_ref().filter(|_| *protocol >= GOES_ON);
+        assignment(*cluster, attempt, task_ref, read, interrupted).map_err(|error| failed(&error))
     }
 }
 
@@ -215,5 +226,34 @@ fn close_status(reason: CloseReason) -> Status {
             "the session said something that the protocol does not allow",
         ),
         CloseReason::Capacity => refuse(ErrorCode::QueueFull, "too many agents are known already"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::support::{Bench, TENANT};
+    use orch_core::ids::{RunId, TaskIndex, TaskKey};
+
+    #[tokio::test]
+    async fn only_an_agent_that_knows_the_word_is_asked_for_what_it_holds_ahead() {
+        let bench = Bench::start().await;
+        let attempt = AttemptKey::new(TaskKey { run: RunId(1), index: TaskIndex(0) }, 1);
+        for (protocol, reason, said) in
+            [(1, StopReason::Revoked, false), (2, StopReason::Revoked, true), (1, StopReason::Fenced, true)]
+        {
+            let writer = SessionWriter::new(WriterParts {
+                session: SessionId(1),
+                tenant: TENANT,
+                protocol,
+                cluster: Cluster { id: [1; 16], epoch: 1, silence_limit: READ_LIMIT },
+                timing: Timing { heartbeat: READ_LIMIT, stop_after: READ_LIMIT, spread: READ_LIMIT },
+                results: bench.handle.results(),
+                draining: CancellationToken::new(),
+                ending: Arc::new(Ending::default()),
+            });
+            let next = writer.item(Outbound::Stop { attempt, reason }).await;
+            assert_eq!(matches!(next, Next::Send(_)), said, "protocol {protocol}, {reason:?}");
+        }
     }
 }

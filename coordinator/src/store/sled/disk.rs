@@ -36,6 +36,10 @@ pub struct DataSync;
 
 impl Syncer for DataSync {
     fn sync(&self, db: &File) -> io::Result<()> {
+        if crate::failpoint::failpoint!("store::skip_sync", skip) {
+            return Ok(());
+        }
+        crate::failpoint::failpoint!("store::sync", io)?;
         db.sync_data()
     }
 }
@@ -59,6 +63,7 @@ impl Disk {
     pub(super) fn write(&self, changes: &[Change]) -> Result<CommitStats, Fault> {
         debug_assert!(changes.len() <= MAX_BATCH_KEYS, "{} keys in one batch", changes.len());
         self.syncer.before_write(changes.len()).map_err(Fault::io("write a batch"))?;
+        crate::failpoint::failpoint!("store::write", io).map_err(Fault::io("write a batch"))?;
         let mut batch = ::sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -73,7 +78,9 @@ impl Disk {
 
     /// Makes everything written so far durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
+        crate::failpoint::failpoint!("commit::before_flush");
         self.tree.flush().map_err(engine("flush its log"))?;
+        crate::failpoint::failpoint!("commit::before_sync");
         self.syncer.sync(&self.db_file).map_err(Fault::io("sync the log to disk"))
     }
 

@@ -14,12 +14,14 @@
 //! before everything is known and durable. Applying twice is harmless because a page holds final values, and no other
 //! commit can come between: there is one writer, and it returns only after step 4 removed the marker.
 //!
+//! A commit is large when it has more keys or more bytes than one batch may have.
+//!
 //! Pages are cheap: a key costs the engine far more than a byte does, and some 30 changes share a page's key.
 
 use std::ops::Bound;
 
 use super::disk::Disk;
-use super::{MAX_BATCH_KEYS, Recovery};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_KEYS, Recovery};
 use crate::store::changes::Change;
 use crate::store::error::Fault;
 use crate::store::key::{Key, Kind, Prefix, Tenant};
@@ -36,6 +38,22 @@ const DELETE: u8 = 0;
 const OPEN: u8 = 1;
 const SEALED: u8 = 2;
 
+/// Changes in the fewest batches, in order, that keep both bounds. One change always fits.
+pub(super) fn steps(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let mut rest = changes;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(key, value): &&Change| {
+            bytes += key.as_bytes().len() + value.as_ref().map_or(0, Vec::len);
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = rest.iter().take(MAX_BATCH_KEYS).take_while(fits).count();
+        let (step, after) = rest.split_at_checked(count.max(1))?;
+        rest = after;
+        Some(step)
+    })
+}
+
 /// Commits any number of changes.
 pub(super) fn commit(disk: &Disk, changes: &[Change]) -> Result<CommitStats, Fault> {
     let staged = stage_changes(changes);
@@ -45,8 +63,11 @@ pub(super) fn commit(disk: &Disk, changes: &[Change]) -> Result<CommitStats, Fau
     for step in staged.chunks(STAGE_STEP) {
         stats += disk.write(step)?;
     }
+    crate::failpoint::failpoint!("large::before_seal");
     stats += disk.write(&[marker(SEALED, pages)])?;
+    crate::failpoint::failpoint!("large::after_seal");
     stats += apply(disk, changes)?;
+    crate::failpoint::failpoint!("large::after_apply");
     stats += retire(disk)?;
     Ok(stats)
 }
@@ -74,8 +95,9 @@ pub(super) fn recover(disk: &Disk, recovered: &mut Recovery) -> Result<(), Fault
 
 fn apply(disk: &Disk, changes: &[Change]) -> Result<CommitStats, Fault> {
     let mut stats = CommitStats::default();
-    for step in changes.chunks(MAX_BATCH_KEYS) {
+    for step in steps(changes) {
         stats += disk.write(step)?;
+        crate::failpoint::failpoint!("large::after_step");
     }
     Ok(stats)
 }
@@ -185,6 +207,27 @@ mod tests {
             unpacked.extend(unpack(read::payload(key, framed).unwrap()).unwrap());
         }
         assert_eq!(unpacked, changes);
+    }
+
+    #[test]
+    fn a_step_keeps_both_bounds_and_no_change_is_left_out() {
+        let small = |run| (Key::run(Tenant::DEFAULT, run), Some(vec![0; 10]));
+        let big = |run| (Key::run(Tenant::DEFAULT, run), Some(vec![0; 4109]));
+        let changes: Vec<Change> = (0..600).map(small).chain((600..900).map(big)).collect();
+        let found: Vec<&[Change]> = steps(&changes).collect();
+        assert_eq!(found.concat(), changes);
+        assert_eq!(found[0].len(), MAX_BATCH_KEYS);
+        for step in &found {
+            let bytes: usize =
+                step.iter().map(|(key, value)| key.as_bytes().len() + value.as_ref().unwrap().len()).sum();
+            assert!(
+                step.len() <= MAX_BATCH_KEYS && bytes <= MAX_BATCH_BYTES,
+                "{} keys, {bytes} bytes",
+                step.len()
+            );
+        }
+        assert!(found.len() <= 6, "{} steps", found.len());
+        assert_eq!(steps(&[]).count(), 0);
     }
 
     #[test]

@@ -368,11 +368,15 @@ fn a_record_of_a_newer_schema_stops_the_start() {
 fn a_store_of_another_schema_does_not_open() {
     let mut disk = OnDisk::new();
     let meta = disk.get().meta();
-    for (schema, newer) in [(2, true), (0, false)] {
+    for (schema, newer) in [(u32::from(SCHEMA) + 1, true), (0, false)] {
         write_raw(&disk, &Key::meta(), Meta { schema, ..meta }.encode());
         disk.store = None;
         let error = disk.try_open().unwrap_err();
-        assert_eq!(matches!(error, OpenError::NewerSchema { found: 2 }), newer, "{error}");
+        assert_eq!(
+            matches!(error, OpenError::NewerSchema { found, .. } if found == schema),
+            newer,
+            "{error}"
+        );
         assert_eq!(matches!(error, OpenError::OlderSchema { found: 0 }), !newer, "{error}");
         let mut recovery = Recovery::default();
         let raw = guards::open(disk.dir.path(), Box::new(DataSync), &mut recovery).unwrap();

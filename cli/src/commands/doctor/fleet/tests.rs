@@ -34,6 +34,13 @@ fn fleet(agents: Vec<Agent>) -> Fleet {
         agents,
         workers: vec![Worker { name: "anga".into(), ..Worker::default() }],
         impossible: Vec::new(),
+        storage: Some(Storage {
+            records: 12,
+            disk_bytes: 100 << 30,
+            disk_free_bytes: 40 << 30,
+            ..Storage::default()
+        }),
+        dead: Some(0),
         asked: Asked { sent: Timestamp::from_second(1_000).unwrap(), round_trip: Duration::from_millis(12) },
     }
 }
@@ -136,4 +143,34 @@ fn another_version_of_an_agent_is_named() {
     let check = versions(&fleet(vec![agent("box-1"), old]));
     assert_eq!(check.state, CheckState::Warning);
     assert!(check.found.ends_with("agents box-2 0.0.9"), "{check:?}");
+}
+
+#[test]
+fn an_agent_in_quarantine_is_named_with_its_reason_and_the_way_out() {
+    let kept = Agent {
+        state: AgentState::Quarantined.into(),
+        quarantine_reason: "5 of its last 10 attempts crashed".into(),
+        ..agent("box-3")
+    };
+    let check = agents(&fleet(vec![agent("box-1"), kept]));
+    assert_eq!(check.state, CheckState::Warning, "{check:?}");
+    assert_eq!(check.found, "1 ready, 1 quarantined (box-3)");
+    assert!(check.fixes[0].contains("5 of its last 10"), "{check:?}");
+    assert!(check.fixes[0].ends_with("orchctl agents resume box-3"), "{check:?}");
+}
+
+#[test]
+fn what_was_given_up_and_what_was_mended_want_attention() {
+    let mut fleet = fleet(vec![agent("box-1")]);
+    fleet.dead = Some(2);
+    fleet.storage.as_mut().unwrap().mended = vec!["a torn snapshot was moved aside".into()];
+    let letters = dead(&fleet);
+    assert_eq!(
+        (letters.state, letters.fixes.as_slice()),
+        (CheckState::Warning, &["orchctl ls --dead".to_owned()][..])
+    );
+    assert!(store(&fleet).fixes[0].contains("torn snapshot"), "{:?}", store(&fleet));
+    // A coordinator of an older version says nothing of either, which is no fault.
+    (fleet.dead, fleet.storage) = (None, None);
+    assert_eq!([dead(&fleet).state, store(&fleet).state], [CheckState::Skipped; 2]);
 }

@@ -5,7 +5,7 @@ use orch_proto::v1::admin_service_server::AdminService;
 use orch_proto::v1::*;
 use tonic::{Request, Response};
 
-use super::{Fake, Held};
+use super::{Fake, Frames, Held};
 
 /// The agents.
 pub(in super::super) struct Agents(pub(in super::super) Vec<Agent>);
@@ -75,9 +75,16 @@ impl Held {
 }
 
 fn not_found(message: String) -> tonic::Status {
+    refused(ErrorCode::NotFound, message)
+}
+
+fn wrong_state(message: String) -> tonic::Status {
+    refused(ErrorCode::WrongState, message)
+}
+
+pub(super) fn refused(code: ErrorCode, message: String) -> tonic::Status {
     use orch_proto::codes::{CODE_KEY, ERROR_DOMAIN};
     use tonic_types::{ErrorDetails, StatusExt};
-    let code = ErrorCode::NotFound;
     let metadata = std::collections::HashMap::from([(CODE_KEY.to_owned(), code.code().to_owned())]);
     let details = ErrorDetails::with_error_info(code.reason(), ERROR_DOMAIN, metadata);
     tonic::Status::with_error_details(code.status(), message, details)
@@ -87,29 +94,56 @@ type Answer<T> = Result<Response<T>, tonic::Status>;
 
 #[tonic::async_trait]
 impl AdminService for Fake {
-    type BackupStream = tokio_stream::Empty<Result<BackupResponse, tonic::Status>>;
+    type BackupStream = Frames<BackupResponse>;
 
-    async fn forget_agent(&self, _: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
-        Err(tonic::Status::unimplemented("forgetting"))
+    async fn forget_agent(&self, request: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
+        let name = request.into_inner().name;
+        let mut held = self.call("forget")?;
+        if held.agent(&name)?.state() != AgentState::Offline {
+            return Err(wrong_state(format!("{name} is connected, or holds leases")));
+        }
+        held.agents.0.retain(|agent| agent.name != name);
+        Ok(Response::new(ForgetAgentResponse {}))
     }
 
     async fn get_storage(&self, _: Request<GetStorageRequest>) -> Answer<GetStorageResponse> {
-        Err(tonic::Status::unimplemented("storage"))
+        let held = self.call("storage")?;
+        Ok(Response::new(GetStorageResponse { storage: Some(held.storage.now.clone()) }))
     }
 
-    async fn backup(&self, _: Request<BackupRequest>) -> Answer<Self::BackupStream> {
-        Err(tonic::Status::unimplemented("backups"))
+    async fn backup(&self, request: Request<BackupRequest>) -> Answer<Self::BackupStream> {
+        let mut held = self.call("backup")?;
+        Ok(Response::new(held.storage.copy(request.into_inner().form())))
     }
 
-    async fn restore(
-        &self,
-        _: Request<tonic::Streaming<RestoreRequest>>,
-    ) -> Answer<RestoreResponse> {
-        Err(tonic::Status::unimplemented("restores"))
+    async fn restore(&self, request: Request<tonic::Streaming<RestoreRequest>>) -> Answer<RestoreResponse> {
+        let mut parts = request.into_inner();
+        let (mut header, mut bytes) = (None, Vec::new());
+        while let Some(part) = parts.message().await? {
+            match part.part {
+                Some(restore_request::Part::Header(given)) => header = Some(given),
+                Some(restore_request::Part::Data(data)) => {
+                    assert!(data.len() <= 256 << 10 && header.is_some());
+                    bytes.extend(data);
+                }
+                None => panic!("an empty part"),
+            }
+        }
+        let mut held = self.call("restore")?;
+        let header = header.unwrap();
+        let answer = held.storage.take(&header, bytes)?;
+        held.status.0.epoch = held.storage.now.epoch;
+        if !header.validate_only && std::mem::take(&mut held.storage.answers_lost) {
+            return Err(tonic::Status::unavailable("the connection was closed"));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn compact_store(&self, _: Request<CompactStoreRequest>) -> Answer<CompactStoreResponse> {
-        Err(tonic::Status::unimplemented("compaction"))
+        let mut held = self.call("compact")?;
+        let before = held.storage.compact();
+        held.status.0.epoch = held.storage.now.epoch;
+        Ok(Response::new(CompactStoreResponse { storage: Some(before) }))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Answer<GetStatusResponse> {
@@ -149,6 +183,7 @@ impl AdminService for Fake {
         let agent = held.agent(&request.into_inner().name)?;
         agent.state = AgentState::Ready.into();
         agent.drain_reason.clear();
+        agent.quarantine_reason.clear();
         Ok(Response::new(ResumeAgentResponse { agent: Some(agent.clone()) }))
     }
 

@@ -135,7 +135,34 @@ fn stage_of(scene: Scene) -> Stage {
         Scene::Fleet => stage(),
         Scene::Planned => planned_stage(),
         Scene::Workflows => workflows::stage(),
+        Scene::Trouble => trouble_stage(),
     }
+}
+
+/// Agents that say it of their quarantine, tasks of their ends, a store of what it mended.
+fn trouble_stage() -> Stage {
+    let stage = trouble::stage();
+    {
+        let mut held = stage.fake.held();
+        for agent in &mut held.agents.0 {
+            agent.detail = HOSTILE.into();
+            if agent.state() == AgentState::Quarantined {
+                agent.quarantine_reason = HOSTILE.into();
+            }
+        }
+        for task in held.runs.iter_mut().flat_map(|(_, tasks)| tasks) {
+            task.detail = HOSTILE.into();
+            task.attempts.iter_mut().for_each(|attempt| {
+                attempt.detail = HOSTILE.into();
+                attempt.agent = HOSTILE.into();
+            });
+        }
+        let now = &mut held.storage.now;
+        now.cluster_id = HOSTILE.into();
+        now.mended.push(HOSTILE.into());
+        now.aside.push(HOSTILE.into());
+    }
+    stage
 }
 
 /// The first character that a terminal would act upon, or that turns text around.

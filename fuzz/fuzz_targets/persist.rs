@@ -1,0 +1,4 @@
+//! See [`orch_fuzz::targets::persist`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| orch_fuzz::targets::persist(bytes));

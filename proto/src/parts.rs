@@ -1,0 +1,133 @@
+//! How many elements lie within a message, counted in its bytes before anything is made of them.
+//!
+//! An element of a repeated field costs two bytes on the wire and as much memory as its type has fields: some 500 bytes for
+//! a task. Without a bound a message of one mebibyte would become 300 times that, and an upload a hundred gigabytes.
+//! Knows which fields hold messages, from the descriptors; refuses to know what they mean.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use prost::bytes::Buf as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message as _};
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, FileDescriptorSet};
+
+/// Most elements within one message of a call: a run of 100,000 tasks fits, and takes some 60 MiB at the worst.
+pub const MAX_PARTS: usize = 110_000;
+
+/// Most elements within the specification of a large run, which may name dependencies, gates and publications of each of
+/// its 100,000 tasks.
+pub const MAX_SPEC_PARTS: usize = 600_000;
+
+/// Levels that are looked into; the decoder itself stops at 100.
+const MAX_DEPTH: usize = 32;
+
+/// A field that holds a message.
+#[derive(Debug)]
+struct Field {
+    message: String,
+    /// One that is not repeated is merged when it comes again, and takes its place once.
+    repeated: bool,
+}
+
+/// For each message its fields that hold messages.
+type Table = HashMap<String, HashMap<u32, Field>>;
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    // Our own descriptors, which a test decodes; without them nothing is counted.
+    let set = FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap_or_default();
+    let mut table = Table::new();
+    for file in &set.file {
+        let prefix = format!(".{}", file.package());
+        file.message_type.iter().for_each(|message| enter(&mut table, &prefix, message));
+    }
+    table
+});
+
+fn enter(table: &mut Table, prefix: &str, message: &DescriptorProto) {
+    let name = format!("{prefix}.{}", message.name());
+    let fields = message.field.iter().filter(|field| field.r#type() == Type::Message);
+    let fields = fields.filter_map(|field| {
+        let repeated = field.label() == Label::Repeated;
+        let number = u32::try_from(field.number()).ok()?;
+        Some((number, Field { message: field.type_name().to_owned(), repeated }))
+    });
+    table.insert(name.clone(), fields.collect());
+    message.nested_type.iter().for_each(|nested| enter(table, &name, nested));
+}
+
+/// How many messages are elements of repeated fields within the message `name` (`orch.v1.RunSpec`) of these bytes, at any
+/// depth; hardly further than one past `most`. What is no message counts as far as it can be read: the decoder will refuse it.
+#[must_use]
+pub fn count(name: &str, bytes: &[u8], most: usize) -> usize {
+    let mut found = 0;
+    let fields = TABLE.get(&format!(".{name}"));
+    // Where it breaks off, so will the decoder.
+    let _ = fields.map_or(Ok(()), |fields| look(fields, bytes, most, MAX_DEPTH, &mut found));
+    found
+}
+
+fn look(
+    fields: &HashMap<u32, Field>,
+    mut bytes: &[u8],
+    most: usize,
+    depth: usize,
+    found: &mut usize,
+) -> Result<(), DecodeError> {
+    while bytes.has_remaining() && *found <= most {
+        let (field, wire) = decode_key(&mut bytes)?;
+        let Some(inner) = fields.get(&field).filter(|_| wire == WireType::LengthDelimited) else {
+            skip_field(wire, field, &mut bytes, DecodeContext::default())?;
+            continue;
+        };
+        *found += usize::from(inner.repeated);
+        let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
+        let Some((part, rest)) = bytes.split_at_checked(length) else { return Ok(()) };
+        bytes = rest;
+        if let Some(fields) = TABLE.get(&inner.message).filter(|_| depth > 0) {
+            look(fields, part, most, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1;
+
+    #[test]
+    fn messages_are_counted_at_every_depth_and_texts_are_not() {
+        let task = |id: &str| v1::TaskSpec {
+            task_id: id.into(),
+            runner: Some(v1::task_spec::Runner::Noop(v1::NoopTask {})),
+            ..Default::default()
+        };
+        let spec =
+            v1::RunSpec { name: "x".repeat(500), tasks: vec![task("a"), task("b")], ..Default::default() };
+        assert_eq!(
+            count("orch.v1.RunSpec", &spec.encode_to_vec(), 99),
+            4,
+            "two tasks, each with what runs it"
+        );
+        let request = v1::SubmitRunRequest { spec: Some(spec), ..Default::default() };
+        assert_eq!(count("orch.v1.SubmitRunRequest", &request.encode_to_vec(), 99), 2);
+        assert_eq!(
+            count("orch.v1.SubmitRunRequest", &request.encode_to_vec(), 2),
+            3,
+            "no further than needed"
+        );
+        let labels = v1::RunSpec { labels: [("a".into(), "b".into())].into(), ..Default::default() };
+        assert_eq!(count("orch.v1.RunSpec", &labels.encode_to_vec(), 99), 1, "an entry of a map is one too");
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_counted_as_far_as_they_go() {
+        for bytes in [&[0x12, 0][..], &[0x12, 0, 0xff], &[0x12, 0, 0x12, 0x7f, 1], &[0x12]] {
+            assert!(count("orch.v1.RunSpec", bytes, 99) <= 2, "{bytes:?}");
+        }
+        assert_eq!(count("orch.v1.RunSpec", &[0x12, 0].repeat(1_000), 99), 100);
+        assert_eq!(count("orch.v1.NoSuchThing", &[0x12, 0], 99), 0);
+    }
+}
