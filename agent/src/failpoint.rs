@@ -1,18 +1,17 @@
-//! Places at which tests make the process die, fail or skip a step. `failpoint!` names one.
+//! Places at which tests make the process die or fail. `failpoint!` names one.
 //!
 //! ```text
 //! FAILPOINTS='spool::after_write=3*off->return(kill)' orch-agent …
 //! ```
 //!
 //! What a place does when it is reached is the argument of `return`: `kill` ends the process as `kill -9` does, `panic`
-//! its thread, `error` gives the place an error of the disk, `skip` leaves the step out; `note` does nothing. Each time
-//! is written to the file that `ORCH_TEST_FIRED` names, so that a test knows which place was reached.
+//! its thread, `error` gives the place an error of the disk; `note` does nothing. Each time is written to the file that
+//! `ORCH_TEST_FIRED` names, so that a test knows which place was reached.
 //!
 //! Knows names; refuses to know what stands around them. Nothing of it is in a build without debug assertions, whatever
 //! features that has: there the macros are empty.
 
-/// The place `name`. Alone it can die there; with `io` it is an [`std::io::Result`] that can fail; with `skip` it says
-/// whether to leave out what follows.
+/// The place `name`. Alone it can die there; with `io` it is an [`std::io::Result`] that can fail.
 #[cfg(all(feature = "failpoints", debug_assertions))]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -20,9 +19,6 @@ macro_rules! failpoint {
     };
     ($name:literal, io) => {
         $crate::failpoint::armed::fails($name)
-    };
-    ($name:literal, skip) => {
-        $crate::failpoint::armed::skips($name)
     };
 }
 
@@ -32,9 +28,6 @@ macro_rules! failpoint {
     ($name:literal) => {};
     ($name:literal, io) => {
         std::io::Result::Ok(())
-    };
-    ($name:literal, skip) => {
-        false
     };
 }
 
@@ -61,10 +54,6 @@ pub(crate) mod armed {
             Some("error") => Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
             Some(_) | None => Ok(()),
         }
-    }
-
-    pub(crate) fn skips(name: &str) -> bool {
-        happens(name).as_deref() == Some("skip")
     }
 
     /// What the place is to do now, if anything. Does not return from an end.

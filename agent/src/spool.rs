@@ -203,9 +203,6 @@ impl SyncJob {
     /// When the disk refuses.
     pub fn run(self) -> io::Result<()> {
         crate::failpoint::failpoint!("spool::before_sync");
-        if crate::failpoint::failpoint!("spool::skip_sync", skip) {
-            return Ok(());
-        }
         let synced = self.0.map_or(Ok(()), |file| file.sync_data());
         crate::failpoint::failpoint!("spool::after_sync");
         synced

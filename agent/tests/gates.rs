@@ -287,7 +287,7 @@ async fn after_a_restart_of_the_agent_gates_are_checked_as_ever_and_only_once_th
         ..report
     };
     assert_eq!(without_times(again), without_times(green));
-    std::fs::write(agent.work_dir().join("red"), "").unwrap();
+    fs::write(agent.work_dir().join("red"), "").unwrap();
     let red = gone_on_with(&runner, attempt.key, without_supervisor(dir())).await.unwrap();
     assert_eq!(red.outcome, Outcome::GateFailed, "it is checked, not remembered");
 

@@ -31,7 +31,6 @@ pub mod transcripts;
 pub mod workers;
 pub mod workflows;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use config::{Cli, Command, Config, ConfigCommand};
 use serve::again::{Ended, Program};

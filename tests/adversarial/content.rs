@@ -142,7 +142,7 @@ async fn names_that_mean_something_elsewhere_are_refused_wherever_a_name_is_aske
             }
         }
     };
-    siege.borne("names that mean something elsewhere", attack).await;
+    Box::pin(siege.borne("names that mean something elsewhere", attack)).await;
 }
 
 /// A refusal with its row of the table, that a terminal may show.

@@ -115,9 +115,8 @@ async fn a_thousand_tiny_messages_to_a_paused_coordinator_cost_a_reconnect_at_mo
         tokio::time::sleep(Duration::from_millis(200)).await;
         signal(Signal::CONT);
         let seen = agent
-            .until(|item| match item {
-                coordinator_item::Item::HeartbeatAck(ack) if ack.seq == 1_000 => Some(()),
-                _ => None,
+            .until(|item| {
+                matches!(item, coordinator_item::Item::HeartbeatAck(ack) if ack.seq == 1_000).then_some(())
             })
             .await;
         if let Err(status) = seen {

@@ -189,7 +189,7 @@ pub(crate) async fn grpc(
     }
     let request = request.body(Body::new(http_body_util::Full::new(body.into()))).expect("a request");
     let calling = async {
-        let response = channel.ready().await.and_then(|ready| Ok(ready.call(request)));
+        let response = channel.ready().await.map(|ready| ready.call(request));
         let response = match response {
             Ok(calling) => calling.await.map_err(|error| Status::from_error(Box::new(error)))?,
             Err(error) => return Err(Status::from_error(Box::new(error))),

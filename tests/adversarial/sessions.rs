@@ -49,11 +49,9 @@ async fn verdict(
 ) -> Result<v1::ReportResult, Status> {
     agent.say(report(attempt, digest)).await;
     agent
-        .until(|item| match item {
-            coordinator_item::Item::ReportVerdict(verdict) if verdict.attempt == attempt => {
-                Some(verdict.result())
-            }
-            _ => None,
+        .until(|item| {
+            let coordinator_item::Item::ReportVerdict(verdict) = item else { return None };
+            (verdict.attempt == attempt).then(|| verdict.result())
         })
         .await
 }
@@ -105,7 +103,7 @@ async fn a_hello_of_too_much_is_refused_and_the_largest_that_fits_is_borne() {
     assert!(hundred_thousand.encoded_len() < 1 << 20, "it must reach the handler");
     let most = v1::Hello {
         inventory: (0..20_000).map(|run| item(run, v1::HeldState::Finished)).collect(),
-        conversations: vec![v1::KeptConversation { run_id: 7, task_index: 7 }; 100_000],
+        conversations: vec![v1::KeptConversation { run_id: 7, task_index: 7 }; 80_000],
         ..greeting("box-2")
     };
     let attack = async {

@@ -207,7 +207,7 @@ async fn a_range_that_makes_no_sense_is_refused_by_its_code() {
     let fleet = Fleet::start(orch_tests::binaries!());
     for (protocol_min, protocol_max) in [(PROTOCOL_MAX + 1, u32::MAX), (0, 0), (2, 1)] {
         let hello = v1::Hello { protocol_min, protocol_max, ..hello("box-1") };
-        let refused = HandAgent::join(&fleet, hello).await.err().expect("refused");
+        let refused = HandAgent::join(&fleet, hello).await.expect_err("refused");
         assert_eq!(
             code(&refused),
             Some(ErrorCode::ProtocolMismatch),

@@ -326,11 +326,15 @@ pub(crate) type SlotsUsed = Arc<Mutex<Option<BTreeMap<String, u32>>>>;
 
 /// Looks at the fleet again and again.
 pub(crate) async fn audit(found: SlotsUsed) -> turmoil::Result {
+    let connect = || AdminServiceClient::new(Name::new(Role::Client, "auditor").channel());
+    let mut admin = connect();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let mut admin = AdminServiceClient::new(Name::new(Role::Client, "auditor").channel());
         let request = v1::ListAgentsRequest::default();
-        let Ok(answer) = patiently(admin.list_agents(request)).await else { continue };
+        let Ok(answer) = patiently(admin.list_agents(request)).await else {
+            admin = connect();
+            continue;
+        };
         let used = answer.agents.into_iter().map(|agent| (agent.name, agent.slots_used)).collect();
         *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
     }

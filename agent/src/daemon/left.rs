@@ -29,7 +29,7 @@ pub(super) enum Left {
     /// It has ended.
     Ended(Box<AttemptReport>),
     /// It was reported.
-    Reported(v1::Report),
+    Reported(Box<v1::Report>),
 }
 
 /// What the spool remembers of an accepted attempt: all of its assignment, so that it can still begin. One that ends at

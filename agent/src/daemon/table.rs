@@ -74,25 +74,26 @@ impl Table {
         let (mut entries, mut running) = (Vec::new(), Vec::new());
         for (&key, kept) in spool.inventory().held() {
             let report = kept.report.as_deref().and_then(|bytes| v1::Report::decode(bytes).ok());
-            let state = match report.map_or_else(|| judge(key, kept), Left::Reported) {
-                Left::Reported(report) => Held::Finished(Box::new(report)),
-                Left::Ended(report) => {
-                    let report = convert::report(key, *report);
-                    entries.push(Entry::Finished { key, report: report.encode_to_vec() });
-                    Held::Finished(Box::new(report))
-                }
-                Left::GoesOn(on) => {
-                    let (handle, attempt) = *on;
-                    entries.push(Entry::Started { key });
-                    running.push(attempt);
-                    Held::Running(handle)
-                }
-                Left::Waits(assigned) => {
-                    followed.extend(assigned.follows().map(|conversation| (key, conversation)));
-                    waiting.push_back(*assigned);
-                    Held::Waiting
-                }
-            };
+            let state =
+                match report.map_or_else(|| judge(key, kept), |report| Left::Reported(Box::new(report))) {
+                    Left::Reported(report) => Held::Finished(report),
+                    Left::Ended(report) => {
+                        let report = convert::report(key, *report);
+                        entries.push(Entry::Finished { key, report: report.encode_to_vec() });
+                        Held::Finished(Box::new(report))
+                    }
+                    Left::GoesOn(on) => {
+                        let (handle, attempt) = *on;
+                        entries.push(Entry::Started { key });
+                        running.push(attempt);
+                        Held::Running(handle)
+                    }
+                    Left::Waits(assigned) => {
+                        followed.extend(assigned.follows().map(|conversation| (key, conversation)));
+                        waiting.push_back(*assigned);
+                        Held::Waiting
+                    }
+                };
             held.insert(key, state);
         }
         for entry in entries {

@@ -123,12 +123,9 @@ impl Journal {
         let tmp = self.dir.join(format!("{}.tmp", key.0));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
         file.write_all(&serde_json::to_vec(&note)?)?;
-        crate::failpoint::failpoint!("publish::before_note");
         file.sync_all()?;
         fs::rename(&tmp, self.dir.join(&key.0))?;
-        sync_dir(&self.dir)?;
-        crate::failpoint::failpoint!("publish::after_note");
-        Ok(())
+        sync_dir(&self.dir)
     }
 
     /// Finds out how a publication ended that a crash interrupted, in the workspace `name` at `root`. Does nothing for

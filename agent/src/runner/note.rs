@@ -57,7 +57,7 @@ pub enum WorkNote {
     /// A listed program.
     Command,
     /// The Claude Code CLI.
-    Claude(ClaudeNote),
+    Claude(Box<ClaudeNote>),
 }
 
 /// What the runner of the CLI must know.

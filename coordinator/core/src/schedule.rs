@@ -149,5 +149,5 @@ pub(crate) fn warm_agent(state: &State, key: TaskKey) -> Option<AgentKey> {
     let lost = last.is_some_and(|ended| ended.outcome == Outcome::LOST_AGENT);
     let patient = lost && task.crashes + 1 < state.config.poison_crashes;
     let good = |agent: &AgentKey| patient || !task.crashed_on().contains(&state.agents.get(*agent).name);
-    latest.filter(good).or(said.filter(good))
+    latest.filter(good).or_else(|| said.filter(good))
 }

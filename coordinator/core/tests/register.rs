@@ -392,7 +392,7 @@ fn one_tenant_cannot_take_the_place_of_all_and_is_told_how_long_to_wait() {
     let refusal = env.refused("d\ne");
     let Refusal::TenantFull { limit: 4, retry_in } = refusal else { panic!("{refusal:?}") };
     assert_eq!(retry_in, Span::seconds(60), "nothing ends");
-    let other = env.submit_as(|submit| submit.tenant = orch_core::ids::TenantId(2), "a\nb\nc\nd");
+    let other = env.submit_as(|submit| submit.tenant = TenantId(2), "a\nb\nc\nd");
     assert!(matches!(other, Answer::Submitted { .. }), "{other:?}");
     // What ends makes room, and tells how fast there will be more.
     env.join("box", 3, "");

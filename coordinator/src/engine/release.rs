@@ -60,7 +60,7 @@ pub(super) enum Release {
     /// An answer to a client.
     Answer { token: Token, answer: Box<Answer> },
     /// A word to an agent.
-    Say { session: SessionId, word: Outbound },
+    Say { session: SessionId, word: Box<Outbound> },
     /// Which run a name means.
     Resolved { reply: oneshot::Sender<Option<(RunId, bool)>>, found: Option<(RunId, bool)> },
     /// There are questions that only payloads answer.
@@ -89,7 +89,7 @@ impl Release {
             }
             Action::Close { session, reason } => (session, Outbound::Close(reason)),
         };
-        Some(Self::Say { session, word })
+        Some(Self::Say { session, word: Box::new(word) })
     }
 }
 
@@ -153,7 +153,7 @@ impl Desk {
                     }
                 }
                 Release::Say { session, word } => {
-                    if !self.say(session, word) {
+                    if !self.say(session, *word) {
                         dropped.push(session);
                     }
                 }

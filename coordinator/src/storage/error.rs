@@ -195,10 +195,9 @@ impl StartError {
             Self::Store(error) => of_open(error),
             Self::Blobs(OpenBlobsError::Locked(error)) => of_lock(error),
             Self::Blobs(OpenBlobsError::Blob(_)) => ErrorCode::DataUnusable,
-            Self::Anew { source, .. } => match source.code() {
-                ErrorCode::CopyDamaged => ErrorCode::StoreDamaged,
-                other => other,
-            },
+            // A start reads no copy of anybody's: what is damaged is the store.
+            Self::Anew { source, .. } if source.code() == ErrorCode::CopyDamaged => ErrorCode::StoreDamaged,
+            Self::Anew { source, .. } => source.code(),
         }
     }
 }

@@ -2308,6 +2308,19 @@ pub struct Storage {
     #[prost(bool, tag = "14")]
     pub compacts_at_start: bool,
 }
+/// How a copy is given back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreHeader {
+    /// Which form it has.
+    #[prost(enumeration = "BackupForm", tag = "1")]
+    pub form: i32,
+    /// Cluster id that is expected in it, 16 bytes; empty means that of the coordinator.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    /// Only check it.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+}
 /// State of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2349,6 +2362,39 @@ impl AgentState {
             "AGENT_STATE_UNREACHABLE" => Some(Self::Unreachable),
             "AGENT_STATE_OFFLINE" => Some(Self::Offline),
             "AGENT_STATE_QUARANTINED" => Some(Self::Quarantined),
+            _ => None,
+        }
+    }
+}
+/// Which form a copy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BackupForm {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Records, blobs and transcripts: everything a restore needs.
+    Archive = 1,
+    /// Records alone, as lines of JSON: to be read by people and programs. Prompts and answers over 4 KiB are not in it.
+    Records = 2,
+}
+impl BackupForm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BACKUP_FORM_UNSPECIFIED",
+            Self::Archive => "BACKUP_FORM_ARCHIVE",
+            Self::Records => "BACKUP_FORM_RECORDS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BACKUP_FORM_UNSPECIFIED" => Some(Self::Unspecified),
+            "BACKUP_FORM_ARCHIVE" => Some(Self::Archive),
+            "BACKUP_FORM_RECORDS" => Some(Self::Records),
             _ => None,
         }
     }
@@ -2578,19 +2624,6 @@ pub mod restore_request {
         Data(::prost::alloc::vec::Vec<u8>),
     }
 }
-/// How a copy is given back.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RestoreHeader {
-    /// Which form it has.
-    #[prost(enumeration = "BackupForm", tag = "1")]
-    pub form: i32,
-    /// Cluster id that is expected in it, 16 bytes; empty means that of the coordinator.
-    #[prost(bytes = "vec", tag = "2")]
-    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
-    /// Only check it.
-    #[prost(bool, tag = "3")]
-    pub validate_only: bool,
-}
 /// What was found in the copy. The coordinator starts anew on it as soon as this was sent, unless only checked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestoreResponse {
@@ -2622,39 +2655,6 @@ pub struct CompactStoreResponse {
     /// As it was before.
     #[prost(message, optional, tag = "1")]
     pub storage: ::core::option::Option<Storage>,
-}
-/// Which form a copy has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum BackupForm {
-    /// Not set; refused.
-    Unspecified = 0,
-    /// Records, blobs and transcripts: everything a restore needs.
-    Archive = 1,
-    /// Records alone, as lines of JSON: to be read by people and programs. Prompts and answers over 4 KiB are not in it.
-    Records = 2,
-}
-impl BackupForm {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "BACKUP_FORM_UNSPECIFIED",
-            Self::Archive => "BACKUP_FORM_ARCHIVE",
-            Self::Records => "BACKUP_FORM_RECORDS",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "BACKUP_FORM_UNSPECIFIED" => Some(Self::Unspecified),
-            "BACKUP_FORM_ARCHIVE" => Some(Self::Archive),
-            "BACKUP_FORM_RECORDS" => Some(Self::Records),
-            _ => None,
-        }
-    }
 }
 /// Generated client implementations.
 #[cfg(feature = "client")]

@@ -57,19 +57,19 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn held(attempt: &v1::AttemptId) -> v1::InventoryItem {
-    v1::InventoryItem { attempt: Some(attempt.clone()), state: v1::HeldState::Running.into() }
+    v1::InventoryItem { attempt: Some(*attempt), state: v1::HeldState::Running.into() }
 }
 
 async fn granted(agent: &mut HandAgent) -> v1::AttemptId {
     let attempt = agent.assignment().await.expect("an assignment").attempt.expect("an attempt");
-    let accepted = v1::Accepted { attempt: Some(attempt.clone()) };
+    let accepted = v1::Accepted { attempt: Some(attempt) };
     agent.say(agent_item::Item::Accepted(accepted)).await;
     attempt
 }
 
 fn report(attempt: &v1::AttemptId, outcome: v1::Outcome) -> agent_item::Item {
     agent_item::Item::Report(v1::Report {
-        attempt: Some(attempt.clone()),
+        attempt: Some(*attempt),
         outcome: outcome.into(),
         digest: vec![3; 32],
         ..Default::default()
@@ -86,11 +86,7 @@ async fn an_old_copy_given_back_under_agents_that_hold_newer_attempts_believes_n
     client.submit(run(vec![noop("a")])).await;
     let first = granted(&mut agent).await;
     assert_eq!(first.attempt, 1);
-    until_async("the attempt to run", async || {
-        (client.run("adhoc/1").await.counts.iter().any(|count| count.state() == v1::TaskState::Running))
-            .then_some(())
-    })
-    .await;
+    client.task_in("adhoc/1/a", v1::TaskState::Running).await;
     let before = storage(&mut admin).await.expect("storage");
     let copy = copy(&mut admin, BackupForm::Archive).await;
 
@@ -118,34 +114,34 @@ async fn an_old_copy_given_back_under_agents_that_hold_newer_attempts_believes_n
     let again = v1::Hello { inventory, epoch_seen: before.epoch, cluster_seen, ..hello("box-1") };
     let mut agent = HandAgent::join(&fleet, again).await.expect("a session");
     let welcome = agent
-        .until(|item| match item {
-            coordinator_item::Item::Welcome(welcome) => Some(welcome.clone()),
-            _ => None,
+        .until(|item| {
+            let coordinator_item::Item::Welcome(welcome) = item else { return None };
+            Some(welcome.clone())
         })
         .await
         .expect("welcome");
     assert_eq!(welcome.epoch, after.epoch);
     assert!(welcome.verdicts.iter().all(|verdict| verdict.verdict() == v1::Verdict::Cancel), "{welcome:?}");
+    // The lease of the copy is lost, and what comes next is an attempt that nobody can have seen.
+    let third = granted(&mut agent).await;
+    assert_eq!((third.run_id, third.attempt), (first.run_id, 1_003));
     agent.say(report(&second, v1::Outcome::Ok)).await;
     agent.say(report(&unknown, v1::Outcome::Ok)).await;
     for _ in 0..2 {
         let answer = agent
-            .until(|item| match item {
-                coordinator_item::Item::ReportVerdict(verdict) => Some(verdict.clone()),
-                _ => None,
+            .until(|item| {
+                let coordinator_item::Item::ReportVerdict(verdict) = item else { return None };
+                Some(*verdict)
             })
             .await
             .expect("an answer");
         assert_eq!(answer.result(), v1::ReportResult::Fenced, "{answer:?}");
     }
-    // The lease of the copy is lost, and what comes next is an attempt that nobody can have seen.
-    let third = granted(&mut agent).await;
-    assert_eq!((third.run_id, third.attempt), (first.run_id, 1_002));
     agent.say(report(&third, v1::Outcome::Ok)).await;
     assert_eq!(client.finished("adhoc/1").await.state(), v1::RunState::Succeeded);
     // Numbers and ids go on far above; the key of the run that is gone is free again.
     let fresh = client.submit_with_id(run(vec![noop("c")]), "key").await;
-    assert_eq!(fresh.r#ref, "adhoc/1000002");
+    assert_eq!(fresh.r#ref, "adhoc/1000003");
     assert!(granted(&mut agent).await.run_id > unknown.run_id + 900_000);
     let watch = v1::WatchRunsRequest { from_seq: 5, ..Default::default() };
     let mut watch = client.runs.watch_runs(watch).await.expect("a watch").into_inner();

@@ -130,7 +130,7 @@ async fn a_coordinator_that_dies_at_any_named_place_loses_nothing_and_records_no
         assert!(is_right(status, action), "{name} {action}: {status}\n{}", tail(&fleet.coordinator_log()));
         assert!(lines(&fired).contains(&format!("{name} {action}")), "{name} was never reached");
         deaths += 1;
-        if deaths % LOOK_EVERY == 0 {
+        if deaths.is_multiple_of(LOOK_EVERY) {
             block_in_place(|| fleet.start_coordinator());
             let missing = lost(&mut fleet.client().await, &load.so_far().await).await;
             assert!(missing.is_empty(), "{name} {action}: acknowledged and lost: {missing:?}");
@@ -229,6 +229,33 @@ async fn a_blob_that_cannot_be_synced_or_named_is_stored_again_and_the_coordinat
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// A place that nobody arms would be there for nothing; every test here that arms one wants it reached.
+#[test]
+fn every_named_place_is_armed_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let (mut code, mut tests) = (String::new(), String::new());
+    gather(&root.join("coordinator/src"), &mut code);
+    gather(&root.join("agent/src"), &mut code);
+    gather(&root.join("tests/torture/disk"), &mut tests);
+    let named: Vec<_> =
+        code.split("failpoint!(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(named.len() >= 40, "{} places", named.len());
+    let idle: Vec<_> = named.iter().filter(|name| !tests.contains(&format!("\"{name}"))).collect();
+    assert!(idle.is_empty(), "nobody arms {idle:?}");
+}
+
+/// The text of every source file below `dir`.
+fn gather(dir: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            gather(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).expect("a source file"));
+        }
+    }
 }
 
 /// The variable stands in every program that has failpoints, and nothing that ships has it.

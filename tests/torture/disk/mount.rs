@@ -149,7 +149,7 @@ impl SmallFs {
         }
         let dir =
             tempfile::Builder::new().prefix("orch-small-").tempdir().map_err(|error| error.to_string())?;
-        let at = at.unwrap_or(dir.path()).to_owned();
+        let at = at.unwrap_or_else(|| dir.path()).to_owned();
         std::fs::create_dir_all(&at).map_err(|error| error.to_string())?;
         let made = Self { at, _dir: dir };
         made.mount("", kibibytes, inodes)?;

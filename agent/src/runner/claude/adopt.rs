@@ -29,7 +29,7 @@ impl ClaudeRunner {
         let WorkNote::Claude(claude) = note.work.clone() else { return None };
         let seats = Seats { claim: claim(&self.homes, key, &note)?, seat: self.settings.share.take_seat() };
         let (this, shown) = (self.clone(), note.shown.clone());
-        let run = async move { this.adopted(key, survivor, (note, claude), seats, link).await };
+        let run = async move { this.adopted(key, survivor, (note, *claude), seats, link).await };
         Some(Adopted { run: Box::pin(run), shown })
     }
 

@@ -155,7 +155,7 @@ impl ClaudeRunner {
             tree,
             shown: Shown::of(spec),
             segment_bytes: limits.segment_bytes,
-            work: WorkNote::Claude(claude.clone()),
+            work: WorkNote::Claude(Box::new(claude.clone())),
         };
         note.write(&attempt_dir)?;
         let supervise = SuperviseSpec {

@@ -92,7 +92,8 @@ impl Part {
             Err(error) => return Err(failed(error.into())),
         }
         self.done = true;
-        let dir = self.name.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir =
+            self.name.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 }

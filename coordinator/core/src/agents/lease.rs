@@ -136,6 +136,14 @@ mod tests {
         assert_eq!(lease.deadline(false, heard, &config()), (START + Span::seconds(32), Overdue::NotHeard));
     }
 
+    /// Found by simulation: the assignment of the first attempt was still on its way when the second one began.
+    #[test]
+    fn work_that_waits_is_not_given_up_for_a_slow_acceptance() {
+        let lease = Lease::granted(AttemptNo(1), START, OnLoss::Wait, Span::hours(1), &config());
+        let heard = START + Span::seconds(40);
+        assert_eq!(lease.deadline(true, heard, &config()), (heard + Span::minutes(10), Overdue::NotHeard));
+    }
+
     #[test]
     fn the_grace_after_a_start_holds_until_it_is_listed() {
         let mut lease = accepted(OnLoss::Fast);
