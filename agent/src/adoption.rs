@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::boottime::boot_id;
+use crate::gates::GATE_PREFIX;
 use crate::homes::{ConversationKey, Homes};
+use crate::procfs;
 use crate::runner::AttemptKey;
 use crate::runner::note::{Note, WorkNote};
 use crate::runner::supervised::supervisor_id;
@@ -25,6 +27,7 @@ use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::record::RuntimeRecord;
 use crate::supervisor::spec::MARK_VARIABLE;
 use crate::supervisor::tree;
+use rustix::process::Signal;
 
 /// How long a supervisor that was just being started, or is just ending, may take to be the one or the other.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
@@ -88,9 +91,15 @@ pub fn find(
     let unreported = inventory.held().iter().filter(|(_, held)| held.report.is_none());
     for key in unreported.map(|(key, _)| *key) {
         let dir = homes.attempt_dir(ConversationKey { run: key.run, task: key.task }, key.attempt);
-        // Without a note nothing is known of it, and it ends with the rest.
-        if was_attended(&dir) && Note::read(&dir).is_some_and(|note| is_run_here(&note.work)) {
-            found.survivors.insert(key, survivor(key, &dir, launcher)?);
+        if !was_attended(&dir) {
+            continue;
+        }
+        settle_gates(key, &dir, launcher)?;
+        // Also one that is not gone on with has left its note by now, by which it is ended.
+        let survivor = survivor(key, &dir, launcher)?;
+        // Without a note of its own nothing is known of it, and it ends with the rest.
+        if Note::read(&dir).is_some_and(|note| is_run_here(&note.work)) {
+            found.survivors.insert(key, survivor);
         }
     }
     let kept: BTreeSet<&str> = found
@@ -108,31 +117,61 @@ pub fn find(
     Ok((found, ended))
 }
 
+/// Waits for supervisors of gates that were just being started: what a former agent had begun to check is checked anew,
+/// so they are ended, by the notes that they leave.
+fn settle_gates(key: AttemptKey, dir: &Path, launcher: &Launcher) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(GATE_PREFIX) && was_attended(&entry.path()) {
+            settled(key, &entry.path(), launcher)?;
+        }
+    }
+    Ok(())
+}
+
 /// The supervisor of an attempt that had one.
 fn survivor(key: AttemptKey, dir: &Path, launcher: &Launcher) -> std::io::Result<Survivor> {
-    let id = supervisor_id(launcher.owner(), key);
-    let gone = Survivor { id: id.clone(), attempt_dir: dir.to_owned(), process: None };
+    let gone =
+        || Survivor { id: supervisor_id(launcher.owner(), key), attempt_dir: dir.to_owned(), process: None };
+    Ok(settled(key, dir, launcher)?.map_or_else(gone, |note| Survivor::of(&note)))
+}
+
+/// The note of the supervisor that works in a directory; `None` once there certainly is none.
+fn settled(key: AttemptKey, dir: &Path, launcher: &Launcher) -> std::io::Result<Option<RuntimeRecord>> {
     let boot = boot_id();
     let note = || -> std::io::Result<Option<RuntimeRecord>> {
         let notes = leftovers::find(launcher.runtime_dir(), launcher.owner())?;
-        Ok(notes.into_iter().find(|note| note.id == id && note.is_alive(&boot)))
+        Ok(notes.into_iter().find(|note| note.attempt_dir == dir && note.is_alive(&boot)))
     };
     let began = Instant::now();
     loop {
         // In this order: a supervisor that begins or ends in between is seen by one of the two.
         let is_attended = is_attended(dir)?;
         if let Some(note) = note()? {
-            return Ok(Survivor::of(&note));
+            return Ok(Some(note));
         }
         if !is_attended {
-            return Ok(gone);
+            return Ok(None);
         }
         if began.elapsed() >= SETTLE_LIMIT {
             key.span()
                 .in_scope(|| tracing::error!("a supervisor lives and cannot be reached: its child is ended"));
-            return Ok(gone);
+            return Ok(None);
         }
         std::thread::sleep(SETTLE_POLL);
+    }
+}
+
+/// Ends a supervisor that nobody here can go on with, and everything below it.
+pub(crate) fn end(survivor: &Survivor) {
+    if let Some((pid, start_ticks)) = survivor.process {
+        // An error means that it is gone; stopped, it starts nothing more.
+        let _ = tree::signal_exactly(pid, start_ticks, Signal::STOP);
+        if procfs::read_stat(pid).is_some_and(|stat| stat.start_ticks == start_ticks) {
+            tree::kill_descendants(pid, LEFTOVER_GRACE, || ());
+        }
+        let _ = tree::signal_exactly(pid, start_ticks, Signal::KILL);
+        let _ = tree::kill_marked(&format!("{MARK_VARIABLE}={}", survivor.id), LEFTOVER_GRACE);
     }
 }
 

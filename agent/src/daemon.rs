@@ -54,12 +54,13 @@ pub use self::start::{Identity, Offer, Runners};
 pub use self::stopping::Order;
 pub use self::supply::Supplies;
 
-/// Heartbeats in a row without an answer after which the coordinator is taken for gone. The connection may look well:
-/// pings are answered by whatever stands next, heartbeats by the coordinator alone.
-const UNANSWERED_HEARTBEATS: usize = 12;
-/// And for at least this long, for heartbeats that follow each other quickly.
-const UNANSWERED_FOR: Duration = Duration::from_secs(15);
-/// Unanswered heartbeats that are remembered: those of [`UNANSWERED_FOR`] and many more at any sensible interval.
+/// Intervals without an answer to a heartbeat after which the coordinator is taken for gone: as many as it takes the agent
+/// for gone after. The connection may look well: pings are answered by whatever stands next, heartbeats by the coordinator
+/// alone. Counted in heartbeats, so that an agent that was itself away hears what was said meanwhile before it leaves.
+const UNANSWERED_HEARTBEATS: u32 = 3;
+/// And for at least this long, for heartbeats that follow each other quickly: a busy host may be late by that much.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+/// Unanswered heartbeats that are remembered: those of [`SHORTEST_SILENCE`] and many more at any sensible interval.
 const HEARTBEATS_KEPT: usize = 256;
 /// How long a stopping agent waits for its children to end and their reports to be recorded: the whole stop ladder of a
 /// child that heeds nothing, and a little for the coordinator.
@@ -126,6 +127,8 @@ pub struct Daemon {
     heartbeat: Interval,
     /// Heartbeats that were not answered, with the time of each.
     heartbeats: VecDeque<(u64, BootMillis)>,
+    /// When the last Hello was made: what Welcome confirms, it confirms as of then.
+    hello_at: BootMillis,
     /// Whether the last coordinator asked the agent to leave, and none has welcomed it since.
     sent_away: bool,
     /// How far a stop is, once there is one.
@@ -204,6 +207,7 @@ impl Daemon {
             terms: Terms { epoch, cluster, stop_after: FIRST_STOP_AFTER, protocol: 1, next_heartbeat: 0 },
             heartbeat: heartbeat_every(FIRST_HEARTBEAT),
             heartbeats: VecDeque::new(),
+            hello_at: BootMillis::now(),
             sent_away: false,
             stopping: None,
         }
@@ -268,6 +272,7 @@ impl Daemon {
     }
 
     fn dial(&mut self) -> Phase {
+        self.hello_at = BootMillis::now();
         let hello = self.hello();
         Phase::dial_now(&mut self.coordinators, hello)
     }
@@ -307,8 +312,10 @@ impl Daemon {
 
     /// Why the session is of no use, though the connection looks well.
     fn is_unheard(&self) -> Option<&'static str> {
-        let oldest = self.heartbeats.front().filter(|_| self.heartbeats.len() > UNANSWERED_HEARTBEATS);
-        if oldest.is_some_and(|(_, sent)| BootMillis::now().since(*sent) >= UNANSWERED_FOR) {
+        let are_many = self.heartbeats.len() > UNANSWERED_HEARTBEATS as usize;
+        let silence = SHORTEST_SILENCE.max(self.heartbeat.period() * UNANSWERED_HEARTBEATS);
+        let oldest = self.heartbeats.front().filter(|_| are_many);
+        if oldest.is_some_and(|(_, sent)| BootMillis::now().since(*sent) >= silence) {
             return Some("the coordinator answers no heartbeat");
         }
         self.outbox.is_overflowing().then_some("the coordinator does not read what is said")

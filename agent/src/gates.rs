@@ -54,6 +54,9 @@ pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Read of each output of a command; its log holds less.
 const TAIL_BYTES: u64 = 16 * 1024;
 
+/// How the directories of commands begin, within that of their attempt.
+pub(crate) const GATE_PREFIX: &str = "gate-";
+
 /// Longest description of what an attempt is doing, in characters.
 const LONGEST_NOW: usize = 120;
 
@@ -253,7 +256,7 @@ impl Gatekeeper {
             Ok(found) => found,
             Err(why) => return Ok(Err(why)),
         };
-        let attempt_dir = tree.attempt_dir.join(format!("gate-{number}"));
+        let attempt_dir = tree.attempt_dir.join(format!("{GATE_PREFIX}{number}"));
         // One that a former agent had begun to check is checked anew; nothing of it runs any more.
         artifacts::clear(&attempt_dir)?;
         private_dir(&attempt_dir).map_err(std::io::Error::other)?;

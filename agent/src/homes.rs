@@ -439,10 +439,10 @@ mod tests {
         let (_dir, homes) = homes();
         let conversation = homes.conversation(KEY).unwrap();
         let project = conversation.config().join("projects/-data-work");
-        assert!(!conversation.has_session("5a5a"));
+        assert!(!conversation.has_session("5a5a").unwrap());
         fs::create_dir_all(&project).unwrap();
         fs::write(project.join("5a5a.jsonl"), "{\"type\":\"user\"}\n").unwrap();
-        assert!(conversation.has_session("5a5a") && !conversation.has_session("5b5b"));
+        assert!(conversation.has_session("5a5a").unwrap() && !conversation.has_session("5b5b").unwrap());
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub mod workspaces;
 /// Threads of the daemon: one for its loop and one for TLS; everything heavy is in other processes.
 const RUNTIME_THREADS: usize = 2;
 
+/// How long what is slow beside the loop may take at the end: enough for a small file, such as a login that comes back.
+const LAST_WORK: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Runs one of the hidden subcommands to its end, if that is what `args` asks for. `args` begins with the
 /// program's name.
 #[must_use]
@@ -105,11 +108,43 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(RUNTIME_THREADS).build()?;
-    runtime.block_on(serve::serve(&config, agent))?;
+    let served = runtime.block_on(serve::serve(&config, agent));
+    leave_behind(runtime);
+    served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the runtime without waiting for what is slow beside the loop: all of it can break off at any time, and the next
+/// start of the agent, which attempts wait for, waits for this process.
+fn leave_behind(runtime: tokio::runtime::Runtime) {
+    runtime.shutdown_timeout(LAST_WORK);
 }
 
 #[expect(clippy::print_stderr, reason = "logging may not have begun when this is said")]
 fn report(error: &anyhow::Error) {
     eprintln!("orch-agent: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    /// Seen as an agent that took as long to leave as a large directory took to be measured.
+    #[test]
+    fn what_is_slow_does_not_keep_an_agent_from_leaving() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (began, is_up) = std::sync::mpsc::channel();
+        let mut slow = tokio::task::JoinSet::new();
+        slow.spawn_blocking_on(
+            move || {
+                began.send(()).unwrap();
+                wait.recv_timeout(std::time::Duration::from_secs(60)).is_ok()
+            },
+            runtime.handle(),
+        );
+        is_up.recv().unwrap();
+        let before = std::time::Instant::now();
+        super::leave_behind(runtime);
+        assert!(before.elapsed() < std::time::Duration::from_secs(30));
+        drop(go_on);
+    }
 }

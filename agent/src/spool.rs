@@ -223,6 +223,19 @@ pub enum SpoolError {
         #[source]
         source: io::Error,
     },
+    /// Something in it was changed after it was written.
+    #[error(
+        "the spool {} is damaged at byte {at}, which is no torn end: put it back from a copy of the disk, or move it \
+         away and start again, which loses the reports in it that the coordinator has not recorded; their tasks are then \
+         run again",
+        path.display()
+    )]
+    Damaged {
+        /// File.
+        path: PathBuf,
+        /// Where the damage begins.
+        at: u64,
+    },
     /// A newer agent wrote it.
     #[error("the spool {} has version {version}, this agent knows {}", path.display(), record::VERSION)]
     Version {

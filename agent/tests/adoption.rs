@@ -18,6 +18,7 @@ use orch_agent::runner::{AttemptKey, AttemptReport, AttemptSpec, ClaudeWork, Out
 use orch_agent::spool::{Entry, Inventory};
 use orch_agent::supervisor::client::{Survivor, leftovers};
 use orch_agent::supervisor::record::RuntimeRecord;
+use orch_agent::supervisor::stop::StopCause;
 use orch_agent::supervisor::tree::signal_exactly;
 use rustix::process::Signal;
 use support::agent::{Agent, DONE, INIT, claude_work, command, end, gone_on_with, spec, start};
@@ -187,6 +188,63 @@ async fn a_stopped_supervisor_is_woken_and_gone_on_with() {
     signal_exactly(note.pid, note.start_ticks, Signal::STOP).unwrap();
     let report = gone_on_with(&program, KEY, found(&agent).unwrap()).await.unwrap();
     assert_eq!((report.outcome, report.answer.as_deref()), (Outcome::Ok, Some("out")));
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_woken_by_its_agent_ends_its_attempt() {
+    let agent = Agent::new();
+    let (handle, mut running) = start(agent.command(), command("sh", &["-c", "touch up; sleep 659"]));
+    until("it is up", || agent.work_dir().join("up").exists()).await;
+    let note = supervisor(&agent).unwrap();
+    signal_exactly(note.pid, note.start_ticks, Signal::STOP).unwrap();
+    handle.stop.send_replace(Some(StopCause::Cancelled));
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.join_next()).await;
+    signal_exactly(note.pid, note.start_ticks, Signal::CONT).unwrap();
+    assert_eq!(ended.expect("it ends").unwrap().unwrap().outcome, Outcome::Cancelled);
+}
+
+/// A process that takes a while to leave the note of a supervisor: until then only the lock of its log shows it.
+fn starting(agent: &Agent, dir: PathBuf, id: &str) -> std::thread::JoinHandle<std::process::Child> {
+    fs::create_dir_all(&dir).unwrap();
+    let log = fs::File::create(dir.join("supervisor.log")).unwrap();
+    let child = std::process::Command::new("sleep").arg("660").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let note = RuntimeRecord {
+        id: id.to_owned(),
+        pid,
+        start_ticks: procfs::read_stat(pid).unwrap().start_ticks,
+        boot_id: boot_id(),
+        owner: agent.launcher.owner().to_owned(),
+        reference: id.to_owned(),
+        attempt_dir: dir,
+    };
+    rustix::fs::flock(&log, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let runtime_dir = agent.launcher.runtime_dir().to_owned();
+    std::thread::spawn(move || {
+        // The length of a start is what is tested.
+        std::thread::sleep(Duration::from_millis(300));
+        note.write(&runtime_dir).unwrap();
+        drop(log);
+        child
+    })
+}
+
+#[tokio::test]
+async fn a_supervisor_that_was_just_being_started_and_is_not_gone_on_with_is_ended() {
+    let agent = Agent::new();
+    let (own, gate) = (supervisor_id(agent.launcher.owner(), KEY), "0123456789abcdef0123");
+    let starting = [starting(&agent, dir(&agent), &own), starting(&agent, dir(&agent).join("gate-0"), gate)];
+    let mut inventory = Inventory::default();
+    inventory.apply(Entry::Accepted { key: KEY, payload: Vec::new() });
+    let (found, ended) = find(&inventory, &agent.homes, &agent.launcher, |_| true).unwrap();
+    for child in starting {
+        let mut child = child.join().unwrap();
+        let status = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(status.is_some_and(|status| !status.success()), "{status:?}");
+    }
+    assert_eq!((found.into_iter().count(), ended.len()), (0, 2));
 }
 
 #[tokio::test]

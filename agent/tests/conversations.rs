@@ -96,6 +96,7 @@ async fn an_interrupted_conversation_is_gone_on_with_by_a_note_in_place_of_the_t
     let report = end(&runner, attempt(2, interrupted())).await;
     // Each process counts its money from 0.
     assert_eq!((report.outcome, report.usage.cost_micro_usd), (Outcome::Ok, 250_000));
+    assert_eq!(report.detail, "it went on in the conversation of the attempt before");
     let text = said(&agent).pop().unwrap();
     assert!(text.starts_with("\nYou were interrupted") && text.contains("its agent was lost"), "{text}");
     assert!(!text.contains("do it"), "the conversation knows its task: {text}");
@@ -109,7 +110,8 @@ async fn an_interrupted_conversation_is_gone_on_with_by_a_note_in_place_of_the_t
     // resumed nor begun under its name.
     let session = home(&agent).join(format!(".claude/projects/p/{}.jsonl", Uuid::from_u128(7)));
     fs::write(&session, "{\"type\":\"queue-operation\"}\n{\"parentUuid\":null,\"type\":\"us").unwrap();
-    assert_eq!(end(&runner, attempt(3, interrupted())).await.outcome, Outcome::Ok);
+    let report = end(&runner, attempt(3, interrupted())).await;
+    assert_eq!((report.outcome, report.detail.as_str()), (Outcome::Ok, ""));
     let text = said(&agent).pop().unwrap();
     assert!(text.starts_with("\nWorking directory: ") && text.ends_with("\n\ndo it"), "{text}");
     let args = fs::read_to_string(home(&agent).join("args")).unwrap();

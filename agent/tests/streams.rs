@@ -47,7 +47,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn terms(row: &Row) -> Terms {
-    Terms { structured: row.name.contains("schema"), denial_fails: false }
+    Terms { structured: row.name.contains("schema"), denial_fails: false, goes_on: false }
 }
 
 fn facts(row: &Row, chunk: usize) -> Facts {

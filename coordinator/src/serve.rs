@@ -300,9 +300,10 @@ impl Running {
             }
         }
         self.rpc.abort_all();
-        self.parts.abort_all();
         self.engine_stop.cancel();
         let finished = finish(cause, self.engine).await;
+        // Last, because the probes are among them: whoever asks is answered until the last commit.
+        self.parts.abort_all();
         let root = self.disk.dir.root();
         match &finished {
             Ok(()) => start::ended(root),

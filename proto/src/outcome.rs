@@ -164,7 +164,7 @@ pub const OUTCOMES: [OutcomeRow; 20] = [
         STOP,
         1,
         "it took down too many attempts and is not tried again",
-        "find the cause in the transcripts, then `orchctl retry REF`",
+        "find the cause in the transcripts, then `orchctl retry --dead REF`",
     ),
     row(
         Outcome::SpawnFailed,

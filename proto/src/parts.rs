@@ -20,18 +20,32 @@ pub const MAX_PARTS: usize = 110_000;
 /// its 100,000 tasks.
 pub const MAX_SPEC_PARTS: usize = 600_000;
 
+/// Most of them that are no parts of others: tasks, labels and files of context. Tasks are by far the largest.
+pub const MAX_SPEC_TASKS: usize = 101_000;
+
+/// Most repeated texts in it, above all dependencies and arguments: each takes 24 bytes of memory, however short.
+pub const MAX_SPEC_TEXTS: usize = 4_000_000;
+
 /// Levels that are looked into; the decoder itself stops at 100.
 const MAX_DEPTH: usize = 32;
 
-/// A field that holds a message.
+/// A field that holds a message, or texts.
 #[derive(Debug)]
 struct Field {
-    message: String,
+    /// `None` for a text, which is looked for only where it may be repeated.
+    message: Option<String>,
     /// One that is not repeated is merged when it comes again, and takes its place once.
     repeated: bool,
 }
 
-/// For each message its fields that hold messages.
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Messages,
+    Texts,
+}
+
+/// For each message its fields that hold messages or repeated texts.
 type Table = HashMap<String, HashMap<u32, Field>>;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -47,11 +61,12 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 fn enter(table: &mut Table, prefix: &str, message: &DescriptorProto) {
     let name = format!("{prefix}.{}", message.name());
-    let fields = message.field.iter().filter(|field| field.r#type() == Type::Message);
-    let fields = fields.filter_map(|field| {
+    let fields = message.field.iter().filter_map(|field| {
         let repeated = field.label() == Label::Repeated;
+        let message = (field.r#type() == Type::Message).then(|| field.type_name().to_owned());
+        let text = repeated && matches!(field.r#type(), Type::String | Type::Bytes);
         let number = u32::try_from(field.number()).ok()?;
-        Some((number, Field { message: field.type_name().to_owned(), repeated }))
+        (message.is_some() || text).then_some((number, Field { message, repeated }))
     });
     table.insert(name.clone(), fields.collect());
     message.nested_type.iter().for_each(|nested| enter(table, &name, nested));
@@ -61,17 +76,33 @@ fn enter(table: &mut Table, prefix: &str, message: &DescriptorProto) {
 /// depth; hardly further than one past `most`. What is no message counts as far as it can be read: the decoder will refuse it.
 #[must_use]
 pub fn count(name: &str, bytes: &[u8], most: usize) -> usize {
+    found(name, bytes, (What::Messages, most), MAX_DEPTH)
+}
+
+/// As [`count`], without what lies within those elements.
+#[must_use]
+pub fn count_own(name: &str, bytes: &[u8], most: usize) -> usize {
+    found(name, bytes, (What::Messages, most), 0)
+}
+
+/// As [`count`], of the texts that are elements of repeated fields.
+#[must_use]
+pub fn count_texts(name: &str, bytes: &[u8], most: usize) -> usize {
+    found(name, bytes, (What::Texts, most), MAX_DEPTH)
+}
+
+fn found(name: &str, bytes: &[u8], counted: (What, usize), depth: usize) -> usize {
     let mut found = 0;
     let fields = TABLE.get(&format!(".{name}"));
     // Where it breaks off, so will the decoder.
-    let _ = fields.map_or(Ok(()), |fields| look(fields, bytes, most, MAX_DEPTH, &mut found));
+    let _ = fields.map_or(Ok(()), |fields| look(fields, bytes, counted, depth, &mut found));
     found
 }
 
 fn look(
     fields: &HashMap<u32, Field>,
     mut bytes: &[u8],
-    most: usize,
+    (what, most): (What, usize),
     depth: usize,
     found: &mut usize,
 ) -> Result<(), DecodeError> {
@@ -81,12 +112,14 @@ fn look(
             skip_field(wire, field, &mut bytes, DecodeContext::default())?;
             continue;
         };
-        *found += usize::from(inner.repeated);
+        let counted = inner.message.is_some() == (what == What::Messages);
+        *found += usize::from(inner.repeated && counted);
         let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
         let Some((part, rest)) = bytes.split_at_checked(length) else { return Ok(()) };
         bytes = rest;
-        if let Some(fields) = TABLE.get(&inner.message).filter(|_| depth > 0) {
-            look(fields, part, most, depth - 1, found)?;
+        let within = inner.message.as_ref().and_then(|message| TABLE.get(message));
+        if let Some(fields) = within.filter(|_| depth > 0) {
+            look(fields, part, (what, most), depth - 1, found)?;
         }
     }
     Ok(())
@@ -116,6 +149,20 @@ mod tests {
         );
         let labels = v1::RunSpec { labels: [("a".into(), "b".into())].into(), ..Default::default() };
         assert_eq!(count("orch.v1.RunSpec", &labels.encode_to_vec(), 99), 1, "an entry of a map is one too");
+    }
+
+    #[test]
+    fn what_a_message_holds_itself_and_the_texts_in_it_are_counted_apart() {
+        let task = v1::TaskSpec {
+            dependencies: vec![String::new(); 3],
+            publish: vec![v1::Publication::default(); 2],
+            ..Default::default()
+        };
+        let spec = v1::RunSpec { tasks: vec![task.clone(), task], ..Default::default() }.encode_to_vec();
+        assert_eq!(count("orch.v1.RunSpec", &spec, 99), 6);
+        assert_eq!(count_own("orch.v1.RunSpec", &spec, 99), 2);
+        assert_eq!(count_texts("orch.v1.RunSpec", &spec, 99), 6);
+        assert_eq!(count_texts("orch.v1.RunSpec", &spec, 1), 2, "no further than needed");
     }
 
     #[test]

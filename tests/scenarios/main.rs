@@ -21,6 +21,7 @@ mod placement;
 mod probes;
 mod protocol;
 mod real_cli;
+mod resumed;
 mod scripted;
 mod shutdown;
 mod steering;

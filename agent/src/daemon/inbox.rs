@@ -112,7 +112,9 @@ impl Daemon {
             v1::Verdict::Cancel => {
                 self.table.stop(key, StopCause::Fenced);
             }
-            v1::Verdict::Keep | v1::Verdict::SendReport | v1::Verdict::Unspecified => {}
+            // The coordinator counts from this Hello as from any heartbeat, and another cut may follow before the first.
+            v1::Verdict::Keep => self.table.renew_one(key, self.hello_at, self.terms.stop_after),
+            v1::Verdict::SendReport | v1::Verdict::Unspecified => {}
         }
     }
 

@@ -7,7 +7,7 @@
 //! | never began | waiting, as before |
 //! | had begun to be prepared, and nothing of it ran yet | lost: it may be what ended the agent |
 
-use crate::adoption::Found;
+use crate::adoption::{self, Found};
 use crate::daemon::start::{Attempt, Runners};
 use crate::homes::{ConversationKey, Homes};
 use crate::runner::{AttemptHandle, AttemptKey, AttemptReport, Live, Outcome};
@@ -56,10 +56,12 @@ pub(super) fn left(
     let reference = assigned.as_ref().map(|assigned| assigned.reference.clone()).unwrap_or_default();
     if let Some(survivor) = found.take(key) {
         let is_running = survivor.process.is_some();
-        if let Some((handle, attempt)) = runners.adopt(key, assigned.as_ref(), survivor) {
+        if let Some((handle, attempt)) = runners.adopt(key, assigned.as_ref(), survivor.clone()) {
             tracing::info!(reference, is_running, "an attempt of the former agent is gone on with");
             return Left::GoesOn(Box::new((handle, attempt)));
         }
+        // It will be said to be lost, so nothing of it may go on.
+        adoption::end(&survivor);
     }
     let why = match assigned {
         Some(assigned) if held.phase == Phase::Accepted => match runners.can_run(&assigned) {
@@ -117,7 +119,9 @@ fn transcript_bytes(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::{Adopted, AttemptLink, AttemptSpec, RunFuture, Runner};
+    use crate::gates::Tree;
+    use crate::runner::note::{Note, WorkNote};
+    use crate::runner::{Adopted, AttemptLimits, AttemptLink, AttemptSpec, Gates, RunFuture, Runner};
     use crate::supervisor::client::Survivor;
     use std::fs;
     use std::sync::Arc;
@@ -173,6 +177,47 @@ mod tests {
         assert_eq!((key, report.detail.as_str()), (KEY, "s1"));
         let again = left(KEY, &command(Phase::Accepted), &mut found, &runners, &homes);
         assert!(matches!(again, Left::Waits(assigned) if assigned.reference == "a/7/t"));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_goes_on_with_is_ended_before_it_is_called_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::open(dir.path()).unwrap();
+        let runners = Runners::new(None, Some(Arc::new(Follower)));
+        let mut child = std::process::Command::new("sleep").arg("658").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = Some((pid, crate::procfs::read_stat(pid).unwrap().start_ticks));
+        let survivor = Survivor { id: "none".to_owned(), attempt_dir: dir.path().to_owned(), process };
+        let mut found = Found::from_iter([(KEY, survivor)]);
+        let unknown = Held { payload: b"\xff".to_vec(), ..command(Phase::Running) };
+        assert_eq!(told(left(KEY, &unknown, &mut found, &runners, &homes)).0, Outcome::LostAgent);
+        let ended = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(ended.is_some_and(|status| !status.success()), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn what_runs_is_known_by_its_note_where_its_assignment_is_not_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::open(dir.path()).unwrap();
+        let runners = Runners::new(None, Some(Arc::new(Follower)));
+        let note = Note {
+            boot_id: String::new(),
+            reference: "a/7/t".to_owned(),
+            conversation: ConversationKey { run: 7, task: 1 },
+            limits: AttemptLimits::default(),
+            gates: Gates::default(),
+            tree: Tree::default(),
+            shown: None,
+            segment_bytes: 4,
+            work: WorkNote::Command,
+        };
+        note.write(dir.path()).unwrap();
+        let survivor = Survivor { id: "s1".to_owned(), attempt_dir: dir.path().to_owned(), process: None };
+        let mut found = Found::from_iter([(KEY, survivor)]);
+        let unknown = Held { payload: b"\xff".to_vec(), ..command(Phase::Running) };
+        assert!(matches!(left(KEY, &unknown, &mut found, &runners, &homes), Left::GoesOn(_)));
     }
 
     #[test]

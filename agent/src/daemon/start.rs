@@ -4,6 +4,7 @@
 use crate::causes::one_line;
 use crate::daemon::supply::{Fetched, Supplies, reusable};
 use crate::inputs::InputError;
+use crate::runner::note::{Note, WorkNote};
 use crate::runner::{
     Adopted, AttemptHandle, AttemptKey, AttemptLink, AttemptReport, AttemptSpec, Input, Live, Outcome,
     Prompt, Runner, Shown, Work, Workspace, link, noop::NoopRunner,
@@ -236,10 +237,15 @@ impl Runners {
         assigned: Option<&Assigned>,
         survivor: Survivor,
     ) -> Option<(AttemptHandle, Attempt)> {
-        let runner = match assigned?.work {
-            AssignedWork::Claude(_) => self.claude.as_ref(),
-            AssignedWork::Command(_) => self.command.as_ref(),
-            AssignedWork::Noop | AssignedWork::Publish(_) => None,
+        // An assignment that a former version wrote may not be understood; the note of what runs was.
+        let runner = match assigned.map(|assigned| &assigned.work) {
+            Some(AssignedWork::Claude(_)) => self.claude.as_ref(),
+            Some(AssignedWork::Command(_)) => self.command.as_ref(),
+            Some(AssignedWork::Noop | AssignedWork::Publish(_)) => None,
+            None => match Note::read(&survivor.attempt_dir)?.work {
+                WorkNote::Claude(_) => self.claude.as_ref(),
+                WorkNote::Command => self.command.as_ref(),
+            },
         };
         let (handle, link) = link();
         let live = link.live.clone();

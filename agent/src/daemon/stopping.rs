@@ -125,6 +125,10 @@ impl Daemon {
     /// When the spool fails.
     pub(super) async fn depart(mut self, phase: Phase) -> Result<(), DaemonError> {
         if self.stopping == Some(Stopping::Leaving) {
+            // What has ended by now has: a publication would be made once more.
+            while let Some(done) = self.running.try_join_next() {
+                self.attempt_done(done);
+            }
             // From here on nobody in this process starts or reports anything.
             self.running.shutdown().await;
             self.table.put_back();

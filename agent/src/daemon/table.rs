@@ -308,10 +308,14 @@ impl Table {
     /// The coordinator acknowledged a heartbeat sent at `sent`.
     pub(super) fn renew(&self, sent: BootMillis, stop_after: Duration) {
         for held in self.held.values() {
-            if let Held::Running(handle) = held {
-                // Nobody listens when the attempt has just ended.
-                let _ = handle.renewals.send(Some(Renewal { sent, stop_after }));
-            }
+            held.renew(sent, stop_after);
+        }
+    }
+
+    /// The coordinator confirmed an attempt that was named to it at `sent`.
+    pub(super) fn renew_one(&self, key: AttemptKey, sent: BootMillis, stop_after: Duration) {
+        if let Some(held) = self.held.get(&key) {
+            held.renew(sent, stop_after);
         }
     }
 
@@ -394,6 +398,13 @@ impl Table {
 }
 
 impl Held {
+    fn renew(&self, sent: BootMillis, stop_after: Duration) {
+        if let Self::Running(handle) = self {
+            // Nobody listens when the attempt has just ended.
+            let _ = handle.renewals.send(Some(Renewal { sent, stop_after }));
+        }
+    }
+
     /// The link to the runner that has it, if one has.
     const fn handle(&self) -> Option<&AttemptHandle> {
         match self {

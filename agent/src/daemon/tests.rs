@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::daemon::phase::Ways;
-use crate::runner::{AttemptLink, AttemptSpec, RunFuture, Runner, Work};
+use crate::runner::{AttemptLink, AttemptSpec, Renewal, RunFuture, Runner, Work};
 use crate::session::dial::{Dial, Dialling};
 use crate::session::link::Bulk;
-use crate::spool::memory::MemorySpool;
+use crate::spool::memory::{MemoryDisk, MemorySpool};
 use crate::supervisor::stop::StopCause;
 use orch_proto::v1::agent_item::Item as Said;
 use orch_proto::v1::blob_service_client::BlobServiceClient;
@@ -47,6 +47,7 @@ impl Dial for Nowhere {
 struct Bench {
     daemon: Daemon,
     data: tempfile::TempDir,
+    disk: MemoryDisk,
 }
 
 impl Bench {
@@ -55,7 +56,7 @@ impl Bench {
     }
 
     fn with(claude: Option<Arc<dyn Runner>>) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let (data, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::default());
         let daemon = Daemon::new(Parts {
             identity: Identity { name: "box-1".to_owned(), incarnation: [1; 16], host: "host".to_owned() },
             offer: Offer { slots: 2, ..Offer::default() },
@@ -63,12 +64,12 @@ impl Bench {
             runners: Runners::new(claude, Some(Arc::new(Actor))),
             pools: Pools::default(),
             homes: Arc::new(Homes::open(data.path()).unwrap()),
-            spool: Box::<MemorySpool>::default(),
+            spool: Box::new(MemorySpool::open(disk.clone())),
             host: HostProbe::new(data.path().to_owned()),
             status: StatusFile::new(None, "box-1"),
             seed: 1,
         });
-        Self { daemon, data }
+        Self { daemon, data, disk }
     }
 
     /// One that was welcomed.
@@ -321,15 +322,45 @@ async fn renewals_count_from_when_the_heartbeat_was_sent() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_answers_no_heartbeat_for_long_is_left() {
+async fn an_attempt_that_welcome_keeps_is_renewed_as_of_hello() {
     let mut bench = Bench::welcomed();
+    bench.answer([1, 2].map(|task| command(task, "wait")));
+    let key = |task| AttemptKey { run: 7, task, attempt: 1 };
+    let renewed = |bench: &Bench, task| bench.daemon.table.renewal(key(task));
+    bench.daemon.hello_at = BootMillis(70);
+    let kept = v1::InventoryVerdict { attempt: id(1), verdict: v1::Verdict::Keep.into() };
+    let stop_after = Some(prost_types::Duration { seconds: 9, nanos: 0 });
+    bench.reconnects(v1::Welcome { verdicts: vec![kept], stop_after, ..welcome(EPOCH, b"a") });
+    let renewal = Renewal { sent: BootMillis(70), stop_after: Duration::from_secs(9) };
+    assert_eq!((renewed(&bench, 1), renewed(&bench, 2)), (Some(renewal), None));
+    let before = BootMillis::now();
+    let _opening = bench.daemon.dial();
+    assert!(bench.daemon.hello_at >= before, "each Hello counts from when it is made");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_answers_no_heartbeat_for_long_is_left() {
+    let mut bench = Bench::new();
+    let every = |nanos| Some(prost_types::Duration { seconds: 0, nanos });
+    let quick = v1::Welcome { heartbeat_interval: every(400_000_000), ..welcome(EPOCH, b"a") };
+    bench.says([Item::Welcome(quick)]).unwrap();
     for _ in 0..=UNANSWERED_HEARTBEATS {
         assert_eq!(bench.daemon.is_unheard(), None);
         bench.daemon.send_heartbeat();
     }
     assert_eq!(bench.daemon.is_unheard(), None, "they followed each other quickly");
-    bench.daemon.heartbeats[0].1 = BootMillis(0);
+    let ago = |ms| BootMillis(BootMillis::now().0 - ms);
+    bench.daemon.heartbeats[0].1 = ago(1_100);
+    assert_eq!(bench.daemon.is_unheard(), None, "not yet three intervals");
+    bench.daemon.heartbeats[0].1 = ago(1_200);
     assert_eq!(bench.daemon.is_unheard(), Some("the coordinator answers no heartbeat"));
+    let last = bench.daemon.heartbeats.pop_back();
+    assert_eq!(bench.daemon.is_unheard(), None, "the agent itself was away");
+    bench.daemon.heartbeats.extend(last);
+    bench.daemon.heartbeat = heartbeat_every(SHORTEST_HEARTBEAT);
+    bench.daemon.heartbeats[0].1 = ago(500);
+    assert_eq!(bench.daemon.is_unheard(), None, "a busy host is late by that much");
+    bench.daemon.heartbeats[0].1 = BootMillis(0);
     for _ in 0..2 * HEARTBEATS_KEPT {
         bench.daemon.send_heartbeat();
     }
@@ -449,8 +480,19 @@ async fn an_agent_that_leaves_says_nothing_and_is_done_at_once() {
     assert!(bench.daemon.is_done() && bench.words().is_empty());
     bench.daemon.obey(Order::End);
     assert_eq!(bench.daemon.stopping, Some(Stopping::Leaving));
+    // One ends while it leaves.
+    bench.daemon.table.stop(AttemptKey { run: 7, task: 1, attempt: 1 }, StopCause::Cancelled);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     let phase = Phase::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO)));
     bench.daemon.depart(phase).await.unwrap();
+    let kept: Vec<_> = bench.disk.inventory().held().values().map(|held| held.phase).collect();
+    assert_eq!(
+        kept,
+        [crate::spool::Phase::Finished, crate::spool::Phase::Accepted],
+        "what has ended is not begun again"
+    );
 }
 
 #[tokio::test]

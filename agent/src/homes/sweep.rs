@@ -125,11 +125,10 @@ impl Homes {
     pub(super) fn throw_away(&self, dir: &Path) -> io::Result<()> {
         let bin = bin(&self.root);
         private_dir(&bin).map_err(io::Error::other)?;
-        let place = tempfile::Builder::new().prefix("gone").tempdir_in(&bin)?;
-        fs::rename(dir, place.path().join("contents"))?;
+        // In one step: whoever empties the bin beside this would remove a place that waits for what is thrown away.
+        let place = tempfile::Builder::new().prefix("gone").make_in(&bin, |place| fs::rename(dir, place))?;
         // From here on it belongs to the bin.
-        let _ = place.keep();
-        Ok(())
+        place.keep().map(drop).map_err(|error| error.error)
     }
 
     /// See [`Sweeper::empty_bin`].
@@ -222,6 +221,31 @@ mod tests {
         homes.note_end(key(task)).unwrap();
         let note = fs::File::options().write(true).open(homes.dir(key(task)).join("ended")).unwrap();
         note.set_modified(now - HOUR * task).unwrap();
+    }
+
+    /// Seen as conversations of another cluster that stayed.
+    #[test]
+    fn what_is_thrown_away_goes_also_while_the_bin_is_emptied() {
+        let (_dir, homes, _) = homes();
+        let sweeper = homes.sweeper();
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(sweeper.empty_bin(), [""; 0]);
+                }
+            });
+            let forget = || {
+                for task in 0..500 {
+                    homes.conversation(key(task)).map_err(io::Error::other)?;
+                    homes.forget(key(task))?;
+                }
+                io::Result::Ok(())
+            };
+            let forgotten = forget();
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            forgotten.unwrap();
+        });
     }
 
     fn homes() -> (tempfile::TempDir, Homes, SystemTime) {

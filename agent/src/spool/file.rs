@@ -18,6 +18,9 @@ const SHORTEST_FILE: u64 = 16 * 1024 * 1024;
 /// ... and when it is this many times as long as what is still owed.
 const GARBAGE_FACTOR: u64 = 4;
 
+/// What a disk writes whole or not at all, in bytes.
+const SECTOR: usize = 512;
+
 /// A spool on disk.
 #[derive(Debug)]
 pub struct FileSpool {
@@ -57,8 +60,9 @@ impl FileSpool {
         let numbers = numbers(dir)?;
         let mut inventory = Inventory::default();
         let mut found = Found::default();
-        for &number in &numbers {
-            replay(&path(dir, number), boot_id, &mut inventory, &mut found)?;
+        // Each file begins with everything that was owed, so older ones count for nothing.
+        if let Some(&newest) = numbers.last() {
+            replay(&path(dir, newest), boot_id, &mut inventory, &mut found)?;
         }
         // Always a new file: nothing is ever written behind a torn end.
         let number = numbers.last().map_or(1, |last| last + 1);
@@ -159,7 +163,7 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, SpoolError> {
     Ok(numbers)
 }
 
-/// Takes a file in. Each file begins with everything that was owed, so an older one counts for nothing.
+/// Takes a file in.
 fn replay(
     path: &Path,
     boot_id: &str,
@@ -182,8 +186,26 @@ fn replay(
             Record::Unknown => {}
         }
     }
+    let at = bytes.len() - rest.len();
+    // A file is made with its beginning durable; only what was appended later can be torn.
+    if at == 0 || is_damaged(&bytes, at, found.other_boot) {
+        return Err(SpoolError::Damaged { path: path.to_owned(), at: at as u64 });
+    }
     found.torn_bytes += rest.len() as u64;
     Ok(())
+}
+
+/// Whether what is no record at `at` was one. A write that broke off is followed by nothing; what the disk still owed when
+/// the power went may leave a hole before what it had, of whole sectors of zeros.
+fn is_damaged(bytes: &[u8], at: usize, other_boot: bool) -> bool {
+    let next = (at + 1..bytes.len()).find(|next| bytes.get(*next..).is_some_and(|rest| read(rest).is_some()));
+    let Some(next) = next else { return false };
+    let mut sectors = bytes.chunks(SECTOR).enumerate().skip(at / SECTOR);
+    let is_hole = |(number, sector): (usize, &[u8])| {
+        number * SECTOR < next
+            && sector.iter().skip(at.saturating_sub(number * SECTOR)).all(|byte| *byte == 0)
+    };
+    !(other_boot && sectors.any(is_hole))
 }
 
 /// Makes a journal file that begins with `inventory`: whole or not at all, and durable.
@@ -286,6 +308,46 @@ mod tests {
             assert_eq!(found.torn_bytes, 0, "the torn end is gone");
             assert_eq!(spool.inventory().held()[&key(1)].report.as_deref(), Some(&b"after"[..]));
         }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_no_torn_end_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _) = open(dir.path());
+        for task in 0..3 {
+            spool.append(finished(task, vec![7; 2_000]));
+        }
+        spool.flush().unwrap();
+        let file = journal(dir.path());
+        let bytes = fs::read(&file).unwrap();
+        drop(spool);
+        let opened = |bytes: &[u8], boot: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(path(dir.path(), 1), bytes).unwrap();
+            FileSpool::open(dir.path(), boot)
+                .map(|(spool, found)| (spool.inventory().held().len(), found.torn_bytes))
+        };
+        let record = 2_000 + 25;
+        let (second, third) = (bytes.len() - 2 * record, bytes.len() - record);
+        let flipped = |at: usize| {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            bytes
+        };
+        // In its length, its sum, its body; and in the first record of all.
+        for (at, damaged) in [(second, second), (second + 5, second), (third - 1, second), (9, 0)] {
+            for boot in ["boot-1", "boot-2"] {
+                let error = opened(&flipped(at), boot).unwrap_err();
+                assert!(matches!(error, SpoolError::Damaged { at, .. } if at == damaged as u64), "{error}");
+                assert!(error.to_string().contains("move it away and start again"), "{error}");
+            }
+        }
+        assert_eq!(opened(&flipped(bytes.len() - 1), "boot-1").unwrap(), (2, record as u64));
+        // What a power loss leaves: a part that was never written, before one that was.
+        let mut hole = bytes.clone();
+        hole[second + 600..second + 1_900].fill(0);
+        assert_eq!(opened(&hole, "boot-2").unwrap(), (1, 2 * record as u64));
+        assert!(matches!(opened(&hole, "boot-1"), Err(SpoolError::Damaged { .. })));
     }
 
     #[test]

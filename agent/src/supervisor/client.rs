@@ -295,8 +295,10 @@ impl Supervised {
         }
     }
 
-    /// Passes on an acknowledged renewal.
+    /// Passes on an acknowledged renewal. Wakes a supervisor that somebody stopped: its child would write no more and pass
+    /// every deadline.
     pub async fn renew(&mut self, stop_after: Duration) {
+        self.process.wake();
         let stop_after_ms = u64::try_from(stop_after.as_millis()).unwrap_or(u64::MAX);
         self.send(&Command::Renew { stop_after_ms }).await;
     }
@@ -316,8 +318,9 @@ impl Supervised {
         self.send(&Command::Ack { channel, segment }).await;
     }
 
-    /// Asks for the end.
+    /// Asks for the end, also of a supervisor that somebody stopped.
     pub async fn stop(&mut self, cause: StopCause, from: Rung) {
+        self.process.wake();
         self.send(&Command::Stop { cause, from }).await;
     }
 

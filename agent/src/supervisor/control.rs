@@ -51,6 +51,8 @@ struct Client {
     inbox: Vec<u8>,
     outbox: Vec<u8>,
     gone: bool,
+    /// Whether it was not told something because it had not read what was said before.
+    missed: bool,
 }
 
 impl Control {
@@ -85,14 +87,16 @@ impl Control {
         std::iter::once((self.listener.as_fd(), false)).chain(clients).collect()
     }
 
-    /// Takes in whoever waits, greets them with `greeting`, and returns all commands that arrived.
+    /// Takes in whoever waits, greets them with `greeting`, and returns all commands that arrived. Whoever was left out and
+    /// has caught up is told the second part of the greeting.
     pub fn serve(&mut self, greeting: impl Fn() -> [Event; 2]) -> Vec<Command> {
         while let Ok((stream, _)) = self.listener.accept() {
             let is_welcome = self.clients.len() < MOST_CLIENTS && may_command(&stream);
             if !is_welcome || stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let mut client = Client { stream, inbox: Vec::new(), outbox: Vec::new(), gone: false };
+            let mut client =
+                Client { stream, inbox: Vec::new(), outbox: Vec::new(), gone: false, missed: false };
             for event in greeting() {
                 client.tell(&spell(&event));
             }
@@ -100,6 +104,13 @@ impl Control {
             self.ever_served = true;
         }
         let commands = self.clients.iter_mut().flat_map(Client::read).collect();
+        self.flush();
+        // A child may wait for what the last word that was left out asks for: then there is no later one.
+        let [_, standing] = greeting();
+        for client in self.clients.iter_mut().filter(|client| client.missed && client.outbox.is_empty()) {
+            client.missed = false;
+            client.tell(&spell(&standing));
+        }
         self.flush();
         commands
     }
@@ -119,8 +130,12 @@ impl Control {
     /// Tells everybody who has read what was said before; the others learn it from a later, newer one.
     pub fn broadcast_lossy(&mut self, event: &Event) {
         let line = spell(event);
-        for client in self.clients.iter_mut().filter(|client| client.outbox.is_empty()) {
-            client.tell(&line);
+        for client in &mut self.clients {
+            if client.outbox.is_empty() {
+                client.tell(&line);
+            } else {
+                client.missed = true;
+            }
         }
         self.flush();
     }
@@ -240,6 +255,29 @@ mod tests {
         let lines: Vec<String> = io::BufReader::new(client).lines().take(3).map(Result::unwrap).collect();
         assert_eq!(lines[0], r#"{"event":"hello","version":1,"id":"a1"}"#);
         assert_eq!(lines[2], r#"{"event":"progress","channel":"stdout","len":7}"#);
+    }
+
+    #[test]
+    fn one_who_was_left_out_is_told_where_things_stand_once_it_has_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut control, client) = connected(dir.path());
+        control.serve(greeting);
+        let progress = |len| Event::Progress { channel: super::super::segments::Channel::Stdout, len };
+        let mut len = 0;
+        while control.is_flushed() {
+            len += 1;
+            control.broadcast_lossy(&progress(len));
+        }
+        control.broadcast_lossy(&progress(len + 1));
+        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let mut lines = io::BufReader::new(client).lines().map(Result::unwrap);
+        let last = String::from_utf8(spell(&progress(len))).unwrap();
+        // What was said leaves as it is read.
+        while lines.next().unwrap() != last.trim_end() {
+            control.serve(greeting);
+        }
+        control.serve(greeting);
+        assert_eq!(lines.next().unwrap(), r#"{"event":"stdin_closed"}"#);
     }
 
     #[test]

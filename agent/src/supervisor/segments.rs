@@ -174,11 +174,12 @@ fn numbers(dir: &Path, channel: Channel) -> io::Result<Vec<u64>> {
 /// When an existing file cannot be deleted.
 pub fn release(dir: &Path, channel: Channel, segment_bytes: u64, upto: u64) -> io::Result<u64> {
     let mut released = 0;
-    for number in (0..upto / segment_bytes).rev() {
+    // The first ones first, so that what is left after a crash is the end of the stream.
+    for number in 0..upto / segment_bytes {
         match fs::remove_file(channel.segment(dir, number)) {
             Ok(()) => released += 1,
-            // Everything before was released earlier.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            // It was released earlier; a later one may not have been.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
@@ -257,6 +258,15 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(release(dir.path(), Channel::Stdout, 4, 8).unwrap(), 1);
         assert_eq!(release(dir.path(), Channel::Stdout, 4, 8).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_release_that_broke_off_is_finished_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let _writer = filled(dir.path(), b"0123456789ab");
+        fs::remove_file(Channel::Stdout.segment(dir.path(), 1)).unwrap();
+        assert_eq!(release(dir.path(), Channel::Stdout, 4, 12).unwrap(), 2);
+        assert_eq!(names(dir.path()), [""; 0]);
     }
 
     #[test]

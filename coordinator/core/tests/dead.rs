@@ -66,6 +66,33 @@ fn dead_letters_are_listed_newest_run_first_page_by_page_also_of_runs_that_go_on
     assert_eq!(env.state.run_record(RunId(1)).expect("a live run").dead, 1);
 }
 
+/// Has every task of a run crash until nothing of it is granted any more.
+fn poison_all(env: &mut Env, run: u64) {
+    for _ in 0..60 {
+        for line in env.sent().lines() {
+            let Some(granted) = line.strip_prefix("grant ") else { continue };
+            let (agent, attempt) = granted.split_once(' ').expect("agent and attempt");
+            assert!(attempt.starts_with(&format!("{run}/")), "{attempt}");
+            env.report(agent, attempt, CRASH);
+        }
+        env.pass_with_heartbeats(20, &["a", "b"]);
+    }
+}
+
+#[test]
+fn what_a_page_before_took_of_a_stored_run_leaves_nothing_out_of_the_next() {
+    let mut env = fleet();
+    env.submit("x retries 9\ny retries 9\nw retries 9\nz needs gpu=yes");
+    poison_all(&mut env, 1);
+    env.submit("x retries 9\ny retries 9\nw retries 9");
+    poison_all(&mut env, 2);
+    env.pass_with_heartbeats(700, &["a", "b"]);
+    assert!(env.state.run_record(RunId(2)).is_none(), "it is in the store alone");
+    assert_eq!(env.dead(TOP, 3), ["run 2: 3"]);
+    // A page of three goes on behind the second: the store has one more of run 2, so run 1 must give two.
+    assert_eq!(env.dead((RunId(2), TaskIndex(2)), 4), ["run 2: 3", "1/x", "1/y", "1/w"]);
+}
+
 #[test]
 fn a_dead_retry_takes_what_is_poison_and_nothing_else_and_forgets_its_crashes() {
     let mut env = fleet();

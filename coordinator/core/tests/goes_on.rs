@@ -4,9 +4,9 @@
 mod support;
 
 use orch_core::event::{Event, HeldState};
-use orch_core::ids::{Epoch, RunId, TaskKey};
+use orch_core::ids::{AttemptNo, Epoch, RunId, TaskKey};
 use orch_core::outcome::Outcome;
-use orch_core::state::TaskState;
+use orch_core::state::{State, TaskState};
 use std::collections::BTreeMap;
 use support::{API_ERROR, CRASH, Env, TIMEOUT, inventory, reload, tasks};
 
@@ -62,12 +62,34 @@ fn a_lost_attempt_waits_a_moment_for_the_agent_that_keeps_its_conversation_and_i
         hello.incarnation = [2; 16];
         hello.conversations = vec![x];
     });
-    let taken = env.task(&format!("{other}/y")).state;
-    let agent = env.task("1/x").agent;
-    assert!(
-        (taken, &*agent) == (TaskState::Queued, "a") || env.task("1/x").state == TaskState::Queued,
-        "x goes to a, now or as soon as that has room: {taken} {agent}"
-    );
+    // Its pinned task is first in its queue and takes the only slot; b is idle, and x waits all the same.
+    assert!(env.sent().ends_with("welcome a\ngrant a 2/y#1"));
+    assert_eq!((other, env.task("1/x").state), (2, TaskState::Queued));
+    env.accept("a", "2/y#1");
+    env.pass_with_heartbeats(25, &["a", "b"]);
+    assert!(!env.sent().contains("1/x#2"));
+    env.report("a", "2/y#1", Outcome::OK);
+    assert!(env.sent().ends_with("grant a 1/x#2"));
+    assert_eq!(goes_on(&mut env, "1/x").as_deref(), Some("1 a 16"));
+}
+
+#[test]
+fn a_lost_attempt_does_not_wait_for_ever_for_the_agent_that_keeps_its_conversation() {
+    let mut env = Env::new();
+    env.join("a", 1, CLAUDE);
+    env.submit(X);
+    env.accept("a", "1/x#1");
+    let x = env.key("1/x");
+    env.submit("y needs runner=claude pin a");
+    env.join("b", 1, CLAUDE);
+    env.join_as("a", 1, CLAUDE, |hello| {
+        hello.incarnation = [2; 16];
+        hello.conversations = vec![x];
+    });
+    env.accept("a", "2/y#1");
+    env.sent();
+    env.pass_with_heartbeats(30, &["a", "b"]);
+    assert!(env.sent().contains("grant b 1/x#2"), "affinity_wait is over");
 }
 
 #[test]
@@ -164,4 +186,38 @@ fn the_latest_attempt_tells_who_keeps_the_conversation_not_an_older_one() {
     env.retry("1/x", false);
     assert!(env.sent().ends_with("grant b 1/x#3"));
     assert_eq!(goes_on(&mut env, "1/x").as_deref(), Some("2 b 14"));
+}
+
+#[test]
+fn whoever_asks_is_told_where_it_goes_on() {
+    let mut env = Env::new();
+    env.join("a", 1, CLAUDE);
+    env.submit(X);
+    env.report("a", "1/x#1", TIMEOUT);
+    env.retry("1/x", false);
+    env.accept("a", "1/x#2");
+    let summary = env.explain("1/x").0;
+    assert_eq!(summary, "runs on a for 0 s (attempt 2, goes on in the conversation of attempt 1)");
+    // Elsewhere there is nothing to go on in.
+    env.join("b", 1, CLAUDE);
+    env.leave("a");
+    env.pass_with_heartbeats(30, &["b"]);
+    env.accept("b", "1/x#3");
+    assert!(!env.explain("1/x").0.contains("goes on"));
+}
+
+/// Found by the model: the attempt was given back, so nothing of it but its number is kept.
+#[test]
+fn where_a_run_went_back_to_survives_a_restart_also_of_a_task_that_never_began() {
+    let mut env = Env::new();
+    env.join("a", 1, CLAUDE);
+    env.submit(X);
+    env.reject("a", "1/x#1");
+    env.cancel("1");
+    env.retry_from("1", "x");
+    let x = env.key("1/x");
+    let specs = BTreeMap::from([(RunId(1), tasks(X))]);
+    let again = reload(&env.state, &specs);
+    let afresh = |state: &State| state.task_record(x).expect("a task").afresh;
+    assert_eq!((afresh(&env.state), afresh(&again)), (AttemptNo(1), AttemptNo(1)));
 }

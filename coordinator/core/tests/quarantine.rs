@@ -188,6 +188,23 @@ fn what_was_asked_back_and_is_gone_after_a_reconnect_was_given_back() {
 }
 
 #[test]
+fn what_was_asked_back_and_is_gone_with_its_process_is_lost_because_it_may_have_begun() {
+    let mut env = Env::new();
+    env.join("a", 1, "");
+    let run = env.submit("x prefetch 2\ny prefetch 2\n");
+    env.accept("a", &format!("{run}/x#1"));
+    env.accept("a", &format!("{run}/y#1"));
+    env.drain("a", "drained by me");
+    env.leave("a");
+    env.join_as("a", 1, "", |hello| hello.incarnation = [2; 16]);
+    for task in ["1/x", "1/y"] {
+        let key = env.key(task);
+        let record = env.state.task_record(key).expect("a task");
+        assert_eq!((record.state.word(), record.crashes, record.attempts.len()), ("queued", 1, 1), "{task}");
+    }
+}
+
+#[test]
 fn an_acceptance_cannot_be_taken_back_unasked_and_costly_work_is_not_asked_for() {
     let mut env = Env::new();
     env.join("a", 1, "");

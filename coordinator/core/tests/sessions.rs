@@ -86,6 +86,25 @@ fn a_grant_that_is_not_accepted_in_30_seconds_goes_elsewhere_and_is_no_failure()
 }
 
 #[test]
+fn waiting_work_that_a_talking_agent_never_accepts_goes_elsewhere_after_10_minutes_and_is_no_failure() {
+    let mut env = Env::new();
+    env.join("box-1", 1, NOOP);
+    env.submit("a wait retries 0 timeout 36000");
+    env.join("box-2", 1, NOOP);
+    env.sent();
+    env.pass_with_heartbeats(595, &["box-1", "box-2"]);
+    assert!(!env.sent().contains("stop"), "it may be on its way");
+    env.pass_with_heartbeats(5, &["box-1", "box-2"]);
+    let sent = env.sent();
+    assert!(sent.contains("stop box-1 1/a#1 fenced") && sent.contains("grant box-2 1/a#2"), "{sent}");
+    let a = env.key("1/a");
+    let record = env.state.task_record(a).expect("a task");
+    assert_eq!((record.crashes, record.attempts.len()), (0, 0));
+    env.report("box-2", "1/a#2", Outcome::OK);
+    assert_eq!(env.state_of("1/a"), "succeeded");
+}
+
+#[test]
 fn a_rejected_task_goes_elsewhere_and_the_agent_is_spared_its_kind_for_30_seconds() {
     let mut env = Env::new();
     env.join("box-1", 1, NOOP);

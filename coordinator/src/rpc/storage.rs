@@ -2,6 +2,8 @@
 //! Knows the messages and whose turn it is; what a copy is made of is known in [`crate::storage`].
 
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::pin::Pin;
@@ -22,7 +24,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::blocking;
 use crate::rpc::status::{internal, refuse, refuse_field};
 use crate::storage::backup::Source;
-use crate::storage::figures::{Figures, WARN_ABOVE_USED_PERCENT, is_bloated};
+use crate::storage::figures::{Figures, WARN_ABOVE_USED_PERCENT, compacts};
 use crate::storage::restore::{Order, Present, Taken, take};
 use crate::storage::{CopyError, start};
 use crate::store::{ClusterId, DataDir, ReadError, SCHEMA, Store};
@@ -119,8 +121,13 @@ impl StorageDesk {
         let caller = Caller::of(&request)?;
         let inner = Arc::clone(self.inner()?);
         let turn = inner.turn()?;
+        let draining = inner.parts.draining.clone();
+        // Set when the coordinator drains, and when this is dropped because whoever asked has gone: what is staged without
+        // a start on it would replace, weeks later, everything that was acknowledged meanwhile.
+        let unwanted = draining.child_token();
+        let _gone = unwanted.clone().drop_guard();
         let mut messages = request.into_inner();
-        let header = streams::header(&mut messages).await?;
+        let header = streams::header(&mut messages, &draining).await?;
         let cluster = inner.expected(&header.cluster_id)?;
         let (form, validate_only) = (header.form(), header.validate_only);
         let kept: Option<Arc<dyn Blobs>> = match form {
@@ -134,8 +141,9 @@ impl StorageDesk {
             BackupForm::Archive => None,
             BackupForm::Records => Some(Arc::<FileBlobs>::clone(&inner.parts.blobs)),
         };
-        let for_thread = Arc::clone(&inner);
+        let (for_thread, by) = (Arc::clone(&inner), caller.label());
         let work = move |from: &mut dyn std::io::BufRead| {
+            // Held until nobody else can have it any more.
             let _turn = turn;
             let parts = &for_thread.parts;
             let order = Order {
@@ -146,15 +154,18 @@ impl StorageDesk {
                 validate_only,
                 config: parts.config.clone(),
                 now: SystemTime::now(),
+                unwanted,
             };
-            take(from, &order)
+            let taken = take(from, &order)?;
+            tracing::info!(target: "audit", by, validate_only, "restore a copy of epoch {}", taken.epoch);
+            // Here, because nobody may be left who waits for this.
+            if !validate_only {
+                parts.again.cancel();
+            }
+            Ok(taken)
         };
-        let taken = streams::receive(messages, work).await?.map_err(|error| copy_status(&error))?;
-        tracing::info!(target: "audit", by = caller.label(), validate_only, "restore a copy of epoch {}", taken.epoch);
-        if !validate_only {
-            inner.parts.again.cancel();
-        }
-        Ok(restored(taken))
+        let received = streams::receive(messages, (&draining, &inner.parts.again), work).await?;
+        Ok(restored(received.map_err(|error| copy_status(&error))?))
     }
 
     /// Has the next start compact the store, and that start come. The storage as it was before.
@@ -242,7 +253,7 @@ impl Inner {
             commits: health.commits,
             mended: parts.mended.clone(),
             aside: figures.aside,
-            compacts_at_start: is_bloated(health.bytes_on_disk, health.live_bytes),
+            compacts_at_start: compacts(&parts.data.store(), health.bytes_on_disk, health.live_bytes),
         })
     }
 

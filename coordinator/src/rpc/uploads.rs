@@ -3,8 +3,9 @@
 //! acknowledged as a submit: an upload that a restart loses is simply begun again under the same request id.
 
 use crate::rpc::status::{refuse, refuse_field};
+use crate::submission::MAX_TASKS;
 use orch_proto::codes::ErrorCode;
-use orch_proto::parts::{MAX_SPEC_PARTS, count};
+use orch_proto::parts::{MAX_SPEC_PARTS, MAX_SPEC_TASKS, MAX_SPEC_TEXTS, count, count_own, count_texts};
 use orch_proto::v1;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -153,13 +154,29 @@ impl Sealed {
         if Sha256::digest(&self.bytes).as_slice() != self.header.digest {
             return Err(refuse(ErrorCode::DigestMismatch, "the bytes do not have the announced digest"));
         }
-        if count("orch.v1.RunSpec", &self.bytes, MAX_SPEC_PARTS) > MAX_SPEC_PARTS {
-            let message = format!("more than {MAX_SPEC_PARTS} tasks and parts of tasks");
-            return Err(refuse_field(ErrorCode::TooLarge, "spec", message));
-        }
+        self.check_parts()?;
         let spec = v1::RunSpec::decode(self.bytes.as_slice());
         let spec = spec.map_err(|error| refuse_field(ErrorCode::InvalidField, "spec", error.to_string()))?;
         Ok((self.header, spec))
+    }
+
+    /// Refuses what would take far more memory than it has bytes, before anything is made of it.
+    fn check_parts(&self) -> Result<(), Status> {
+        const SPEC: &str = "orch.v1.RunSpec";
+        if count_own(SPEC, &self.bytes, MAX_SPEC_TASKS) > MAX_SPEC_TASKS {
+            return Err(refuse_field(
+                ErrorCode::TooManyTasks,
+                "spec.tasks",
+                format!("more than {MAX_TASKS} tasks"),
+            ));
+        }
+        let parts = count(SPEC, &self.bytes, MAX_SPEC_PARTS) > MAX_SPEC_PARTS;
+        if parts || count_texts(SPEC, &self.bytes, MAX_SPEC_TEXTS) > MAX_SPEC_TEXTS {
+            let message =
+                format!("more than {MAX_SPEC_PARTS} parts of tasks, or {MAX_SPEC_TEXTS} texts in them");
+            return Err(refuse_field(ErrorCode::TooLarge, "spec", message));
+        }
+        Ok(())
     }
 }
 
@@ -228,12 +245,22 @@ mod tests {
         let opened = |bytes: &[u8]| {
             let uploads = Uploads::default();
             let (id, _) = uploads.begin(header(bytes), "u".into(), now).unwrap();
-            uploads.append(OWNER, &id, 0, bytes, now).unwrap();
+            for (chunk, part) in (0_u64..).zip(bytes.chunks(MAX_CHUNK_BYTES)) {
+                uploads.append(OWNER, &id, chunk * MAX_CHUNK_BYTES as u64, part, now).unwrap();
+            }
             uploads.seal(OWNER, &id).unwrap().open()
         };
         assert_eq!(opened(&spec.encode_to_vec()).unwrap().1, spec);
         let status = opened(&[0xFF; 8]).unwrap_err();
         assert!(status.message().starts_with("spec: "), "{status:?}");
+        // An empty task in two bytes, and a task of nothing but empty dependencies in two bytes each.
+        let status = opened(&[0x12, 0].repeat(MAX_SPEC_TASKS + 1)).unwrap_err();
+        assert!(status.message().contains("more than 100000 tasks"), "{status:?}");
+        let task =
+            v1::TaskSpec { dependencies: vec![String::new(); MAX_SPEC_TEXTS + 1], ..Default::default() };
+        let spec = v1::RunSpec { tasks: vec![task], ..Default::default() };
+        let status = opened(&spec.encode_to_vec()).unwrap_err();
+        assert!(status.message().contains("4000000 texts"), "{status:?}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A copy of everything while it serves. Knows the order that makes it consistent; refuses to know who reads it.
 //!
 //! First nothing may be deleted, then the records are written as of one moment, then every blob that is there: all that
-//! the records name were durable before the records were. Commits wait for the records alone, and those go to a file,
-//! not to whoever reads the copy. Transcripts only grow; each is cut at what is durable.
+//! the records name were durable before the records were. Commits go on meanwhile; each waits for a page of records at
+//! most. The records go to a file, not to whoever reads the copy. Transcripts only grow; each is cut at what is durable.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
@@ -69,7 +69,7 @@ pub fn records(root: &Path, store: &dyn Store) -> Result<(File, TransferReport),
     let begun = Instant::now();
     let mut buffered = BufWriter::with_capacity(1 << 20, file);
     let report = store.export(&mut buffered)?;
-    tracing::info!(records = report.records, took = ?begun.elapsed(), "records copied; commits waited for it");
+    tracing::info!(records = report.records, took = ?begun.elapsed(), "records copied");
     let flushed = buffered.into_inner().map_err(|error| CopyError::file("write", &place)(error.into_error()));
     let mut file = flushed?;
     file.seek(SeekFrom::Start(0)).map_err(CopyError::file("read", &place))?;

@@ -100,6 +100,9 @@ pub enum CopyError {
     /// A record is not what its key says.
     #[error("a record cannot be decoded")]
     Record(#[from] prost::DecodeError),
+    /// Whoever asked is gone, or the coordinator is to stop.
+    #[error("it was broken off before it counted; nothing was changed")]
+    Abandoned,
 }
 
 /// Why a start cannot use its data directory.
@@ -168,6 +171,7 @@ impl CopyError {
             Self::File { source, .. } if is_full(source) => ErrorCode::DiskLow,
             Self::File { .. } => ErrorCode::DataUnusable,
             Self::Open(error) => of_open(error),
+            Self::Abandoned => ErrorCode::Draining,
             Self::Stream { .. }
             | Self::Export(_)
             | Self::Commit(_)

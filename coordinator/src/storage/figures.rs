@@ -1,11 +1,11 @@
 //! What lies in a data directory besides the store: sizes, and what was moved aside. Knows names and bytes, no records.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::ASIDE;
-use crate::store::dir::{DataDir, DiskSpace, disk_usage};
+use crate::store::dir::{DataDir, DiskSpace, disk_usage, private_file};
 
 /// Above this share of the disk people are told.
 pub const WARN_ABOVE_USED_PERCENT: u8 = 70;
@@ -74,6 +74,26 @@ pub const fn is_bloated(bytes_on_disk: u64, live_bytes: u64) -> bool {
     bytes_on_disk > live_bytes.saturating_mul(4).saturating_add(64 << 20)
 }
 
+/// Name of the note in a store that was made anew: how large it was then.
+const MADE_ANEW: &str = "made-anew";
+
+/// Notes in the store at `place` how large it is, now that it was made anew.
+///
+/// # Errors
+/// The operating system's.
+pub fn note_made_anew(place: &Path, bytes_on_disk: u64) -> io::Result<()> {
+    let mut file = private_file().create(true).truncate(true).open(place.join(MADE_ANEW))?;
+    file.write_all(bytes_on_disk.to_string().as_bytes())
+}
+
+/// Whether the next start makes the store at `place` anew: [`is_bloated`], and twice as large as when that was done last.
+/// Otherwise one that cannot be smaller would be made anew by every start.
+#[must_use]
+pub fn compacts(place: &Path, bytes_on_disk: u64, live_bytes: u64) -> bool {
+    let noted = fs::read_to_string(place.join(MADE_ANEW)).ok().and_then(|text| text.trim().parse().ok());
+    is_bloated(bytes_on_disk, live_bytes) && bytes_on_disk / 2 >= noted.unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +114,15 @@ mod tests {
         assert!(!is_bloated(64 << 20, 0));
         assert!(is_bloated((64 << 20) + 1, 0));
         assert!(!is_bloated(68 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn a_store_that_did_not_become_smaller_is_not_made_anew_by_every_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(compacts(dir.path(), 100 << 20, 0));
+        note_made_anew(dir.path(), 99 << 20).unwrap();
+        assert!(!compacts(dir.path(), 100 << 20, 0));
+        assert!(compacts(dir.path(), 198 << 20, 0), "it has doubled since");
+        assert!(!compacts(dir.path(), 198 << 20, 198 << 20));
     }
 }

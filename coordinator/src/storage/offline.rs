@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use orch_core::config::Config;
+use tokio_util::sync::CancellationToken;
 
 use super::restore::{Order, Present, take};
 use super::start::{self, ask_for_compaction};
@@ -159,7 +160,17 @@ fn restored(
     let named = cluster.map(parse_cluster).transpose()?;
     let expected = named.or_else(|| present.map(|present| present.cluster));
     let root = root.to_owned();
-    let order = Order { root, cluster: expected, present, records_beside, validate_only: false, config, now };
+    let unwanted = CancellationToken::new();
+    let order = Order {
+        root,
+        cluster: expected,
+        present,
+        records_beside,
+        validate_only: false,
+        config,
+        now,
+        unwanted,
+    };
     let taken = take(&mut *from, &order)?;
     drop(order.records_beside);
     swap::carry_out(&order.root)?;

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use orch_core::config::Config;
 use orch_core::time::Wall;
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 
 use super::backup::millis;
 use super::counters::{Counters, Raised};
@@ -65,6 +66,8 @@ pub struct Order {
     pub config: Config,
     /// The time.
     pub now: SystemTime,
+    /// Set when nobody wants it any more: then nothing is staged.
+    pub unwanted: CancellationToken,
 }
 
 /// What was found in a copy.
@@ -93,7 +96,9 @@ pub fn take(from: &mut dyn BufRead, order: &Order) -> Result<Taken, CopyError> {
     discard(&place)?;
     create_private(&place).map_err(CopyError::file("create", &place))?;
     let taken = prepare(from, &place, order).and_then(|taken| {
-        let aside = if order.validate_only { None } else { Some(swap::stage(&order.root, WHAT, order.now)?) };
+        let wanted = || !order.unwanted.is_cancelled();
+        let stage = || swap::stage_if(&order.root, WHAT, order.now, &wanted);
+        let aside = if order.validate_only { None } else { Some(stage()?) };
         Ok(Taken { aside, ..taken })
     });
     if order.validate_only || taken.is_err() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::figures::{forget_aside, is_bloated};
+use super::figures::{compacts, forget_aside, note_made_anew};
 use super::{COMPACT, StartError, convert, reserve, swap};
 use crate::blobs::FileBlobs;
 use crate::store::dir::{DirLock, create_private, sync_dir};
@@ -122,7 +122,7 @@ fn compacted(
 ) -> Result<SledStore, StartError> {
     let health = store.health().map_err(|error| StartError::Store(fault_of(error)))?;
     let asked = dir.root().join(COMPACT);
-    if !asked.exists() && !is_bloated(health.bytes_on_disk, health.live_bytes) {
+    if !asked.exists() && !compacts(&dir.store(), health.bytes_on_disk, health.live_bytes) {
         return Ok(store);
     }
     let made = convert::anew(dir.root(), COMPACTION, &store, now);
@@ -138,6 +138,7 @@ fn compacted(
     put_in_place(dir.root(), mended)?;
     let store = SledStore::open(&dir.store(), new_cluster)?;
     let after = store.health().map_err(|error| StartError::Store(fault_of(error)))?;
+    note_made_anew(&dir.store(), after.bytes_on_disk).map_err(StartError::dir("write to", &dir.store()))?;
     mended.push(format!(
         "the store was compacted from {} to {} bytes",
         health.bytes_on_disk, after.bytes_on_disk

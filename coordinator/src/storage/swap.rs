@@ -43,6 +43,19 @@ pub struct Staged {
 /// # Errors
 /// [`CopyError::File`]; then nothing is staged.
 pub fn stage(root: &Path, what: &str, now: SystemTime) -> Result<String, CopyError> {
+    stage_if(root, what, now, &|| true)
+}
+
+/// As [`stage`], unless `wanted` says at the last moment that it is not.
+///
+/// # Errors
+/// [`CopyError::File`], [`CopyError::Abandoned`]; then nothing is staged.
+pub fn stage_if(
+    root: &Path,
+    what: &str,
+    now: SystemTime,
+    wanted: &dyn Fn() -> bool,
+) -> Result<String, CopyError> {
     let from = incoming(root, what);
     let ready = ROOMS.iter().filter(|room| from.join(room).is_dir());
     let rooms = ready.map(|room| (*room).to_owned()).collect();
@@ -51,6 +64,10 @@ pub fn stage(root: &Path, what: &str, now: SystemTime) -> Result<String, CopyErr
     // Every file of every room at once.
     let synced = fs::File::open(&from).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
     synced.map_err(CopyError::file("sync", &from))?;
+    // That may have taken seconds.
+    if !wanted() {
+        return Err(CopyError::Abandoned);
+    }
     crate::failpoint::failpoint!("swap::before_marker");
     let marker = root.join(MARKER);
     write_marker(root, &staged).map_err(CopyError::file("write", &marker))?;
@@ -112,6 +129,8 @@ fn replace(
         let aside = root.join(ASIDE).join(&staged.aside);
         before("move aside")?;
         create_private(&aside)?;
+        // Its name must not be lost with what is about to be moved below it.
+        sync_dir(&root.join(ASIDE))?;
         fs::rename(&place, free(&aside, room))?;
         sync_dir(&aside)?;
         sync_dir(root)?;

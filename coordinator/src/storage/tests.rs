@@ -12,6 +12,7 @@ use orch_proto::codes::ErrorCode;
 use orch_proto::store::v1 as record;
 use orch_proto::v1::{RunState, WatchEvent};
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 
 use super::backup::{Source, backup};
 use super::counters::Counters;
@@ -101,6 +102,7 @@ fn order(root: &Path) -> Order {
         validate_only: false,
         config: Config::new(OutcomeRules(Vec::new())),
         now: NOW,
+        unwanted: CancellationToken::new(),
     }
 }
 
@@ -186,6 +188,18 @@ fn a_damaged_or_foreign_copy_changes_nothing_and_leaves_nothing() {
     assert_eq!(given_back(&copy, &only).unwrap().aside, None);
     assert!(!to.path().join("staged.json").exists() && !to.path().join("incoming/restore").exists());
     assert!(!to.path().join("raised.json").exists());
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_not_staged() {
+    let from = filled();
+    let copy = copy_of(from.dir.path());
+    let to = tempfile::tempdir().unwrap();
+    let order = order(to.path());
+    order.unwanted.cancel();
+    assert!(matches!(given_back(&copy, &order), Err(CopyError::Abandoned)));
+    assert!(!to.path().join("staged.json").exists() && !to.path().join("incoming/restore").exists());
+    assert_eq!(swap::carry_out(to.path()).unwrap(), None);
 }
 
 #[test]
@@ -308,6 +322,7 @@ fn a_bloated_store_is_made_anew_when_it_is_asked_for() {
     let here = opened(root);
     let after = here.store.health().unwrap().bytes_on_disk;
     assert!(after * 4 < before, "{before} to {after}: {:?}", here.mended);
+    assert!(root.join("store/made-anew").exists(), "how large it was then is noted");
     let mut again = Vec::new();
     here.store.export(&mut again).unwrap();
     assert_eq!(again, export);

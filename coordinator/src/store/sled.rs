@@ -22,6 +22,7 @@ mod disk;
 mod gate;
 mod guards;
 mod large;
+mod moment;
 mod version;
 
 use std::io::{BufRead, Write};
@@ -33,6 +34,7 @@ use self::anchor::Anchor;
 use self::disk::Disk;
 pub use self::disk::{DataSync, Syncer};
 use self::gate::Gate;
+use self::moment::{Before, Moment};
 use super::changes::{self, Change};
 use super::dir::{self, DirLock, DiskSpace};
 use super::error::{CommitError, ExportError, Fault, ImportError, LoadError, OpenError, ReadError};
@@ -64,6 +66,10 @@ pub struct SledStore {
     recovered: Recovery,
     /// The current meta; locked by the one commit under way.
     writer: Mutex<Meta>,
+    /// Held by the one export under way.
+    exporting: Mutex<()>,
+    /// What that must not see; locked after the writer.
+    before: Mutex<Option<Before>>,
     figures: Mutex<Figures>,
     _lock: DirLock,
 }
@@ -115,6 +121,8 @@ impl SledStore {
             gate: Gate::default(),
             recovered,
             writer: Mutex::new(meta),
+            exporting: Mutex::default(),
+            before: Mutex::default(),
             figures: Mutex::new(Figures { tally: meta.tally, ..Figures::default() }),
             _lock: lock,
         })
@@ -135,6 +143,10 @@ impl SledStore {
         Ok(writer)
     }
 
+    fn before(&self) -> MutexGuard<'_, Option<Before>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn figures(&self) -> MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +160,9 @@ impl SledStore {
     ) -> Result<CommitStats, Fault> {
         let under_way = self.gate.begin();
         changes::settle(&mut changes, &mut meta, &self.disk)?;
+        if let Some(before) = self.before().as_mut() {
+            before.note(&changes, &self.disk)?;
+        }
         let stats = if large::steps(&changes).nth(1).is_some() {
             large::commit(&self.disk, &changes)?
         } else {
@@ -293,8 +308,8 @@ impl Store for SledStore {
     }
 
     fn export(&self, to: &mut dyn Write) -> Result<TransferReport, ExportError> {
-        let current = self.writer()?;
-        transfer::export(&self.disk, &current, to)
+        let (moment, meta) = Moment::new(self)?;
+        transfer::export(&moment, &meta, to)
     }
 
     fn import(&self, from: &mut dyn BufRead) -> Result<TransferReport, ImportError> {

@@ -452,7 +452,7 @@ pub const RESUMED: &[Row] = &[
         "",
     )
     .attempts(2)
-    .costs(300, 60, 1_800),
+    .costs(200, 40, 1_200),
     Row::new(
         "the CLI is killed while a tool runs; the next attempt goes on",
         r#"[[tool {"name":"Bash","input":{"command":"echo $((6*7))-from-the-tool","description":"x"}}]][[tool {"name":"Bash","input":{"command":"test -e once || { touch once; sleep 600; }","description":"x","timeout":600000}}]][[text {"text":"went on"}]]"#,

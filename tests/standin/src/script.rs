@@ -58,6 +58,14 @@ pub enum ScriptError {
     },
 }
 
+/// How the agent's note begins that it says in place of the prompt when an interrupted conversation goes on.
+const NOTE: &str = "You were interrupted while you worked on this task";
+
+/// Whether a prompt is the note of an interruption: its script is that of the prompt before.
+pub(crate) fn is_note(prompt: &str) -> bool {
+    prompt.trim_start().starts_with(NOTE)
+}
+
 /// Reads all directives of `prompt`, in order. `[[word]]` with an unknown word and no argument is
 /// ordinary text (wiki links look like that).
 ///

@@ -38,6 +38,9 @@ pub struct Terms {
     pub structured: bool,
     /// Whether a denied tool fails the attempt.
     pub denial_fails: bool,
+    /// Whether it went on in an interrupted conversation, which is told whatever the ending.
+    #[serde(default)]
+    pub goes_on: bool,
 }
 
 /// The verdict.
@@ -59,7 +62,7 @@ const LONGEST_QUOTE: usize = 1_000;
 #[must_use]
 pub fn judge(facts: &Facts, terms: Terms, exit: &ExitRecord, stderr: &str, unix_now: u64) -> Verdict {
     let mut verdict = decide(facts, terms, exit, stderr, unix_now);
-    for note in notes(facts, exit) {
+    for note in notes(facts, terms, exit) {
         let gap = if verdict.detail.is_empty() { "" } else { "; " };
         verdict.detail.push_str(gap);
         verdict.detail.push_str(&note);
@@ -69,8 +72,11 @@ pub fn judge(facts: &Facts, terms: Terms, exit: &ExitRecord, stderr: &str, unix_
 }
 
 /// What is told whatever the ending.
-fn notes(facts: &Facts, exit: &ExitRecord) -> Vec<String> {
+fn notes(facts: &Facts, terms: Terms, exit: &ExitRecord) -> Vec<String> {
     let mut notes = facts.notes.clone();
+    if terms.goes_on && facts.init.is_some() {
+        notes.push("it went on in the conversation of the attempt before".to_owned());
+    }
     if exit.stop.is_some_and(|stop| stop.cause == StopCause::Lingering) {
         notes.push("it did not exit after its result and was ended".to_owned());
     }

@@ -128,7 +128,11 @@ impl ClaudeRunner {
         let place = dirs.place(&files, spec, resume);
         let env = args::environment(env, place, self.settings.api_base_url.as_deref())?;
         let args = args::arguments(work, place)?;
-        let terms = Terms { structured: work.output_schema.is_some(), denial_fails: work.denial_fails };
+        let terms = Terms {
+            structured: work.output_schema.is_some(),
+            denial_fails: work.denial_fails,
+            goes_on: resume && work.interrupted.is_some(),
+        };
         let tree = Tree {
             reference: spec.reference.clone(),
             attempt_dir: attempt_dir.clone(),
@@ -188,7 +192,7 @@ impl ClaudeRunner {
         let (key, session) = (conversation_of(spec), work.session.to_string());
         if key != own {
             let conversation = self.homes.kept_conversation(key)?;
-            if !conversation.has_session(&session) {
+            if !conversation.has_session(&session)? {
                 return Err(HomeError::Gone.into());
             }
             // It is kept from now on, whatever becomes of this agent meanwhile.
@@ -196,7 +200,7 @@ impl ClaudeRunner {
             return Ok((conversation, true));
         }
         let conversation = self.homes.conversation(own)?;
-        let resume = conversation.has_session(&session);
+        let resume = conversation.has_session(&session)?;
         if !resume {
             conversation.clear_session(&session)?;
             self.homes.start_afresh(&[conversation.work(), conversation.out()])?;

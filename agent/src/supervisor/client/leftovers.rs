@@ -65,12 +65,14 @@ pub fn end_all(runtime_dir: &Path, notes: Vec<RuntimeRecord>, grace: Duration) -
 
 fn end(runtime_dir: &Path, note: &RuntimeRecord, grace: Duration) {
     let held = Pid::from_raw(note.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let asked = ask(runtime_dir, &note.id);
+    // One that cannot be asked is not waited for: it may not listen yet, or not any more.
+    let is_asked = ask(runtime_dir, &note.id).is_ok();
     let ended = held.as_ref().is_none_or(|process| {
         let mut fds = [PollFd::new(process, PollFlags::IN)];
-        poll(&mut fds, Timespec::try_from(grace).ok().as_ref()).is_ok_and(|ready| ready > 0)
+        let limit = if is_asked { grace } else { Duration::ZERO };
+        poll(&mut fds, Timespec::try_from(limit).ok().as_ref()).is_ok_and(|ready| ready > 0)
     });
-    if asked.is_err() || !ended {
+    if !ended {
         tree::kill_descendants(note.pid, grace, || ());
         // An error means that it is gone.
         let _ = tree::signal_exactly(note.pid, note.start_ticks, Signal::KILL);

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::process::Child;
 use tokio::task::spawn_blocking;
 
@@ -85,9 +85,17 @@ impl Process {
 
     /// Lets it go on if somebody stopped it: stopped, it answers nobody and ends nothing in time.
     pub(super) fn wake(&self) {
-        if let Self::Adopted { pid, start_ticks, .. } = self {
-            // One that is gone needs no waking.
-            let _ = signal_exactly(*pid, *start_ticks, Signal::CONT);
+        // One that is gone needs no waking.
+        match self {
+            Self::Child(child) => {
+                let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+                // Nobody waits for it while it is spoken to, so its pid is its own.
+                let _ = pid.map(|pid| kill_process(pid, Signal::CONT));
+            }
+            Self::Adopted { pid, start_ticks, .. } => {
+                drop(signal_exactly(*pid, *start_ticks, Signal::CONT));
+            }
+            Self::Gone => {}
         }
     }
 }

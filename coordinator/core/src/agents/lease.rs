@@ -87,11 +87,17 @@ impl Lease {
 
     /// When it is over unless it is heard of, and why then.
     ///
-    /// Before it is accepted nobody lists it, so anything its agent says keeps it alive. One that waits is not given up for
-    /// a slow acceptance: the assignment may be on its way, or its child may run already.
+    /// Before it is accepted nobody lists it, so anything its agent says keeps it alive while that is away. One that is
+    /// connected must accept. What waits is given up for that only after as long as for silence: the assignment may be on
+    /// its way, or its child may run already; but by then the agent, which hears us or would have come anew, has told many
+    /// times what it holds.
     pub(crate) fn deadline(&self, connected: bool, agent_heard: Tick, config: &Config) -> (Tick, Overdue) {
-        if !self.accepted && connected && self.on_loss == OnLoss::Fast {
-            return (self.accept_by.max(self.floor), Overdue::NotAccepted);
+        if !self.accepted && connected {
+            let due = match self.on_loss {
+                OnLoss::Fast => self.accept_by,
+                OnLoss::Wait => self.accept_by.max(self.heard + config.lost_after),
+            };
+            return (due.max(self.floor), Overdue::NotAccepted);
         }
         let heard = if self.accepted { self.heard } else { self.heard.max(agent_heard) };
         let limit = match self.on_loss {
@@ -141,7 +147,9 @@ mod tests {
     fn work_that_waits_is_not_given_up_for_a_slow_acceptance() {
         let lease = Lease::granted(AttemptNo(1), START, OnLoss::Wait, Span::hours(1), &config());
         let heard = START + Span::seconds(40);
-        assert_eq!(lease.deadline(true, heard, &config()), (heard + Span::minutes(10), Overdue::NotHeard));
+        let never_accepted = (START + Span::minutes(10), Overdue::NotAccepted);
+        assert_eq!(lease.deadline(true, heard, &config()), never_accepted, "whatever else its agent says");
+        assert_eq!(lease.deadline(false, heard, &config()), (heard + Span::minutes(10), Overdue::NotHeard));
     }
 
     #[test]

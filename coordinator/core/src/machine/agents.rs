@@ -31,6 +31,7 @@ pub(super) fn joined(state: &mut State, effects: &mut Effects, hello: AgentHello
         effects.actions.push(Action::Close { session, reason: CloseReason::ClonedIdentity });
         return;
     }
+    let same_process = state.agents.get(key).incarnation == hello.incarnation;
     introduce(state, effects, key, &hello, known.is_none());
     state.agents.connect(session, key);
     state.agents.get_mut(key).stopping.clear();
@@ -38,7 +39,7 @@ pub(super) fn joined(state: &mut State, effects: &mut Effects, hello: AgentHello
     let absent = resume(state, effects, key, session, &hello.inventory);
     // First, so that what is lost here waits for the agent that keeps its conversation.
     note_conversations(state, key, &hello.conversations);
-    settle_absent(state, effects, key, session, &absent);
+    settle_absent(state, effects, key, (session, same_process), &absent);
     watch_silence(state, key);
     watch_leases(state, key);
     refresh(state, key);
@@ -126,19 +127,21 @@ fn resume(
     absent.into_iter().collect()
 }
 
-/// What the agent was granted and does not have: never accepted, then it is sent again; else it is lost.
+/// What the agent was granted and does not have: asked back, then the same process gave it back unheard; never accepted,
+/// then it is sent again; else it is lost.
 fn settle_absent(
     state: &mut State,
     effects: &mut Effects,
     key: AgentKey,
-    session: SessionId,
+    (session, same_process): (SessionId, bool),
     absent: &[TaskKey],
 ) {
     let accept_by = state.now.tick + state.config.accept_within;
     for task in absent {
         let agent = state.agents.get_mut(key);
         let Some(lease) = agent.leases.get_mut(task) else { continue };
-        if lease.revoked {
+        // Another process may have begun it and died of it.
+        if lease.revoked && (same_process || !lease.accepted) {
             given_back(state, effects, key, *task);
         } else if lease.accepted {
             let detail: Arc<str> = format!("{} came back without it", agent.name).into();

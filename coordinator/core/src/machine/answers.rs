@@ -88,7 +88,8 @@ fn dead(state: &State, tenant: TenantId, from: (RunId, TaskIndex), limit: usize)
         let live = run_view(state, id).zip(state.run(id)).map(|(view, run)| {
             let dead = |at: &TaskIndex| *at >= begin && run.task(*at).outcome == Some(Outcome::POISON);
             let keys = run.indexes().filter(dead).map(|index| TaskKey { run: id, index });
-            (view, keys.filter_map(|key| task_view(state, key)).take(limit - found).collect::<Vec<_>>())
+            // All that one page may need: of the runs before this one, some may be of no use to the page any more.
+            (view, keys.filter_map(|key| task_view(state, key)).take(limit).collect::<Vec<_>>())
         });
         found += live.as_ref().map_or(count as usize, |(_, tasks)| tasks.len());
         views.push(DeadView { run: id, count, live });

@@ -9,7 +9,7 @@ use crate::machine::view::{run_view, task_ref, task_view};
 use crate::query::{AgentStateView, Answer, Reason, Refusal};
 use crate::run::Run;
 use crate::schedule::Class;
-use crate::state::{Phase, RunState, State, TaskState};
+use crate::state::{EndedAttempt, Phase, RunState, State, TaskState};
 use crate::task::{Place, Task, is_met};
 
 /// Names listed in a sentence before it says "and n more".
@@ -229,13 +229,28 @@ fn held(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> 
         if task.state == TaskState::Leased {
             return format!("was given to {name} {lasts} ago, which has not begun yet");
         }
-        return format!("runs on {name} for {lasts} (attempt {})", task.attempt);
+        let Some(ended) = left_there(state, task, name) else {
+            return format!("runs on {name} for {lasts} (attempt {})", task.attempt);
+        };
+        let why = if ended.detail.is_empty() { String::new() } else { format!(": {}", ended.detail) };
+        reasons.push(yes("conversation", format!("attempt {} was cut off{why}", ended.number)));
+        let (now, before) = (task.attempt, ended.number);
+        return format!(
+            "runs on {name} for {lasts} (attempt {now}, goes on in the conversation of attempt {before})"
+        );
     }
     let requeue = requeue_at(state, agent)
         .map_or_else(String::new, |at| format!(", requeue in {}", seconds(at - state.now.tick)));
     let reference = task_ref(state, key).unwrap_or_default();
     reasons.push(no("agent", format!("{name} is unreachable{requeue}")));
     format!("{name} is unreachable{requeue}; now: orchctl retry --force {reference}")
+}
+
+/// The attempt that was cut off on this agent and in whose conversation the current one goes on.
+fn left_there<'a>(state: &State, task: &'a Task, agent: &str) -> Option<&'a EndedAttempt> {
+    let conversational = state.schedule.classes.get(task.class).is_some_and(|class| class.conversational);
+    let ended = task.interrupted(&state.config).filter(|_| conversational && task.repairs == 0)?;
+    (*ended.agent == *agent).then_some(ended)
 }
 
 fn waiting(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) -> String {

@@ -219,7 +219,7 @@ impl State {
         let held = progress.state.is_held();
         let eventful =
             !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
-        let eventful = eventful || progress.note.is_some();
+        let eventful = eventful || progress.note.is_some() || progress.afresh > AttemptNo(0);
         let history = eventful.then(|| {
             Box::new(History {
                 attempts: progress.attempts,

@@ -1,6 +1,6 @@
 //! What must be true of everything that was ever said, restarts included.
 
-use orch_core::effect::{Action, Change, Effects, ReportResult};
+use orch_core::effect::{Action, Change, Effects, ReportResult, Write};
 use orch_core::event::{After, Event, NewTask, Role};
 use orch_core::ids::{AttemptKey, EventSeq, RunId, SessionId, TaskKey};
 use orch_core::outcome::Outcome;
@@ -33,6 +33,12 @@ impl History {
         let obeyed = |action: &Action| matches!(action, Action::Reply { answer, .. } if matches!(**answer, Answer::Agent(_)));
         if effects.actions.iter().any(obeyed) {
             self.note_orders(event);
+        }
+        for write in &effects.writes {
+            // Orders are forgotten with the agent they were about.
+            if let Write::ForgetAgent { name, .. } = write {
+                self.drained.remove(&**name);
+            }
         }
         if let Event::Submitted(submit) = event {
             let plain = |task: &NewTask| task.flow.after == After::Success && task.flow.role == Role::Work;

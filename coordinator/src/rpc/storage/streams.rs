@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{BackupForm, BackupResponse, RestoreHeader, RestoreRequest, restore_request::Part};
@@ -30,6 +30,9 @@ const CHUNKS: usize = 4;
 /// A peer that is silent for this long is gone.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// A copy that takes longer is broken off, however little is read at a time: as long as it is made nothing is deleted.
+const COPY_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+
 type Chunk = Result<BackupResponse, Status>;
 
 /// Runs `work` on a thread of its own; what it writes is the stream that is returned.
@@ -38,17 +41,21 @@ pub(super) fn send(
     draining: CancellationToken,
     work: impl FnOnce(&mut dyn Write) -> Result<(), CopyError> + Send + 'static,
 ) -> Copy {
-    let (chunks, stream) = mpsc::channel::<Chunk>(CHUNKS);
+    let (chunks, stream) = mpsc::channel::<Chunk>(CHUNKS + 1);
+    // Kept free for the last word: without it, a copy that is broken off because it is not read looks like a whole one.
+    let last_word = chunks.clone().try_reserve_owned();
     let runtime = Handle::current();
     tasks.spawn_blocking(move || {
-        let mut out = Chunks { chunks, runtime, draining, buffer: Vec::with_capacity(CHUNK_BYTES) };
+        let (buffer, begun) = (Vec::with_capacity(CHUNK_BYTES), Instant::now());
+        let mut out = Chunks { chunks, runtime, draining, buffer, begun };
         let written = work(&mut out).and_then(|()| out.flush().map_err(CopyError::stream("write the copy")));
         if let Err(error) = written {
             tracing::warn!(error = &error as &dyn std::error::Error, "a copy was not finished");
             let draining = out.draining.is_cancelled();
             let status = if draining { crate::rpc::stopping() } else { copy_status(&error) };
-            // The reader may have gone.
-            drop(out.chunks.try_send(Err(status)));
+            if let Ok(last_word) = last_word {
+                last_word.send(Err(status));
+            }
         }
     });
     Box::pin(ReceiverStream::new(stream))
@@ -77,10 +84,14 @@ struct Chunks {
     runtime: Handle,
     draining: CancellationToken,
     buffer: Vec<u8>,
+    begun: Instant,
 }
 
 impl Chunks {
     fn send(&mut self) -> io::Result<()> {
+        if self.begun.elapsed() > COPY_LIMIT {
+            return Err(io::Error::other("the reader takes it too slowly"));
+        }
         let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
         let (chunks, draining) = (&self.chunks, &self.draining);
         self.runtime.block_on(async {
@@ -113,8 +124,11 @@ impl Write for Chunks {
 }
 
 /// The first message.
-pub(super) async fn header(messages: &mut Streaming<RestoreRequest>) -> Result<RestoreHeader, Status> {
-    match next(messages).await? {
+pub(super) async fn header(
+    messages: &mut Streaming<RestoreRequest>,
+    draining: &CancellationToken,
+) -> Result<RestoreHeader, Status> {
+    match next(messages, draining).await? {
         Some(Part::Header(header)) => Ok(header),
         Some(Part::Data(_)) | None => {
             Err(refuse(ErrorCode::ProtocolViolation, "the first message of a restore must be its header"))
@@ -122,9 +136,16 @@ pub(super) async fn header(messages: &mut Streaming<RestoreRequest>) -> Result<R
     }
 }
 
-async fn next(messages: &mut Streaming<RestoreRequest>) -> Result<Option<Part>, Status> {
+async fn next(
+    messages: &mut Streaming<RestoreRequest>,
+    draining: &CancellationToken,
+) -> Result<Option<Part>, Status> {
     let late = |_| refuse(ErrorCode::UploadGap, format!("nothing came for {} s", IDLE_LIMIT.as_secs()));
-    let message = tokio::time::timeout(IDLE_LIMIT, messages.next()).await.map_err(late)?;
+    let message = tokio::select! {
+        biased;
+        () = draining.cancelled() => return Err(crate::rpc::stopping()),
+        message = tokio::time::timeout(IDLE_LIMIT, messages.next()) => message.map_err(late)?,
+    };
     let message = message.transpose().map_err(from_decoder)?;
     message
         .map(|message| {
@@ -135,15 +156,16 @@ async fn next(messages: &mut Streaming<RestoreRequest>) -> Result<Option<Part>, 
 }
 
 /// Runs `work` on a thread of its own over what the messages hold. What `work` says stands; a stream that broke off reads
-/// as one that ended with an error.
+/// as one that ended with an error. A coordinator that drains waits for `work` only once that has set `again`.
 pub(super) async fn receive<T: Send + 'static>(
     mut messages: Streaming<RestoreRequest>,
+    (draining, again): (&CancellationToken, &CancellationToken),
     work: impl FnOnce(&mut dyn BufRead) -> Result<T, CopyError> + Send + 'static,
 ) -> Result<Result<T, CopyError>, Status> {
     let (chunks, mut arrived) = mpsc::channel::<io::Result<Vec<u8>>>(CHUNKS);
     let feed = async move {
         loop {
-            let part = match next(&mut messages).await {
+            let part = match next(&mut messages, draining).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(Part::Data(data))) => Ok(data),
                 Ok(Some(Part::Header(_))) => {
@@ -163,7 +185,20 @@ pub(super) async fn receive<T: Send + 'static>(
         }
     };
     let worked = blocking(move || work(&mut Parts::new(|| arrived.blocking_recv().transpose())));
-    let (fed, worked) = tokio::join!(feed, worked);
-    fed?;
-    worked
+    let both = async {
+        let (fed, worked) = tokio::join!(feed, worked);
+        fed?;
+        worked
+    };
+    let stopped = async {
+        draining.cancelled().await;
+        if again.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        worked = both => worked,
+        () = stopped => Err(crate::rpc::stopping()),
+    }
 }

@@ -18,7 +18,11 @@ const NUDGES: &[&str] = &[
     "[Request interrupted",
     "Output token limit hit",
     "[Your previous response had no visible output",
+    "Continue from where you left off.",
 ];
+
+/// The answer that the CLI itself puts after what was interrupted, when it resumes a conversation (observed).
+const FILLED_IN: &str = "No response requested.";
 
 /// What a request is about.
 #[derive(Debug)]
@@ -55,13 +59,16 @@ impl Conversation {
         let messages = body.get("messages").and_then(Value::as_array).unwrap_or(&none);
         let role = |message: &Value| message.get("role").and_then(Value::as_str).map(ToOwned::to_owned);
         let is = |message: &Value, wanted: &str| role(message).as_deref() == Some(wanted);
-        let start = messages.iter().rposition(|message| is(message, "user") && !own_text(message).is_empty());
-        let since = start.map_or(messages.as_slice(), |at| &messages[at + 1..]);
         let last_user = messages.iter().rfind(|message| is(message, "user"));
-        let said = messages[..start.map_or(0, |at| at + 1)].iter().filter(|message| is(message, "user"));
+        let said = Said::of(messages.iter().filter(|message| is(message, "user")));
+        let start = messages.iter().rposition(|message| is(message, "user") && said.is_in(message));
+        let since = start.map_or(messages.as_slice(), |at| &messages[at + 1..]);
         Self {
-            prompt: prompt(&said.map(own_text).filter(|text| !text.is_empty()).collect::<Vec<_>>()),
-            answered: since.iter().filter(|message| is(message, "assistant")).count() as u64,
+            prompt: said.prompt(),
+            answered: since
+                .iter()
+                .filter(|message| is(message, "assistant") && !is_filled_in(message))
+                .count() as u64,
             last_tool_result: last_user.and_then(tool_result),
             seen: since.iter().filter_map(tool_result).collect(),
             system: blocks_text(body.get("system").unwrap_or(&Value::Null)),
@@ -181,29 +188,58 @@ pub(super) fn exhausted(headers: Vec<(String, String)>) -> Failure {
     Failure::Status { status: 429, message: "stand-in: the window is used up".to_owned(), headers }
 }
 
-/// The prompt that counts among those said: the last, unless it holds no directives and an earlier one foresaw it
-/// with `then`.
-fn prompt(said: &[String]) -> String {
-    let directives = |text: &String| script::parse(text).unwrap_or_default();
-    let Some((last, earlier)) = said.split_last() else { return String::new() };
-    if !last.contains("[[") || script::parse(last).is_ok_and(|found| found.is_empty()) {
-        let foreseen = earlier.iter().rev().flat_map(directives).find(|directive| directive.name == "then");
-        if let Some(text) = foreseen.as_ref().and_then(|then| then.text("prompt")) {
-            return text.to_owned();
-        }
+/// What a person, a parent agent or the runner said, oldest first.
+struct Said<'a> {
+    texts: Vec<&'a str>,
+    /// Whether the runner's note of an interruption is passed over: the script goes on where it was.
+    past_notes: bool,
+}
+
+impl<'a> Said<'a> {
+    fn of(messages: impl Iterator<Item = &'a Value>) -> Self {
+        let mut texts: Vec<&str> =
+            messages.flat_map(|message| texts(&message["content"])).filter(|text| is_own(text)).collect();
+        let past_notes = texts.last().is_some_and(|last| script::is_note(last)) && foreseen(&texts).is_none();
+        texts.retain(|text| !past_notes || !script::is_note(text));
+        Self { texts, past_notes }
     }
-    last.clone()
+
+    /// Whether some of it is in this message.
+    fn is_in(&self, message: &Value) -> bool {
+        texts(&message["content"]).any(|text| is_own(text) && !(self.past_notes && script::is_note(text)))
+    }
+
+    /// The prompt that counts: the last text, unless it holds no directives and an earlier one foresaw it with `then`.
+    /// The last: after a turn without an answer the CLI sends that turn's prompt and the next one in one message
+    /// (observed).
+    fn prompt(&self) -> String {
+        let last = self.texts.last().copied().unwrap_or_default();
+        if !last.contains("[[") || script::parse(last).is_ok_and(|found| found.is_empty()) {
+            return foreseen(&self.texts).unwrap_or_else(|| last.to_owned());
+        }
+        last.to_owned()
+    }
+}
+
+/// What the latest text but the last that foresaw the next one has for it.
+fn foreseen(said: &[&str]) -> Option<String> {
+    let (_, earlier) = said.split_last()?;
+    let directives = |text: &&str| script::parse(text).unwrap_or_default();
+    let then = earlier.iter().rev().flat_map(directives).find(|directive| directive.name == "then");
+    then?.text("prompt").map(ToOwned::to_owned)
 }
 
 fn meant(gate: &Gate, model: &str) -> bool {
     gate.only_model.as_deref().is_none_or(|part| model.contains(part))
 }
 
-/// The last text block of a user message that a person (or a parent agent) wrote. The last: after a
-/// turn without an answer the CLI sends that turn's prompt and the next one in one message (observed).
-fn own_text(message: &Value) -> String {
-    let own = |text: &&str| !NUDGES.iter().any(|nudge| text.trim_start().starts_with(nudge));
-    texts(&message["content"]).filter(own).last().unwrap_or_default().to_owned()
+fn is_filled_in(message: &Value) -> bool {
+    texts(&message["content"]).any(|text| text.trim() == FILLED_IN)
+}
+
+/// Whether a text is not one the CLI adds by itself.
+fn is_own(text: &str) -> bool {
+    !text.is_empty() && !NUDGES.iter().any(|nudge| text.trim_start().starts_with(nudge))
 }
 
 fn texts(content: &Value) -> impl Iterator<Item = &str> {
@@ -280,6 +316,24 @@ mod tests {
             {"type": "text", "text": "x [[hang]]"}, {"type": "text", "text": "[Request interrupted by user]"},
             {"type": "text", "text": "y [[text {\"text\":\"second\"}]]"}]}]});
         assert_eq!(answer(&body).texts, ["second"]);
+    }
+
+    #[test]
+    fn a_conversation_that_was_interrupted_goes_on_where_its_script_was_unless_that_foresaw_it() {
+        let note =
+            json!({"type": "text", "text": "\nYou were interrupted while you worked on this task (lost)."});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let called = json!({"role": "assistant", "content": []});
+        let result = json!({"role": "user", "content": [{"type": "tool_result", "content": "42"},
+            text("[Request interrupted by user]"), text("Continue from where you left off.")]});
+        let filled = json!({"role": "assistant", "content": [text(super::FILLED_IN)]});
+        let resumed = messages(vec![called, result, filled, json!({"role": "user", "content": [note]})]);
+        assert_eq!(answer(&resumed).texts, ["end"]);
+
+        let asked = |prompt: &str| json!({"messages": [{"role": "user", "content": [text(prompt), note]}]});
+        assert_eq!(answer(&asked(r#"[[text {"text":"first"}]]"#)).texts, ["first"], "in one message");
+        let foreseen = r#"[[text {"text":"first"}]][[then {"prompt":"[[text {\"text\":\"then\"}]]"}]]"#;
+        assert_eq!(answer(&asked(foreseen)).texts, ["then"]);
     }
 
     #[test]

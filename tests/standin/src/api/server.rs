@@ -148,7 +148,9 @@ fn decide(
     }
     let model = seen.model.clone().unwrap_or_default();
     let reply = conversation.reply(&model, unix_now, |step, times| {
-        let key = format!("{:?} {:?} {step} {}", seen.session_id, seen.agent_id, conversation.prompt);
+        // A prompt that another text follows in its message ends with one more line break (observed).
+        let prompt = conversation.prompt.trim();
+        let key = format!("{:?} {:?} {step} {prompt}", seen.session_id, seen.agent_id);
         let strikes = state.strikes.entry(key).or_default();
         *strikes += 1;
         times.is_none_or(|times| *strikes <= times)

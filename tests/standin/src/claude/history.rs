@@ -21,6 +21,8 @@ pub(super) struct History {
     pub(super) turns: u64,
     /// What the latest prompt that foresaw the next one (directive `then`) has for it.
     foreseen: Option<String>,
+    /// The latest prompt with directives, which a note of an interruption asks to go on with.
+    scripted: Option<String>,
 }
 
 impl History {
@@ -44,12 +46,12 @@ impl History {
                 if path.as_ref().is_some_and(|path| path.exists()) {
                     return Err(format!("Error: Session ID {id} is already in use."));
                 }
-                Ok(Self { path: keep(path), turns: 0, foreseen: None })
+                Ok(Self { path: keep(path), turns: 0, foreseen: None, scripted: None })
             }
             Conversation::Resume(id) => {
                 let path = earlier(id)?;
-                let (turns, foreseen) = (turns_in(&path), foreseen_in(&path));
-                Ok(Self { path: keep(Some(path)), turns, foreseen })
+                let earlier = Earlier::read(&path);
+                Ok(Self::after(earlier, keep(Some(path))))
             }
             Conversation::Fork { from, to } => {
                 let (old, new) = (earlier(from)?, place(to));
@@ -57,13 +59,18 @@ impl History {
                     fs::copy(&old, &new)
                         .map_err(|error| format!("Error: cannot copy the session: {error}"))?;
                 }
-                Ok(Self { path: keep(new), turns: turns_in(&old), foreseen: foreseen_in(&old) })
+                Ok(Self::after(Earlier::read(&old), keep(new)))
             }
         }
     }
 
-    /// Notes a turn and gives the prompt that counts for it: one without directives may have been foreseen. An
-    /// unusable configuration directory is no error, as observed.
+    fn after(earlier: Earlier, path: Option<PathBuf>) -> Self {
+        let Earlier { turns, foreseen, scripted } = earlier;
+        Self { path, turns, foreseen, scripted }
+    }
+
+    /// Notes a turn and gives the prompt that counts for it: one without directives may have been foreseen, and a note
+    /// of an interruption begins the latest script anew. An unusable configuration directory is no error, as observed.
     pub(super) fn note(&mut self, prompt: &str) -> String {
         if let Some(path) = &self.path {
             let _ = append(path, prompt);
@@ -72,8 +79,14 @@ impl History {
         let directives = script::parse(prompt).unwrap_or_default();
         let counts = match &self.foreseen {
             Some(foreseen) if directives.is_empty() => foreseen.clone(),
-            Some(_) | None => prompt.to_owned(),
+            Some(_) | None => {
+                let scripted = self.scripted.as_ref().filter(|_| script::is_note(prompt));
+                scripted.map_or_else(|| prompt.to_owned(), Clone::clone)
+            }
         };
+        if !directives.is_empty() {
+            self.scripted = Some(prompt.to_owned());
+        }
         self.foreseen = then(prompt).or_else(|| self.foreseen.take());
         counts
     }
@@ -95,14 +108,28 @@ fn then(prompt: &str) -> Option<String> {
     then.text("prompt").map(ToOwned::to_owned)
 }
 
-fn foreseen_in(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let prompts = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    prompts.filter_map(|line| then(line["message"]["content"].as_str()?)).next()
+/// What a session file tells.
+#[derive(Debug, Default)]
+struct Earlier {
+    turns: u64,
+    foreseen: Option<String>,
+    scripted: Option<String>,
 }
 
-fn turns_in(path: &Path) -> u64 {
-    fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64)
+impl Earlier {
+    fn read(path: &Path) -> Self {
+        let Ok(text) = fs::read_to_string(path) else { return Self::default() };
+        let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let prompts: Vec<String> =
+            lines.filter_map(|line| Some(line["message"]["content"].as_str()?.to_owned())).collect();
+        Self {
+            turns: text.lines().count() as u64,
+            foreseen: prompts.iter().find_map(|prompt| then(prompt)),
+            scripted: prompts
+                .into_iter()
+                .find(|prompt| script::parse(prompt).is_ok_and(|found| !found.is_empty())),
+        }
+    }
 }
 
 /// The directory's name as the CLI writes it: everything but letters and digits becomes `-`.
@@ -150,5 +177,22 @@ mod tests {
         let mut resumed = History::open(&settings("--resume")).unwrap();
         assert_eq!(resumed.note("mend it"), r#"[[text {"text":"two"}]]"#);
         assert_eq!(resumed.note("[[text]]"), "[[text]]");
+    }
+
+    #[test]
+    fn a_note_of_an_interruption_begins_the_script_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = |flag: &str| {
+            let args = Args::parse(["-p", flag, ID].map(ToOwned::to_owned)).unwrap();
+            let mut env = Environment::for_tests();
+            env.config_dir = Some(dir.path().to_owned());
+            Settings::build(&args, Vec::new(), env).unwrap()
+        };
+        let note =
+            "\nYou were interrupted while you worked on this task (it was lost), and are going on now.";
+        History::open(&settings("--session-id")).unwrap().note("[[text]]");
+        for _ in 0..2 {
+            assert_eq!(History::open(&settings("--resume")).unwrap().note(note), "[[text]]");
+        }
     }
 }
