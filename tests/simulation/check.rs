@@ -161,6 +161,10 @@ impl Checker {
             }
         }
         for past in &seen.attempts {
+            // Granted and ended by word of the coordinator within one batch: the record has never been seen held.
+            if past.digest.is_empty() {
+                task.granted.insert(past.number);
+            }
             let key = AttemptKey { run: name.0, task: name.1, attempt: past.number };
             let known = task.past.insert(past.number, past.clone());
             let digest = known.as_ref().map_or("", |known| known.digest.as_str());
