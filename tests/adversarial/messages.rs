@@ -168,7 +168,7 @@ async fn a_message_of_very_many_empty_parts_is_no_lever() {
         }
         // The same in parts: 8 MiB would be four million tasks.
         let body = [0x12, 0].repeat(4 << 20);
-        assert_eq!(code(&uploaded(&fleet, &body).await), Some(ErrorCode::TooLarge));
+        assert_eq!(code(&uploaded(&fleet, &body).await), Some(ErrorCode::TooManyTasks));
         let body = field(1, &tasks);
         is_typed("tasks", &submitted(&fleet, message(0, body.len(), &body)).await);
         is_typed("numbers", &submitted(&fleet, message(0, numbers.len(), &numbers)).await);

@@ -45,15 +45,16 @@ async fn a_black_hole_one_way_or_both_is_noticed_and_nothing_is_recorded_twice()
         let submitted = client.submit(run(vec![sleeps("t", 1_000)])).await;
         let task = format!("{}/t", submitted.r#ref);
         client.task_in(&task, TaskState::Running).await;
+        let before = proxy.counts().connections();
         ways.iter().for_each(|way| proxy.set(*way, Fault::BlackHole));
         // Five heartbeats without a word: it goes back to the queue, and there is nobody else. Where only answers are lost
-        // every word is heard, the report too.
+        // every word is heard, the report too, until the agent gives the connection up.
         if ways.contains(&Way::Up) {
             client.task_in(&task, TaskState::Queued).await;
-            proxy.heal();
         }
-        assert_eq!(client.finished(&submitted.r#ref).await.state(), RunState::Succeeded, "{what}");
+        until("the agent to dial again", || (proxy.counts().connections() > before).then_some(()));
         proxy.heal();
+        assert_eq!(client.finished(&submitted.r#ref).await.state(), RunState::Succeeded, "{what}");
         let task = client.tasks(&submitted.r#ref).await.remove(0);
         let lost = task.attempts.iter().filter(|attempt| attempt.outcome() == Outcome::LostAgent).count();
         let good = task.attempts.iter().filter(|attempt| attempt.outcome() == Outcome::Ok).count();
@@ -80,11 +81,18 @@ async fn a_slow_or_flapping_network_and_a_balancer_that_cuts_cost_no_attempt() {
     // A balancer's idle cut, an address translation that forgets, a link that goes and comes: connections are reset.
     let submitted = client.submit(run((0..3).map(|at| sleeps(&format!("t{at}"), 3_000)).collect())).await;
     client.task_in(&format!("{}/t2", submitted.r#ref), TaskState::Running).await;
-    let before = proxy.counts().connections();
+    let half_closed = || {
+        let fired = proxy.counts().fired();
+        fired.into_iter().find(|(kind, _)| *kind == "half-close").map_or(0, |(_, times)| times)
+    };
     for way in [Way::Up, Way::Down] {
+        let (connections, before) = (proxy.counts().connections(), half_closed());
         proxy.reset();
-        until("the agent to dial again", || (proxy.counts().connections() > before).then_some(()));
-        proxy.half_close(way);
+        until("the agent to dial again", || (proxy.counts().connections() > connections).then_some(()));
+        until("a connection to be half closed", || {
+            proxy.half_close(way);
+            (half_closed() > before).then_some(())
+        });
     }
     once(&mut client, &submitted).await;
     for (kind, times) in proxy.counts().fired() {
