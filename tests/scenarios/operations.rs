@@ -130,6 +130,10 @@ async fn every_method_is_for_the_roles_of_its_row_on_the_real_wire() {
         let channel = channel(&fleet.ports().grpc, &fleet.certificate(role, name));
         let strange = [("/orch.v1.RunService/Nothing", &[][..]), ("/orch.v1.Nothing/GetRun", &[][..])];
         for (method, roles) in METHOD_ROLES.iter().copied().chain(strange) {
+            // Its empty message is no mistake: whoever may call it makes the coordinator start anew.
+            if method.ends_with("/CompactStore") && roles.contains(&role) {
+                continue;
+            }
             // An empty message, and the end: whoever is let in gets an answer or a complaint about what was asked.
             let answer = call(channel.clone(), method, tokio_stream::once(Vec::new())).await;
             let refused = answer.as_ref().err().and_then(code) == Some(ErrorCode::RoleNotAllowed);
