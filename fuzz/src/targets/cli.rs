@@ -15,7 +15,7 @@ pub fn stream_json(bytes: &[u8]) {
     let cut = usize::from(first >> 1) + 1;
     let (whole, pieces) = (followed(rest, rest.len().max(1), structured), followed(rest, cut, structured));
     assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
-    let terms = Terms { structured, denial_fails: first & 2 == 2 };
+    let terms = Terms { structured, denial_fails: first & 2 == 2, goes_on: first & 4 == 4 };
     for code in [Some(0), Some(1), None] {
         let exit = ExitRecord {
             code,
