@@ -50,6 +50,8 @@ pub use self::memory::MemoryStore;
 pub use self::meta::{ClusterId, Meta};
 pub use self::record::{RecordError, SCHEMA};
 pub use self::sled::SledStore;
+#[cfg(any(test, feature = "test-util"))]
+pub use self::sled::age;
 pub use self::transfer::TransferReport;
 
 /// Largest value a record may have, in bytes, before framing.

@@ -19,8 +19,8 @@ use super::counters::Counters;
 use super::restore::{Order, Present, Taken, take};
 use super::{CopyError, Opened, StartError, check, figures, open, start, swap};
 use crate::blobs::{BlobLocation, Blobs as _};
+use crate::store::age;
 use crate::store::dir::LockError;
-use crate::store::sled::age;
 use crate::store::{
     Batch, ClusterId, EpochStep, Key, Kind, MAX_SCAN, Op, OpenError, Prefix, SCHEMA, SledStore, Store, Tenant,
 };
@@ -159,7 +159,7 @@ fn a_restore_twice_from_one_copy_goes_on_above_the_first_also_over_a_damaged_sto
         epoch
     };
     assert_eq!(epoch, 1_000_002);
-    assert!(root.join(first.aside.unwrap()).join("store/sled/db").exists());
+    assert!(age::engine_file(&root.join(first.aside.unwrap())).exists());
     // What is there now cannot be read at all.
     fs::remove_dir_all(root.join("store")).unwrap();
     given_back(&copy, &order(root)).unwrap();
@@ -290,12 +290,12 @@ fn a_store_of_a_newer_schema_is_refused_and_not_touched() {
     let from = filled();
     let root = from.dir.path();
     age::rewrite_as(&root.join("store"), SCHEMA + 1).unwrap();
-    let before = fs::read(root.join("store/sled/db")).unwrap();
+    let before = fs::read(age::engine_file(root)).unwrap();
     let refused = open(root, CLUSTER, NOW).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::StoreNewer, "{refused}");
     let StartError::Store(OpenError::NewerSchema { by, found }) = refused else { panic!("{refused}") };
     assert_eq!((by.as_str(), found), (concat!("orchd ", env!("CARGO_PKG_VERSION")), u32::from(SCHEMA) + 1));
-    assert_eq!(fs::read(root.join("store/sled/db")).unwrap(), before);
+    assert_eq!(fs::read(age::engine_file(root)).unwrap(), before);
 }
 
 #[test]

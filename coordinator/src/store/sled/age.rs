@@ -1,7 +1,7 @@
 //! A store as another version would have written it: for tests of migrations and of refusals. Not in what ships.
 
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::DataSync;
 use super::{MAX_BATCH_KEYS, Recovery, guards};
@@ -11,6 +11,12 @@ use crate::store::key::{Key, Kind};
 use crate::store::meta::Meta;
 use crate::store::record;
 use crate::store::tally::{Share, Tally};
+
+/// The engine's own file below the data directory `root`.
+#[must_use]
+pub fn engine_file(root: &Path) -> PathBuf {
+    root.join("store/sled/db")
+}
 
 /// Rewrites the store in `dir`, which nobody may have open, as a version of that schema would have written it.
 ///
