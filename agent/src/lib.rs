@@ -30,6 +30,7 @@ pub mod credentials;
 pub mod daemon;
 mod failpoint;
 pub mod gates;
+pub mod gateway;
 pub mod homes;
 pub mod host;
 pub mod inputs;

@@ -364,6 +364,23 @@ pub struct AttemptReport {
     pub artifacts: Option<Collected>,
     /// Keeps others out of that directory until they are.
     pub occupied: Occupied,
+    /// Credential pool it used, or empty.
+    pub pool: String,
+    /// The limit it ran into.
+    pub limit: Option<LimitHit>,
+    /// Requests that its gateway counted.
+    pub api_requests: u32,
+}
+
+/// The limit that ended an attempt for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitHit {
+    /// Pool name.
+    pub pool: String,
+    /// The window, or empty.
+    pub window: String,
+    /// A window is used up: the conversation is to be parked.
+    pub exhausted: bool,
 }
 
 impl AttemptReport {
@@ -391,6 +408,9 @@ impl AttemptReport {
             tool_calls: 0,
             reused: false,
             tree: None,
+            pool: String::new(),
+            limit: None,
+            api_requests: 0,
             artifacts_from: None,
             artifacts: None,
             occupied: Occupied::default(),

@@ -153,6 +153,8 @@ fn pools(said: &[v1::Pool]) -> Vec<v1::Pool> {
         workers: texts(&pool.workers, MAX_POOL_WORKERS),
         in_use: pool.in_use,
         exclusive: pool.exclusive,
+        gateway: pool.gateway,
+        fingerprint: pool.fingerprint.iter().copied().take(8).collect(),
     };
     said.iter().take(MAX_POOLS).map(pool).collect()
 }
@@ -172,6 +174,8 @@ mod tests {
             workers: vec!["w".into(); 100],
             in_use: 1,
             exclusive: true,
+            gateway: false,
+            fingerprint: vec![7; 8],
         };
         let hello = v1::Hello {
             agent: "box".into(),

@@ -8,6 +8,7 @@ pub mod assign;
 pub mod auth;
 pub mod blob_service;
 pub mod convert;
+pub mod cost_service;
 pub mod dead;
 pub mod explain;
 pub mod hello;

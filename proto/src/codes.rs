@@ -164,6 +164,8 @@ error_codes! {
         "the coordinator has too many requests in hand", "try again in a moment";
     Impossible = "E0405", "IMPOSSIBLE", FailedPrecondition, 10,
         "no known agent can ever run this", "start an agent with the capability that the message names";
+    OverBudget = "E0406", "OVER_BUDGET", ResourceExhausted, 7,
+        "a budget has no room for this", "raise the budget with orchctl budgets set, or wait until it begins anew";
     Unreachable = "E0501", "COORDINATOR_UNREACHABLE", Unavailable, 5,
         "the coordinator cannot be reached", "is orchd running there? for a try on this machine: orchctl dev";
     Draining = "E0502", "DRAINING", Unavailable, 5,

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod codes;
 pub mod outcome;
 pub mod parts;
+pub mod prices;
 pub mod slug;
 
 /// Messages and services of package `orch.v1`.
@@ -45,7 +46,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/orch.fds.bin");
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// Highest session protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 2;
+pub const PROTOCOL_MAX: u32 = 3;
 
 /// Lowest session protocol that a daemon offers: [`PROTOCOL_MIN`].
 ///

@@ -259,6 +259,9 @@ async fn a_heartbeat_and_a_report_after_the_lease_ended_are_told_so() {
                 coordinator_item::Item::Welcome(_)
                 | coordinator_item::Item::Stop(_)
                 | coordinator_item::Item::ReportVerdict(_)
+                | coordinator_item::Item::LimitGrant(_)
+                | coordinator_item::Item::PoolNotice(_)
+                | coordinator_item::Item::Allowance(_)
                 | coordinator_item::Item::GoAway(_) => {}
             }
             (!told.is_empty()).then_some(()).and(next)

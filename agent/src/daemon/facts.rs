@@ -83,6 +83,8 @@ fn pool(state: PoolState) -> v1::Pool {
         workers: state.workers.into_iter().collect(),
         in_use: state.in_use,
         exclusive: state.exclusive,
+        gateway: false,
+        fingerprint: Vec::new(),
     }
 }
 

@@ -45,8 +45,15 @@ impl Daemon {
             Item::Assign(assignment) if greeted => self.assign(assignment),
             Item::Stop(stop) if greeted => self.stop_asked(&stop),
             Item::ReportVerdict(verdict) if greeted => self.report_verdict(&verdict),
+            Item::LimitGrant(_) | Item::PoolNotice(_) | Item::Allowance(_) if greeted => {}
             Item::Welcome(_) => return Err(Leave::Lost("the coordinator said Welcome twice".to_owned())),
-            Item::HeartbeatAck(_) | Item::Assign(_) | Item::Stop(_) | Item::ReportVerdict(_) => {
+            Item::HeartbeatAck(_)
+            | Item::Assign(_)
+            | Item::Stop(_)
+            | Item::ReportVerdict(_)
+            | Item::LimitGrant(_)
+            | Item::PoolNotice(_)
+            | Item::Allowance(_) => {
                 return Err(Leave::Lost("the coordinator did not begin with Welcome".to_owned()));
             }
         }

@@ -228,6 +228,13 @@ pub fn report(key: AttemptKey, report: AttemptReport) -> v1::Report {
         tool_calls: report.tool_calls,
         reused: report.reused,
         tree: report.tree.map(Vec::from).unwrap_or_default(),
+        pool: report.pool,
+        limit: report.limit.map(|hit| v1::LimitHit {
+            pool: hit.pool,
+            window: hit.window,
+            exhausted: hit.exhausted,
+        }),
+        api_requests: report.api_requests,
     };
     wire.digest = Sha256::digest(wire.encode_to_vec()).to_vec();
     wire

@@ -138,7 +138,9 @@ impl Watch {
             // A retry makes a finished run go on: the last word counts.
             let changed = frame.events.iter().rev().find_map(|event| match &event.change {
                 Some(Change::Run(run)) => Some(run.state()),
-                Some(Change::Task(_) | Change::Agent(_) | Change::Activity(_)) | None => None,
+                Some(Change::Task(_) | Change::Agent(_) | Change::Activity(_) | Change::Budget(_)) | None => {
+                    None
+                }
             });
             let last = changed.or_else(|| frame.run.as_ref().map(Run::state));
             self.ended = last.map_or(self.ended, run_ended);

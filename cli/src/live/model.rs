@@ -232,6 +232,7 @@ impl Model {
                 self.note_activity(activity);
                 None
             }
+            Change::Budget(_) => None,
         }
     }
 

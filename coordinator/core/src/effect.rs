@@ -1,8 +1,10 @@
 //! Everything the coordinator can want done, as data. Writes first; the rest only once they are durable.
 //! Knows no store, no stream and no encoding.
 
+use crate::budgets::{Allowance, Bill, BudgetMode};
 use crate::event::HeldState;
 use crate::ids::{AgentKey, AttemptKey, EventSeq, RunId, SessionId, TaskKey, TenantId, Token};
+use crate::limits::{Amounts, MeterId, PoolNotice};
 use crate::outcome::Outcome;
 use crate::query::{Answer, RunView};
 use crate::state::{RunState, TaskState};
@@ -25,6 +27,8 @@ pub struct Effects {
     /// What the report of this event says was spent is in the sums now: it was recorded, or it is the late bill of a
     /// cancelled attempt.
     pub billed: bool,
+    /// What attempts that ended have cost: for the ledger, in the same batch.
+    pub bills: Vec<Bill>,
 }
 
 /// A record that changed. The driver reads its new content from the state; repeating one is harmless.
@@ -69,6 +73,20 @@ pub enum Write {
         tenant: TenantId,
         /// Its id.
         id: Arc<str>,
+    },
+    /// A standing budget was made, changed or spent of.
+    Budget {
+        /// Whose.
+        tenant: TenantId,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A standing budget ended: its record goes.
+    ForgetBudget {
+        /// Whose.
+        tenant: TenantId,
+        /// Its name.
+        name: Arc<str>,
     },
     /// Such a request is old enough.
     ForgetRequest {
@@ -142,6 +160,17 @@ pub enum Change {
         /// `ready`, `draining`, `unreachable`, `offline` or `quarantined`.
         state: crate::query::AgentStateView,
     },
+    /// A budget was passed or is near its end, or a task cost more than expected.
+    Budget {
+        /// Name of the standing budget; empty for that of a run or task.
+        budget: Arc<str>,
+        /// Name and number of the run it is about, or empty.
+        run_ref: Arc<str>,
+        /// In plain English.
+        text: Arc<str>,
+        /// What happens; `None` for a warning alone.
+        mode: Option<BudgetMode>,
+    },
 }
 
 /// Something that leaves the coordinator.
@@ -194,6 +223,31 @@ pub enum Action {
         attempt: AttemptKey,
         /// How.
         result: ReportResult,
+    },
+    /// Give an agent more credit.
+    LimitGrant {
+        /// On which stream.
+        session: SessionId,
+        /// For which meter.
+        meter: Box<MeterId>,
+        /// Everything it was given in this session.
+        granted: Amounts,
+    },
+    /// Tell an agent how a pool stands.
+    PoolNotice {
+        /// On which stream.
+        session: SessionId,
+        /// How.
+        notice: Box<PoolNotice>,
+    },
+    /// Tell an agent what an attempt may spend.
+    Allowance {
+        /// On which stream.
+        session: SessionId,
+        /// Which.
+        attempt: AttemptKey,
+        /// What.
+        allowance: Box<Allowance>,
     },
     /// There is something that only payloads tell: ask [`crate::query::Query::Questions`].
     Consult,

@@ -1,8 +1,10 @@
 //! Everything that can happen to the coordinator, as data. Past tense: whoever sends one of these has seen it.
 //! Knows no wire format; the engine's conversion is the only place that names both.
 
+use crate::budgets::{Budget, BudgetLimit, Spending};
 use crate::effect::Payload;
 use crate::ids::{AttemptKey, AttemptNo, Epoch, SessionId, TaskIndex, TaskKey, TenantId, Token};
+use crate::limits::{AgentPool, LimitHit, LimitReport, LimitSignal, Meter, PoolSettings};
 use crate::outcome::Outcome;
 use crate::query::Query;
 use crate::time::Span;
@@ -173,6 +175,65 @@ pub enum Event {
         /// For how long, up to now.
         away: Span,
     },
+    /// An agent says what became of credit, and what it wants.
+    LimitsReported {
+        /// On which stream.
+        session: SessionId,
+        /// What.
+        report: Box<LimitReport>,
+    },
+    /// The API said something that concerns everybody who uses a pool.
+    LimitSignalled {
+        /// On which stream.
+        session: SessionId,
+        /// What.
+        signal: Box<LimitSignal>,
+    },
+    /// An agent says what an attempt spends.
+    SpendingReported {
+        /// On which stream.
+        session: SessionId,
+        /// What.
+        spending: Spending,
+    },
+    /// The prompt cache knows the beginning of an attempt.
+    AttemptWarmed {
+        /// On which stream.
+        session: SessionId,
+        /// Which.
+        attempt: AttemptKey,
+    },
+    /// What an agent said of its pools has changed.
+    PoolsChanged {
+        /// On which stream.
+        session: SessionId,
+        /// All of them.
+        pools: Vec<AgentPool>,
+    },
+    /// An operator's limits of pools, at the start and whenever they were read again: in place of those before. The name
+    /// `*` is every pool that has no row.
+    LimitsConfigured {
+        /// By name.
+        pools: Vec<(Arc<str>, PoolSettings)>,
+    },
+    /// A standing budget is made or replaced.
+    BudgetSet {
+        /// Whom to answer.
+        token: Token,
+        /// Whose.
+        tenant: TenantId,
+        /// The budget.
+        budget: Box<Budget>,
+    },
+    /// A standing budget ends.
+    BudgetRemoved {
+        /// Whom to answer.
+        token: Token,
+        /// Whose.
+        tenant: TenantId,
+        /// Its name.
+        name: Arc<str>,
+    },
     /// Time passed: do what is due.
     TimePassed,
     /// The coordinator is shutting down: grant nothing more.
@@ -215,6 +276,8 @@ pub struct Shape {
     pub planning: Option<Planning>,
     /// Name of the workflow it was made from, if any; for people.
     pub workflow: Option<Arc<str>>,
+    /// Ceiling over the run and everything below it.
+    pub budget: Option<BudgetLimit>,
     /// What the driver keeps of how it is planned, encoded; carried, never read here. Empty when there is nothing.
     pub settings: Payload,
 }
@@ -349,6 +412,10 @@ pub struct NewTask {
     pub prefetch: u32,
     /// Its part in the run.
     pub flow: Flow,
+    /// Whose limits it uses; `None` for everything that asks no API.
+    pub meter: Option<Meter>,
+    /// What its author expects it to cost, in millionths of a US dollar.
+    pub expected_micro_usd: Option<u64>,
 }
 
 /// A task's part in its run.
@@ -433,6 +500,8 @@ pub struct AgentHello {
     pub inventory: Vec<InventoryItem>,
     /// Tasks whose conversation it keeps.
     pub conversations: Vec<TaskKey>,
+    /// Its credential pools.
+    pub pools: Vec<AgentPool>,
 }
 
 /// An attempt an agent holds when it joins.
@@ -483,6 +552,10 @@ pub struct Report {
     pub duration: Span,
     /// Earliest time another attempt makes sense, from now.
     pub retry_after: Option<Span>,
+    /// Credential pool it used, or empty.
+    pub pool: Arc<str>,
+    /// The limit it ran into.
+    pub limit: Option<LimitHit>,
     /// Everything else: stored, never read here.
     pub payload: Payload,
 }

@@ -5,11 +5,13 @@
 //! A driver feeds [`event::Event`]s to [`apply`] one at a time, makes the [`effect::Effects`]' writes durable,
 //! and only then lets the rest of them leave.
 
+pub mod budgets;
 pub mod config;
 pub mod effect;
 pub mod event;
 pub mod ids;
 pub mod invariants;
+pub mod limits;
 pub mod machine;
 pub mod outcome;
 pub mod plan;

@@ -6,6 +6,7 @@ mod agents;
 mod answers;
 mod attempts;
 mod bills;
+mod budgets;
 mod cancel;
 pub(crate) mod consult;
 mod expand;
@@ -13,6 +14,7 @@ pub(crate) mod explain;
 mod fitting;
 pub(crate) mod flow;
 mod leases;
+mod limits;
 pub(crate) mod moves;
 pub(crate) mod nearest;
 mod orders;
@@ -91,6 +93,18 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         }
         Event::RunRecalled(run) => retention::recalled(state, *run),
         Event::Stalled { away } => start::stalled(state, away),
+        Event::LimitsReported { session, report } => limits::reported(state, effects, session, *report),
+        Event::LimitSignalled { session, signal } => limits::signalled(state, effects, session, &signal),
+        Event::PoolsChanged { session, pools } => limits::pools_changed(state, effects, session, pools),
+        Event::LimitsConfigured { pools } => limits::configured(state, effects, pools),
+        Event::AttemptWarmed { session, attempt } => limits::warmed(state, effects, session, attempt),
+        Event::SpendingReported { session, spending } => {
+            budgets::reported(state, effects, session, spending);
+        }
+        Event::BudgetSet { token, tenant, budget } => budgets::set(state, effects, token, tenant, *budget),
+        Event::BudgetRemoved { token, tenant, name } => {
+            budgets::removed(state, effects, token, tenant, &name);
+        }
         Event::TimePassed => timers::passed(state, effects),
         Event::DrainStarted => start::drain(state),
     }

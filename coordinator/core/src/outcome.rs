@@ -12,6 +12,10 @@ impl Outcome {
     pub const GATE_FAILED: Self = Self(2);
     /// The answer is not of the form that was asked for; of a plan: it cannot be carried out.
     pub const SCHEMA_INVALID: Self = Self(3);
+    /// The API or a subscription window limited the credential.
+    pub const RATE_LIMITED: Self = Self(6);
+    /// A budget stopped the work.
+    pub const BUDGET: Self = Self(7);
     /// The child ended without a result.
     pub const CRASH: Self = Self(15);
     /// The agent was lost.

@@ -1,8 +1,10 @@
 //! Questions about live state and their answers, as plain data. An answer is a copy: it leaves the core.
 //! Knows what is in the state; payloads (prompts, answers) are the driver's to read from the store.
 
+use crate::budgets::BudgetView;
 use crate::event::{Role, Shape, Target};
 use crate::ids::{RunId, TaskIndex, TenantId};
+use crate::limits::PoolView;
 use crate::outcome::Outcome;
 use crate::state::{RunState, TaskState};
 use crate::time::{Span, Tick, Wall};
@@ -63,6 +65,10 @@ pub enum Query {
         /// At most this many.
         limit: usize,
     },
+    /// Pools and their limits; one of them, or all.
+    Limits(Option<Arc<str>>),
+    /// Standing budgets, and where `true` those of runs that are not ended.
+    Budgets(bool),
     /// Whether a plan was answered under this request id already.
     Decision {
         /// The id.
@@ -178,6 +184,19 @@ pub enum Answer {
         /// The run afterwards. When it is no longer live, only as much as in [`Answer::Submitted`].
         run: RunView,
     },
+    /// Pools and their limits.
+    Limits(Vec<PoolView>),
+    /// Budgets.
+    Budgets(Vec<BudgetView>),
+    /// A standing budget is in force.
+    BudgetSet {
+        /// The budget.
+        view: BudgetView,
+        /// Whether it replaced one.
+        replaced: bool,
+    },
+    /// A standing budget is no longer in force.
+    BudgetRemoved,
     /// No plan was answered under that request id.
     Undecided,
     /// Refused.
@@ -265,6 +284,26 @@ pub enum Refusal {
     /// The coordinator is shutting down.
     #[error("the coordinator is shutting down")]
     Draining,
+    /// There is no budget of that name.
+    #[error("there is no budget `{name}`")]
+    NoSuchBudget {
+        /// The name asked for.
+        name: String,
+    },
+    /// A budget has no room for another run.
+    #[error("{detail}")]
+    OverBudget {
+        /// Which, and how far it is used.
+        detail: String,
+        /// When it begins anew, from now.
+        retry_in: Option<Span>,
+    },
+    /// There are as many budgets as there may be.
+    #[error("there are {limit} budgets already")]
+    TooManyBudgets {
+        /// The limit.
+        limit: usize,
+    },
     /// The run does not wait for a person's word on its plan.
     #[error("run {run_ref} is {state}: it does not wait for a plan to be approved")]
     NotWaiting {

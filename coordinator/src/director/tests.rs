@@ -56,6 +56,7 @@ impl Stage {
             capabilities: words_of.into_iter().map(Arc::from).collect(),
             inventory: Vec::new(),
             conversations: Vec::new(),
+            pools: Vec::new(),
         };
         self.bench.handle.apply(Event::AgentJoined(Box::new(hello))).await.unwrap();
         let mut hand = Hand { session, words, engine: self.bench.handle.clone() };
@@ -145,6 +146,8 @@ impl Hand {
             duration: Span(5),
             retry_after: None,
             payload: Arc::from(result.encode_to_vec()),
+            pool: "".into(),
+            limit: None,
         };
         let accepted = Event::AttemptAccepted { session: self.session, attempt };
         let reported = Event::AttemptReported { session: self.session, report: Box::new(report) };

@@ -261,6 +261,8 @@ fn grown_run(effects: &Effects) -> Option<(RunId, bool)> {
         | Write::ForgetRun { .. }
         | Write::Agent(_)
         | Write::ForgetAgent { .. }
+        | Write::Budget { .. }
+        | Write::ForgetBudget { .. }
         | Write::Request { .. }
         | Write::ForgetRequest { .. } => None,
     })

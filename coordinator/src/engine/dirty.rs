@@ -91,6 +91,7 @@ impl Dirty {
             Write::ForgetAgent { tenant, name } => {
                 self.gone_agents.insert((tenant, name));
             }
+            Write::Budget { .. } | Write::ForgetBudget { .. } => {}
             // An id may come again while the deletion of its earlier use still waits.
             Write::Request { tenant, id } => {
                 let key = (tenant, id);

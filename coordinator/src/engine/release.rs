@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use orch_core::budgets::Allowance;
 use orch_core::effect::{Action, CloseReason, ReportResult, StopReason, Verdict};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, Token};
+use orch_core::limits::{Amounts, MeterId, PoolNotice};
 use orch_core::query::Answer;
 use orch_core::state::{GrantView, State};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -50,6 +52,22 @@ pub enum Outbound {
         /// How.
         result: ReportResult,
     },
+    /// More credit.
+    LimitGrant {
+        /// For which meter.
+        meter: MeterId,
+        /// Everything it was given in this session.
+        granted: Amounts,
+    },
+    /// How a pool stands.
+    PoolNotice(PoolNotice),
+    /// What an attempt may spend.
+    Allowance {
+        /// Which.
+        attempt: AttemptKey,
+        /// What.
+        allowance: Allowance,
+    },
     /// The last thing said: the session is over.
     Close(CloseReason),
 }
@@ -86,6 +104,13 @@ impl Release {
             }
             Action::ReportVerdict { session, attempt, result } => {
                 (session, Outbound::ReportVerdict { attempt, result })
+            }
+            Action::LimitGrant { session, meter, granted } => {
+                (session, Outbound::LimitGrant { meter: *meter, granted })
+            }
+            Action::PoolNotice { session, notice } => (session, Outbound::PoolNotice(*notice)),
+            Action::Allowance { session, attempt, allowance } => {
+                (session, Outbound::Allowance { attempt, allowance: *allowance })
             }
             Action::Close { session, reason } => (session, Outbound::Close(reason)),
         };

@@ -172,6 +172,7 @@ impl Preparer {
                 expanded: false,
             }),
             workflow: (!workflow.is_empty()).then(|| workflow.into()),
+            budget: None,
             settings: planning.map(settings).unwrap_or_default(),
         };
         let labels: Vec<(Arc<str>, Arc<str>)> =

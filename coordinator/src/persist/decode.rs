@@ -106,6 +106,7 @@ fn shape(stored: &record::RunRecord, shared: &mut Interner) -> Shape {
             expanded: planning.expanded,
         }),
         workflow: (!stored.workflow.is_empty()).then(|| shared.intern(&stored.workflow)),
+        budget: None,
         settings: stored.planning.clone().map(settings).unwrap_or_default(),
     }
 }
@@ -167,6 +168,8 @@ pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewT
         on_loss: convert::on_loss_from_wire(on_loss),
         prefetch,
         flow: flow(spec),
+        meter: None,
+        expected_micro_usd: None,
     })
 }
 

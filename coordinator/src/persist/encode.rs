@@ -231,6 +231,10 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         repairs: view.repairs,
         note: view.note.map(|note| text(note)).unwrap_or_default(),
         afresh: view.afresh.0,
+        allowed_micro_usd: 0,
+        allowed_tokens: 0,
+        pool: String::new(),
+        window: String::new(),
     }
 }
 

@@ -29,6 +29,7 @@ pub fn run(id: u64, stored: &record::RunRecord, task: Option<&record::TaskRecord
         workflow: stored.workflow.clone(),
         detail: stored.detail.clone(),
         max_parallel: stored.max_parallel,
+        budget: None,
     }
 }
 

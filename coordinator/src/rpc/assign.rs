@@ -124,6 +124,7 @@ fn claude(cluster: Cluster, task: TaskKey, stored: &StoredWorkerTask) -> v1::Cla
         feedback: None,
         conversation: stored.conversation,
         interrupted: String::new(),
+        allowance: None,
     }
 }
 

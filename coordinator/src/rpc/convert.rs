@@ -253,6 +253,7 @@ pub fn run(view: &RunView) -> v1::Run {
         workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
         detail: view.detail.to_string(),
         max_parallel: view.shape.max_parallel,
+        budget: None,
     }
 }
 
@@ -404,6 +405,17 @@ pub fn agent(view: &AgentView) -> v1::Agent {
         drain_reason: view.drain.as_deref().unwrap_or_default().to_owned(),
         quarantine_reason: view.quarantine.as_deref().unwrap_or_default().to_owned(),
         ..v1::Agent::default()
+    }
+}
+
+/// What happens when a budget is used up.
+#[must_use]
+pub const fn budget_mode(mode: orch_core::budgets::BudgetMode) -> v1::BudgetMode {
+    use orch_core::budgets::BudgetMode;
+    match mode {
+        BudgetMode::Soft => v1::BudgetMode::Soft,
+        BudgetMode::Hard => v1::BudgetMode::Hard,
+        BudgetMode::Drain => v1::BudgetMode::Drain,
     }
 }
 

@@ -95,6 +95,7 @@ pub fn check_hello(hello: &v1::Hello, identity: &Identity, tenant: TenantId) -> 
         capabilities: capabilities(hello)?,
         inventory: inventory(&hello.inventory)?,
         conversations: conversations(&hello.conversations),
+        pools: Vec::new(),
     })
 }
 

@@ -6,6 +6,7 @@ use crate::rpc::accept::{Peer, PeerStream, accept_loop, ready_channel};
 use crate::rpc::admin_service::Admin;
 use crate::rpc::auth::{AuthLayer, METHOD_ROLES};
 use crate::rpc::blob_service::Blobber;
+use crate::rpc::cost_service::Costs;
 use crate::rpc::layers::{Observer, TraceLayer};
 use crate::rpc::limits::{Bounds, LimitLayer};
 use crate::rpc::run_service::Runs;
@@ -19,6 +20,7 @@ use orch_proto::v1::AgentMessage;
 use orch_proto::v1::admin_service_server::AdminServiceServer;
 use orch_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use orch_proto::v1::blob_service_server::BlobServiceServer;
+use orch_proto::v1::cost_service_server::CostServiceServer;
 use orch_proto::v1::run_service_server::RunServiceServer;
 use orch_proto::v1::transcript_service_server::TranscriptServiceServer;
 use orch_proto::v1::workflow_service_server::WorkflowServiceServer;
@@ -93,6 +95,8 @@ pub struct Services<H: Health> {
     pub agents: Agents,
     /// The fleet.
     pub admin: Admin,
+    /// Money and limits.
+    pub costs: Costs,
     /// Health, the same as on the probe port.
     pub health: HealthServer<H>,
 }
@@ -154,6 +158,7 @@ where
         .add_service(limit!(TranscriptServiceServer::new(services.transcripts)))
         .add_service(limit!(AgentServiceServer::new(services.agents)))
         .add_service(limit!(AdminServiceServer::new(services.admin)))
+        .add_service(limit!(CostServiceServer::new(services.costs)))
         .add_service(services.health)
         .add_service(reflection.build_v1()?)
         .add_service(reflection_alpha.build_v1alpha()?);

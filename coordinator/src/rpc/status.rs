@@ -90,6 +90,12 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::QueueFull { retry_in, .. } | Refusal::TenantFull { retry_in, .. } => {
             refuse_until(ErrorCode::QueueFull, message, Duration::from_millis(retry_in.0))
         }
+        Refusal::NoSuchBudget { .. } => refuse_helped(ErrorCode::NotFound, message, "orchctl budgets list"),
+        Refusal::OverBudget { retry_in: Some(retry_in), .. } => {
+            refuse_until(ErrorCode::OverBudget, message, Duration::from_millis(retry_in.0))
+        }
+        Refusal::OverBudget { retry_in: None, .. } => refuse(ErrorCode::OverBudget, message),
+        Refusal::TooManyBudgets { .. } => refuse(ErrorCode::TooLarge, message),
         Refusal::Draining => refuse(ErrorCode::Draining, message),
         Refusal::NotWaiting { .. } | Refusal::BadPlan { .. } | Refusal::WrongState { .. } => {
             refuse(ErrorCode::WrongState, message)

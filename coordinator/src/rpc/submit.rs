@@ -173,6 +173,8 @@ impl Submitter {
             on_loss: OnLoss::Fast,
             prefetch: 0,
             flow: Flow::default(),
+            meter: None,
+            expected_micro_usd: None,
         };
         let submit = Submit {
             token: Token::default(),
@@ -298,6 +300,7 @@ fn submitted(answer: Answer) -> Result<SubmitRunResponse, Status> {
         run: run.as_ref().map(convert::run),
         existing,
         impossible: convert::impossible(&impossible),
+        estimate: None,
     })
 }
 

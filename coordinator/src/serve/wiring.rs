@@ -11,6 +11,7 @@ use crate::presence::Registry;
 use crate::rpc::admin_service::{Admin, AdminParts};
 use crate::rpc::assign::Cluster;
 use crate::rpc::blob_service::Blobber;
+use crate::rpc::cost_service::Costs;
 use crate::rpc::lookup::Lookup;
 use crate::rpc::plan_service::Plans;
 use crate::rpc::run_service::{RunParts, Runs};
@@ -104,6 +105,7 @@ impl Wiring<'_> {
                 tls: self.tls,
                 started: self.started,
             }),
+            costs: Costs::new(self.handle.clone()),
             health,
         }
     }

@@ -74,6 +74,9 @@ pub struct RunRecord {
     /// Tasks that ended as poison, kept when terminal.
     #[prost(uint32, tag = "23")]
     pub dead: u32,
+    /// Ceiling over the run; unset without one.
+    #[prost(message, optional, tag = "24")]
+    pub budget: ::core::option::Option<super::super::v1::BudgetLimit>,
 }
 /// How a request is planned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -313,6 +316,18 @@ pub struct TaskRecord {
     /// Attempts up to this one leave nothing to go on with: somebody had the run go back to the task. 0 for none.
     #[prost(uint32, tag = "18")]
     pub afresh: u32,
+    /// What the current attempt may spend, in millionths of a US dollar, where a budget applies: at most this was promised.
+    #[prost(uint64, tag = "19")]
+    pub allowed_micro_usd: u64,
+    /// The same in tokens.
+    #[prost(uint64, tag = "20")]
+    pub allowed_tokens: u64,
+    /// Pool of the latest attempt, or empty.
+    #[prost(string, tag = "21")]
+    pub pool: ::prost::alloc::string::String,
+    /// Window that a parked conversation waits for, or empty.
+    #[prost(string, tag = "22")]
+    pub window: ::prost::alloc::string::String,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -520,4 +535,70 @@ pub struct CountersRecord {
     /// Attempts of tasks of runs up to `last_run`.
     #[prost(uint32, tag = "4")]
     pub last_attempt: u32,
+}
+/// What attempts that ended in one batch have cost.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedgerPage {
+    /// In the order in which they were recorded.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<LedgerEntry>,
+}
+/// What one attempt has cost, or a later correction of that.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedgerEntry {
+    /// Coordinator's number of the run.
+    #[prost(uint64, tag = "1")]
+    pub run_id: u64,
+    /// `name/number` of the run.
+    #[prost(string, tag = "2")]
+    pub run_ref: ::prost::alloc::string::String,
+    /// Name of the task.
+    #[prost(string, tag = "3")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Attempt; 0 for a correction.
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
+    /// Worker name.
+    #[prost(string, tag = "5")]
+    pub worker: ::prost::alloc::string::String,
+    /// Agent name.
+    #[prost(string, tag = "6")]
+    pub agent: ::prost::alloc::string::String,
+    /// Credential pool, or empty.
+    #[prost(string, tag = "7")]
+    pub pool: ::prost::alloc::string::String,
+    /// How it ended.
+    #[prost(enumeration = "super::super::v1::Outcome", tag = "8")]
+    pub outcome: i32,
+    /// What it cost.
+    #[prost(message, optional, tag = "9")]
+    pub usage: ::core::option::Option<super::super::v1::Usage>,
+    /// Wall clock when it was recorded, unix ms.
+    #[prost(int64, tag = "10")]
+    pub recorded_ms: i64,
+    /// Of a correction: what was counted before and is taken back, in millionths of a US dollar.
+    #[prost(uint64, tag = "11")]
+    pub taken_back_micro_usd: u64,
+    /// How long the attempt took, ms.
+    #[prost(uint64, tag = "12")]
+    pub duration_ms: u64,
+}
+/// A standing budget and what was spent of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetRecord {
+    /// The budget.
+    #[prost(message, optional, tag = "1")]
+    pub budget: ::core::option::Option<super::super::v1::Budget>,
+    /// Beginning of the period that the figures are of, unix ms.
+    #[prost(int64, tag = "2")]
+    pub period_ms: i64,
+    /// Recorded in it.
+    #[prost(message, optional, tag = "3")]
+    pub spent: ::core::option::Option<super::super::v1::Spent>,
+    /// Of the money: estimated.
+    #[prost(uint64, tag = "4")]
+    pub estimated_micro_usd: u64,
+    /// A warning was given in this period.
+    #[prost(bool, tag = "5")]
+    pub warned: bool,
 }

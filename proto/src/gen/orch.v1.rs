@@ -397,6 +397,681 @@ pub struct TaskArtifact {
     #[prost(string, tag = "3")]
     pub published: ::prost::alloc::string::String,
 }
+/// What a request takes of a rate limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Amounts {
+    /// Requests.
+    #[prost(uint64, tag = "1")]
+    pub requests: u64,
+    /// Input tokens that count: neither read from the cache, as the API counts them.
+    #[prost(uint64, tag = "2")]
+    pub input_tokens: u64,
+    /// Output tokens.
+    #[prost(uint64, tag = "3")]
+    pub output_tokens: u64,
+    /// Requests at a time. Given back when a request ends.
+    #[prost(uint64, tag = "4")]
+    pub concurrent: u64,
+}
+/// Whose credit it is: a slice of the buckets of a pool, for one class of models and one worker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeterId {
+    /// Pool name.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    /// Class of the model, for example `opus`: see crate orch-proto, `prices.rs`.
+    #[prost(string, tag = "2")]
+    pub model_class: ::prost::alloc::string::String,
+    /// Worker name.
+    #[prost(string, tag = "3")]
+    pub worker: ::prost::alloc::string::String,
+}
+/// What an agent has done with the credit of one meter. All totals are cumulative since its session began, so that a
+/// repeated or late report does no harm.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitReport {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub meter: ::core::option::Option<MeterId>,
+    /// The highest total of a LimitGrant it has seen in this session.
+    #[prost(message, optional, tag = "2")]
+    pub granted: ::core::option::Option<Amounts>,
+    /// What the API has counted.
+    #[prost(message, optional, tag = "3")]
+    pub used: ::core::option::Option<Amounts>,
+    /// What it does not want any more: reserved too much, or no longer needed.
+    #[prost(message, optional, tag = "4")]
+    pub returned: ::core::option::Option<Amounts>,
+    /// What its waiting requests need beyond what it still has.
+    #[prost(message, optional, tag = "5")]
+    pub wanted: ::core::option::Option<Amounts>,
+    /// Requests that wait.
+    #[prost(uint32, tag = "6")]
+    pub waiting: u32,
+    /// What the API said of the buckets in the newest answer; unset where it said nothing new.
+    #[prost(message, optional, tag = "7")]
+    pub headers: ::core::option::Option<LimitHeaders>,
+}
+/// Rate limits as response headers tell them; a field is unset where its header was absent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitHeaders {
+    /// Requests a minute.
+    #[prost(uint64, optional, tag = "1")]
+    pub requests_limit: ::core::option::Option<u64>,
+    /// Left of it.
+    #[prost(uint64, optional, tag = "2")]
+    pub requests_remaining: ::core::option::Option<u64>,
+    /// Input tokens a minute.
+    #[prost(uint64, optional, tag = "3")]
+    pub input_limit: ::core::option::Option<u64>,
+    /// Left of it.
+    #[prost(uint64, optional, tag = "4")]
+    pub input_remaining: ::core::option::Option<u64>,
+    /// Output tokens a minute.
+    #[prost(uint64, optional, tag = "5")]
+    pub output_limit: ::core::option::Option<u64>,
+    /// Left of it.
+    #[prost(uint64, optional, tag = "6")]
+    pub output_remaining: ::core::option::Option<u64>,
+}
+/// More credit. The total is cumulative over the session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitGrant {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub meter: ::core::option::Option<MeterId>,
+    /// Everything that was ever given to it in this session.
+    #[prost(message, optional, tag = "2")]
+    pub granted: ::core::option::Option<Amounts>,
+}
+/// Something the API said that concerns everybody who uses the pool.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitSignal {
+    /// Pool name.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    /// Class of the model it was said of; empty means all.
+    #[prost(string, tag = "2")]
+    pub model_class: ::prost::alloc::string::String,
+    /// What.
+    #[prost(enumeration = "LimitSignalKind", tag = "3")]
+    pub kind: i32,
+    /// When it makes sense to ask again, from now.
+    #[prost(message, optional, tag = "4")]
+    pub retry_after: ::core::option::Option<::prost_types::Duration>,
+    /// The window, for example `five_hour`, or empty.
+    #[prost(string, tag = "5")]
+    pub window: ::prost::alloc::string::String,
+    /// In plain English, at most 400 bytes.
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+}
+/// How a pool stands. Replaces what was said of it before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolNotice {
+    /// Pool name.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    /// Class of models it is about; empty means all.
+    #[prost(string, tag = "2")]
+    pub model_class: ::prost::alloc::string::String,
+    /// How.
+    #[prost(enumeration = "PoolState", tag = "3")]
+    pub state: i32,
+    /// For how long from now, where that is known.
+    #[prost(message, optional, tag = "4")]
+    pub left: ::core::option::Option<::prost_types::Duration>,
+    /// The window, or empty.
+    #[prost(string, tag = "5")]
+    pub window: ::prost::alloc::string::String,
+    /// Whether requests need credit. False while nobody knows a limit.
+    #[prost(bool, tag = "6")]
+    pub metered: bool,
+}
+/// What an attempt has spent, and what it wants to spend. Sent for attempts that have an allowance, when one is needed or
+/// no longer needed, and with every heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Spending {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub attempt: ::core::option::Option<AttemptId>,
+    /// Spent by requests that ended, in millionths of a US dollar, since the attempt began.
+    #[prost(uint64, tag = "2")]
+    pub spent_micro_usd: u64,
+    /// Tokens of those requests, of every kind.
+    #[prost(uint64, tag = "3")]
+    pub spent_tokens: u64,
+    /// The most that `spent` can become by the requests in flight.
+    #[prost(uint64, tag = "4")]
+    pub bound_micro_usd: u64,
+    /// The same in tokens.
+    #[prost(uint64, tag = "5")]
+    pub bound_tokens: u64,
+    /// What the next waiting request would raise the bound to; 0 when none waits.
+    #[prost(uint64, tag = "6")]
+    pub wanted_micro_usd: u64,
+    /// The same in tokens.
+    #[prost(uint64, tag = "7")]
+    pub wanted_tokens: u64,
+    /// Requests in flight.
+    #[prost(uint32, tag = "8")]
+    pub in_flight: u32,
+    /// Part of it was estimated.
+    #[prost(bool, tag = "9")]
+    pub estimated: bool,
+}
+/// What an attempt may spend. Replaces what was said of it before, and is durable at the coordinator before it is said.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Allowance {
+    /// Which. Unset inside an assignment.
+    #[prost(message, optional, tag = "1")]
+    pub attempt: ::core::option::Option<AttemptId>,
+    /// Requests may start as long as their bound stays within this, in millionths of a US dollar; unset means no limit.
+    #[prost(uint64, optional, tag = "2")]
+    pub micro_usd: ::core::option::Option<u64>,
+    /// The same in tokens.
+    #[prost(uint64, optional, tag = "3")]
+    pub tokens: ::core::option::Option<u64>,
+    /// One request may start, whatever it costs, if no other of the attempt is in flight: the last of the budget.
+    #[prost(bool, tag = "4")]
+    pub one_more: bool,
+    /// Nothing more will be given: the attempt ends with `budget`.
+    #[prost(bool, tag = "5")]
+    pub spent: bool,
+    /// Which budget that is, for people, for example `budget of run evaluate/3: $5.00 of $5.00`.
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+}
+/// The first answer of an attempt that the prompt cache knows has begun: others with the same prefix may start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Warmed {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub attempt: ::core::option::Option<AttemptId>,
+}
+/// Why an attempt ended for now: its conversation goes on when the limit is reset. Goes with outcome `rate_limited`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitHit {
+    /// Pool name.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    /// The window, or empty.
+    #[prost(string, tag = "2")]
+    pub window: ::prost::alloc::string::String,
+    /// A window is used up: park the conversation. Otherwise it is an ordinary failure.
+    #[prost(bool, tag = "3")]
+    pub exhausted: bool,
+}
+/// List prices of models whose name begins so, in millionths of a US dollar for a million tokens.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelPrice {
+    /// Beginning of the model's name; the longest that fits counts. Empty fits every name.
+    #[prost(string, tag = "1")]
+    pub prefix: ::prost::alloc::string::String,
+    /// Class for limits: `opus`, `sonnet`, `haiku`, or another word.
+    #[prost(string, tag = "2")]
+    pub model_class: ::prost::alloc::string::String,
+    /// Input outside the cache.
+    #[prost(uint64, tag = "3")]
+    pub input: u64,
+    /// Output.
+    #[prost(uint64, tag = "4")]
+    pub output: u64,
+    /// Read from the cache.
+    #[prost(uint64, tag = "5")]
+    pub cache_read: u64,
+    /// Written to the cache for 5 minutes.
+    #[prost(uint64, tag = "6")]
+    pub cache_write: u64,
+}
+/// What the API said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LimitSignalKind {
+    /// Not set; ignored.
+    Unspecified = 0,
+    /// Too fast: wait for a moment, then go slower.
+    Throttled = 1,
+    /// A window is used up: nothing before it is reset.
+    Exhausted = 2,
+    /// The API is overloaded or fails.
+    Failing = 3,
+    /// It answered again after that.
+    Recovered = 4,
+}
+impl LimitSignalKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIMIT_SIGNAL_KIND_UNSPECIFIED",
+            Self::Throttled => "LIMIT_SIGNAL_KIND_THROTTLED",
+            Self::Exhausted => "LIMIT_SIGNAL_KIND_EXHAUSTED",
+            Self::Failing => "LIMIT_SIGNAL_KIND_FAILING",
+            Self::Recovered => "LIMIT_SIGNAL_KIND_RECOVERED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIMIT_SIGNAL_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIMIT_SIGNAL_KIND_THROTTLED" => Some(Self::Throttled),
+            "LIMIT_SIGNAL_KIND_EXHAUSTED" => Some(Self::Exhausted),
+            "LIMIT_SIGNAL_KIND_FAILING" => Some(Self::Failing),
+            "LIMIT_SIGNAL_KIND_RECOVERED" => Some(Self::Recovered),
+            _ => None,
+        }
+    }
+}
+/// How a credential pool stands. To people also a word of `limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PoolState {
+    /// Not set; treated as open.
+    Unspecified = 0,
+    /// In use.
+    Open = 1,
+    /// Paused for a moment: requests wait.
+    Throttled = 2,
+    /// A window is used up: conversations are parked until it is reset.
+    Exhausted = 3,
+    /// The API fails: one request at a time tries whether it is back.
+    Failing = 4,
+}
+impl PoolState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POOL_STATE_UNSPECIFIED",
+            Self::Open => "POOL_STATE_OPEN",
+            Self::Throttled => "POOL_STATE_THROTTLED",
+            Self::Exhausted => "POOL_STATE_EXHAUSTED",
+            Self::Failing => "POOL_STATE_FAILING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POOL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "POOL_STATE_OPEN" => Some(Self::Open),
+            "POOL_STATE_THROTTLED" => Some(Self::Throttled),
+            "POOL_STATE_EXHAUSTED" => Some(Self::Exhausted),
+            "POOL_STATE_FAILING" => Some(Self::Failing),
+            _ => None,
+        }
+    }
+}
+/// A row of costs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CostRow {
+    /// Values of the dimensions asked for, in their order.
+    #[prost(string, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Tokens and money of one sum over models.
+    #[prost(message, optional, tag = "2")]
+    pub usage: ::core::option::Option<ModelUsage>,
+    /// Of the money: estimated, in millionths of a US dollar.
+    #[prost(uint64, tag = "3")]
+    pub estimated_micro_usd: u64,
+    /// Attempts.
+    #[prost(uint64, tag = "4")]
+    pub attempts: u64,
+    /// Attempts that ended `ok`.
+    #[prost(uint64, tag = "5")]
+    pub attempts_ok: u64,
+    /// Runs.
+    #[prost(uint64, tag = "6")]
+    pub runs: u64,
+}
+/// What a budget is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetScope {
+    /// Which.
+    #[prost(oneof = "budget_scope::Scope", tags = "1, 2, 3, 4")]
+    pub scope: ::core::option::Option<budget_scope::Scope>,
+}
+/// Nested message and enum types in `BudgetScope`.
+pub mod budget_scope {
+    /// Which.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Scope {
+        /// The whole tenant.
+        #[prost(message, tag = "1")]
+        Tenant(super::TenantBudget),
+        /// A worker, by name.
+        #[prost(string, tag = "2")]
+        Worker(::prost::alloc::string::String),
+        /// Runs of a name: a workflow, or `adhoc`.
+        #[prost(string, tag = "3")]
+        Name(::prost::alloc::string::String),
+        /// A credential pool, by name.
+        #[prost(string, tag = "4")]
+        Pool(::prost::alloc::string::String),
+    }
+}
+/// Everything of the tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantBudget {}
+/// A ceiling. At least one limit is set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetLimit {
+    /// In millionths of a US dollar.
+    #[prost(uint64, optional, tag = "1")]
+    pub micro_usd: ::core::option::Option<u64>,
+    /// Tokens of every kind.
+    #[prost(uint64, optional, tag = "2")]
+    pub tokens: ::core::option::Option<u64>,
+    /// Runs (over a tenant, a name), attempts (over a worker, a pool, a run).
+    #[prost(uint64, optional, tag = "3")]
+    pub runs: ::core::option::Option<u64>,
+    /// What happens then.
+    #[prost(enumeration = "BudgetMode", tag = "4")]
+    pub mode: i32,
+}
+/// A standing budget.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Budget {
+    /// Its name, `[a-z0-9][a-z0-9-]{0,62}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it is over.
+    #[prost(message, optional, tag = "2")]
+    pub scope: ::core::option::Option<BudgetScope>,
+    /// When it begins anew.
+    #[prost(enumeration = "BudgetPeriod", tag = "3")]
+    pub period: i32,
+    /// The ceiling.
+    #[prost(message, optional, tag = "4")]
+    pub limit: ::core::option::Option<BudgetLimit>,
+}
+/// How far a budget is used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetUse {
+    /// The budget; unset for that of a run.
+    #[prost(message, optional, tag = "1")]
+    pub budget: ::core::option::Option<Budget>,
+    /// Recorded in the current period.
+    #[prost(message, optional, tag = "2")]
+    pub spent: ::core::option::Option<Spent>,
+    /// Held for what runs, beyond what is recorded.
+    #[prost(message, optional, tag = "3")]
+    pub reserved: ::core::option::Option<Spent>,
+    /// When it begins anew; unset when never.
+    #[prost(message, optional, tag = "4")]
+    pub resets_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What waits or ended because of it, in plain English; empty while there is room.
+    #[prost(string, tag = "5")]
+    pub state: ::prost::alloc::string::String,
+    /// Of the recorded money: estimated.
+    #[prost(uint64, tag = "6")]
+    pub estimated_micro_usd: u64,
+}
+/// Money, tokens, runs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Spent {
+    /// Millionths of a US dollar.
+    #[prost(uint64, tag = "1")]
+    pub micro_usd: u64,
+    /// Tokens of every kind.
+    #[prost(uint64, tag = "2")]
+    pub tokens: u64,
+    /// Runs or attempts, as in BudgetLimit.
+    #[prost(uint64, tag = "3")]
+    pub runs: u64,
+}
+/// What earlier work of the same kind says a task or run will cost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CostEstimate {
+    /// Middle of what earlier ones cost, in millionths of a US dollar.
+    #[prost(uint64, tag = "1")]
+    pub p50_micro_usd: u64,
+    /// Nine of ten cost no more.
+    #[prost(uint64, tag = "2")]
+    pub p90_micro_usd: u64,
+    /// Earlier attempts it rests on. 0 means that nothing is known.
+    #[prost(uint32, tag = "3")]
+    pub samples: u32,
+    /// Tasks of which nothing is known.
+    #[prost(uint32, tag = "4")]
+    pub unknown_tasks: u32,
+}
+/// What will be spent if things go on as they do.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CostForecast {
+    /// Today so far, in millionths of a US dollar.
+    #[prost(uint64, tag = "1")]
+    pub today_micro_usd: u64,
+    /// By midnight, UTC.
+    #[prost(uint64, tag = "2")]
+    pub day_micro_usd: u64,
+    /// This month so far.
+    #[prost(uint64, tag = "3")]
+    pub month_so_far_micro_usd: u64,
+    /// By the end of the month.
+    #[prost(uint64, tag = "4")]
+    pub month_micro_usd: u64,
+    /// How it was reckoned, in plain English.
+    #[prost(string, tag = "5")]
+    pub basis: ::prost::alloc::string::String,
+}
+/// A credential pool and its limits, live.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PoolLimits {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    /// How it stands.
+    #[prost(enumeration = "PoolState", tag = "2")]
+    pub state: i32,
+    /// Until then it stays so, where that is known.
+    #[prost(message, optional, tag = "3")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same from now.
+    #[prost(message, optional, tag = "4")]
+    pub left: ::core::option::Option<::prost_types::Duration>,
+    /// Why, in plain English.
+    #[prost(string, tag = "5")]
+    pub detail: ::prost::alloc::string::String,
+    /// Its buckets.
+    #[prost(message, repeated, tag = "6")]
+    pub buckets: ::prost::alloc::vec::Vec<BucketView>,
+    /// Agents that use it.
+    #[prost(string, repeated, tag = "7")]
+    pub agents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Requests that wait for credit.
+    #[prost(uint32, tag = "8")]
+    pub waiting: u32,
+    /// Requests in flight.
+    #[prost(uint32, tag = "9")]
+    pub in_flight: u32,
+    /// Most of them at a time; 0 means no limit.
+    #[prost(uint32, tag = "10")]
+    pub max_in_flight: u32,
+    /// Conversations that are parked until it is reset.
+    #[prost(uint32, tag = "11")]
+    pub parked: u32,
+    /// Things to be looked at, for example two agents with different credentials under one name.
+    #[prost(string, repeated, tag = "12")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Answers 429 seen in the last hour.
+    #[prost(uint64, tag = "13")]
+    pub throttled: u64,
+}
+/// One bucket of a pool.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BucketView {
+    /// Class of models; empty means all.
+    #[prost(string, tag = "1")]
+    pub model_class: ::prost::alloc::string::String,
+    /// Worker whose share it is; empty means the whole pool.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// What it counts: `requests`, `input tokens`, `output tokens`.
+    #[prost(string, tag = "3")]
+    pub unit: ::prost::alloc::string::String,
+    /// A minute, as in force.
+    #[prost(uint64, tag = "4")]
+    pub limit: u64,
+    /// Free now.
+    #[prost(uint64, tag = "5")]
+    pub free: u64,
+    /// With agents, not yet used.
+    #[prost(uint64, tag = "6")]
+    pub leased: u64,
+    /// Used in the last minute.
+    #[prost(uint64, tag = "7")]
+    pub used: u64,
+    /// Where the limit is from: `configured`, `headers`, `learned`.
+    #[prost(string, tag = "8")]
+    pub source: ::prost::alloc::string::String,
+    /// Part of the limit that is used while the pool recovers from a throttle, in thousandths.
+    #[prost(uint32, tag = "9")]
+    pub pace_permille: u32,
+}
+/// What costs can be split by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CostDimension {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Run, `name/number`.
+    Run = 1,
+    /// Task, `name/number/task`.
+    Task = 2,
+    /// Worker.
+    Worker = 3,
+    /// Agent.
+    Agent = 4,
+    /// Model.
+    Model = 5,
+    /// Credential pool.
+    Pool = 6,
+    /// Tenant.
+    Tenant = 7,
+    /// Day, UTC, `2026-11-21`.
+    Day = 8,
+    /// Name of the run: the workflow, or `adhoc`.
+    Name = 9,
+    /// How attempts ended.
+    Outcome = 10,
+}
+impl CostDimension {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COST_DIMENSION_UNSPECIFIED",
+            Self::Run => "COST_DIMENSION_RUN",
+            Self::Task => "COST_DIMENSION_TASK",
+            Self::Worker => "COST_DIMENSION_WORKER",
+            Self::Agent => "COST_DIMENSION_AGENT",
+            Self::Model => "COST_DIMENSION_MODEL",
+            Self::Pool => "COST_DIMENSION_POOL",
+            Self::Tenant => "COST_DIMENSION_TENANT",
+            Self::Day => "COST_DIMENSION_DAY",
+            Self::Name => "COST_DIMENSION_NAME",
+            Self::Outcome => "COST_DIMENSION_OUTCOME",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COST_DIMENSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "COST_DIMENSION_RUN" => Some(Self::Run),
+            "COST_DIMENSION_TASK" => Some(Self::Task),
+            "COST_DIMENSION_WORKER" => Some(Self::Worker),
+            "COST_DIMENSION_AGENT" => Some(Self::Agent),
+            "COST_DIMENSION_MODEL" => Some(Self::Model),
+            "COST_DIMENSION_POOL" => Some(Self::Pool),
+            "COST_DIMENSION_TENANT" => Some(Self::Tenant),
+            "COST_DIMENSION_DAY" => Some(Self::Day),
+            "COST_DIMENSION_NAME" => Some(Self::Name),
+            "COST_DIMENSION_OUTCOME" => Some(Self::Outcome),
+            _ => None,
+        }
+    }
+}
+/// How long a budget counts before it begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BudgetPeriod {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// It never begins anew.
+    Total = 1,
+    /// At midnight, UTC.
+    Day = 2,
+    /// On the first of the month, UTC.
+    Month = 3,
+}
+impl BudgetPeriod {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BUDGET_PERIOD_UNSPECIFIED",
+            Self::Total => "BUDGET_PERIOD_TOTAL",
+            Self::Day => "BUDGET_PERIOD_DAY",
+            Self::Month => "BUDGET_PERIOD_MONTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BUDGET_PERIOD_UNSPECIFIED" => Some(Self::Unspecified),
+            "BUDGET_PERIOD_TOTAL" => Some(Self::Total),
+            "BUDGET_PERIOD_DAY" => Some(Self::Day),
+            "BUDGET_PERIOD_MONTH" => Some(Self::Month),
+            _ => None,
+        }
+    }
+}
+/// What happens when a budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BudgetMode {
+    /// Not set: hard.
+    Unspecified = 0,
+    /// A warning.
+    Soft = 1,
+    /// Running attempts end before their next request, and nothing starts.
+    Hard = 2,
+    /// What runs is finished, and nothing starts.
+    Drain = 3,
+}
+impl BudgetMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BUDGET_MODE_UNSPECIFIED",
+            Self::Soft => "BUDGET_MODE_SOFT",
+            Self::Hard => "BUDGET_MODE_HARD",
+            Self::Drain => "BUDGET_MODE_DRAIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BUDGET_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BUDGET_MODE_SOFT" => Some(Self::Soft),
+            "BUDGET_MODE_HARD" => Some(Self::Hard),
+            "BUDGET_MODE_DRAIN" => Some(Self::Drain),
+            _ => None,
+        }
+    }
+}
 /// What must hold before a task counts as done, in this order: activity, artifacts, commands, review.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gates {
@@ -503,6 +1178,9 @@ pub struct RunSpec {
     /// Runs every task, whatever results are recorded.
     #[prost(bool, tag = "10")]
     pub no_cache: bool,
+    /// Ceiling over the run and everything below it: retries, repairs, planning, synthesis, sub-agents.
+    #[prost(message, optional, tag = "11")]
+    pub budget: ::core::option::Option<BudgetLimit>,
 }
 /// A request in plain language. Becomes the tasks `plan`, whatever it plans, and `synthesis`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -754,6 +1432,9 @@ pub struct Run {
     /// Most of its tasks at once; 0 means no limit.
     #[prost(uint32, tag = "16")]
     pub max_parallel: u32,
+    /// The ceiling over the run and how far it is used; unset without one.
+    #[prost(message, optional, tag = "17")]
+    pub budget: ::core::option::Option<BudgetUse>,
 }
 /// How many tasks of a run are in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -868,6 +1549,12 @@ pub struct Task {
     /// What was found when its gates were checked last. Lists leave it out.
     #[prost(message, repeated, tag = "33")]
     pub gates: ::prost::alloc::vec::Vec<GateResult>,
+    /// What its author expects it to cost, in millionths of a US dollar.
+    #[prost(uint64, optional, tag = "34")]
+    pub expected_cost_micro_usd: ::core::option::Option<u64>,
+    /// Credential pool of its latest attempt, or empty.
+    #[prost(string, tag = "35")]
+    pub pool: ::prost::alloc::string::String,
 }
 /// One execution of a task.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -907,7 +1594,7 @@ pub struct WatchEvent {
     #[prost(string, tag = "3")]
     pub run_ref: ::prost::alloc::string::String,
     /// What happened.
-    #[prost(oneof = "watch_event::Change", tags = "4, 5, 6, 7")]
+    #[prost(oneof = "watch_event::Change", tags = "4, 5, 6, 7, 8")]
     pub change: ::core::option::Option<watch_event::Change>,
 }
 /// Nested message and enum types in `WatchEvent`.
@@ -927,6 +1614,9 @@ pub mod watch_event {
         /// What a running task is doing now.
         #[prost(message, tag = "7")]
         Activity(super::Activity),
+        /// A budget was passed, or a task cost more than expected.
+        #[prost(message, tag = "8")]
+        Budget(super::BudgetWarning),
     }
 }
 /// A run changed its state.
@@ -1005,11 +1695,24 @@ pub struct Activity {
     #[prost(string, tag = "5")]
     pub agent: ::prost::alloc::string::String,
 }
+/// A budget was passed, or is near its end, or a task cost more than expected.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetWarning {
+    /// Name of the standing budget; empty for that of the run, or of a task.
+    #[prost(string, tag = "1")]
+    pub budget: ::prost::alloc::string::String,
+    /// In plain English.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// What happens; unset for a warning alone.
+    #[prost(enumeration = "BudgetMode", tag = "3")]
+    pub mode: i32,
+}
 /// One line of an explanation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reason {
     /// Stable word: `dependencies`, `capability`, `slot`, `retry`, `drain`, `agent`, `running`, `terminal`, `approval`,
-    /// `condition`, `parallel`, `review`.
+    /// `condition`, `parallel`, `review`, `limit`, `budget`, `warming`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// True when this does not hold the task back.
@@ -1208,7 +1911,7 @@ pub struct AgentMessage {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentItem {
     /// What it is.
-    #[prost(oneof = "agent_item::Item", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub item: ::core::option::Option<agent_item::Item>,
 }
 /// Nested message and enum types in `AgentItem`.
@@ -1237,6 +1940,18 @@ pub mod agent_item {
         /// What Hello said about the host has changed.
         #[prost(message, tag = "7")]
         Facts(super::Facts),
+        /// What became of credit. Since protocol 3, as is everything below.
+        #[prost(message, tag = "8")]
+        Limits(super::LimitReport),
+        /// The API said something that concerns everybody who uses a pool.
+        #[prost(message, tag = "9")]
+        LimitSignal(super::LimitSignal),
+        /// What an attempt spends.
+        #[prost(message, tag = "10")]
+        Spending(super::Spending),
+        /// The prompt cache knows the beginning of an attempt.
+        #[prost(message, tag = "11")]
+        Warmed(super::Warmed),
     }
 }
 /// Opens a session.
@@ -1331,6 +2046,13 @@ pub struct Pool {
     /// True for one attempt at a time: a login that the CLI refreshes.
     #[prost(bool, tag = "7")]
     pub exclusive: bool,
+    /// Requests pass the agent's gateway: they are counted one by one, and wait for credit. Otherwise the CLI asks the API itself.
+    #[prost(bool, tag = "8")]
+    pub gateway: bool,
+    /// Tells whether pools of the same name on two agents hold the same credential: 8 bytes of a digest of it; empty when it
+    /// cannot be told.
+    #[prost(bytes = "vec", tag = "9")]
+    pub fingerprint: ::prost::alloc::vec::Vec<u8>,
 }
 /// An attempt that an agent holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1486,6 +2208,15 @@ pub struct Report {
     /// State of the workspace that the attempt saw, 32 bytes; empty without one.
     #[prost(bytes = "vec", tag = "19")]
     pub tree: ::prost::alloc::vec::Vec<u8>,
+    /// Credential pool it used, or empty.
+    #[prost(string, tag = "20")]
+    pub pool: ::prost::alloc::string::String,
+    /// The limit it ran into; unset without one.
+    #[prost(message, optional, tag = "21")]
+    pub limit: ::core::option::Option<LimitHit>,
+    /// Requests it made to the API, where its gateway counted them.
+    #[prost(uint32, tag = "22")]
+    pub api_requests: u32,
 }
 /// The agent takes no new work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1501,7 +2232,7 @@ pub struct CoordinatorMessage {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorItem {
     /// What it is.
-    #[prost(oneof = "coordinator_item::Item", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "coordinator_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub item: ::core::option::Option<coordinator_item::Item>,
 }
 /// Nested message and enum types in `CoordinatorItem`.
@@ -1527,6 +2258,15 @@ pub mod coordinator_item {
         /// Leave, and come back.
         #[prost(message, tag = "6")]
         GoAway(super::GoAway),
+        /// More credit. To agents of protocol 3, as is everything below.
+        #[prost(message, tag = "7")]
+        LimitGrant(super::LimitGrant),
+        /// How a pool stands.
+        #[prost(message, tag = "8")]
+        PoolNotice(super::PoolNotice),
+        /// What an attempt may spend.
+        #[prost(message, tag = "9")]
+        Allowance(super::Allowance),
     }
 }
 /// Opens a session.
@@ -1551,6 +2291,12 @@ pub struct Welcome {
     /// The cluster. An agent that held work of another cluster drops it.
     #[prost(bytes = "vec", tag = "6")]
     pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    /// List prices, for everything that is reckoned on the agent. Since protocol 3.
+    #[prost(message, repeated, tag = "7")]
+    pub prices: ::prost::alloc::vec::Vec<ModelPrice>,
+    /// Pools of the agent that are not simply open and without limits. Since protocol 3.
+    #[prost(message, repeated, tag = "8")]
+    pub pools: ::prost::alloc::vec::Vec<PoolNotice>,
 }
 /// What to do with a held attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1757,6 +2503,10 @@ pub struct ClaudeAssignment {
     /// that keeps one resumes it and says this, and does not say the prompt again. Empty otherwise. Since protocol 2.
     #[prost(string, tag = "12")]
     pub interrupted: ::prost::alloc::string::String,
+    /// What it may spend from the start, where a budget over more than this task applies; unset means no such limit. More
+    /// has to be asked for. Since protocol 3.
+    #[prost(message, optional, tag = "13")]
+    pub allowance: ::core::option::Option<Allowance>,
 }
 /// A worker as agents need it. Stored by digest and pinned at submit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1801,6 +2551,9 @@ pub struct WorkerDefinition {
     /// A denied tool ends an attempt that would be `ok` as `permission_denied`. Otherwise it is only reported.
     #[prost(bool, tag = "13")]
     pub denial_fails: bool,
+    /// Models for `--fallback-model`, in order, separated by commas; empty means none.
+    #[prost(string, tag = "14")]
+    pub fallback_model: ::prost::alloc::string::String,
 }
 /// Stop an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4871,6 +5624,714 @@ pub mod blob_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Asks for costs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryCostsRequest {
+    /// Split by these, at most 3; empty means one sum.
+    #[prost(enumeration = "CostDimension", repeated, tag = "1")]
+    pub by: ::prost::alloc::vec::Vec<i32>,
+    /// From then; unset means the beginning.
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Up to then; unset means now.
+    #[prost(message, optional, tag = "3")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only rows with these values: `worker=marie`; dimensions as in `by`, in lower case.
+    #[prost(string, repeated, tag = "4")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Most rows, the dearest; 0 means 1,000.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+}
+/// Says what was spent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryCostsResponse {
+    /// Dearest first; by day: in order of days.
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<CostRow>,
+    /// The sum over everything asked for, rows beyond the limit included.
+    #[prost(message, optional, tag = "2")]
+    pub total: ::core::option::Option<CostRow>,
+    /// Rows left out.
+    #[prost(uint64, tag = "3")]
+    pub more: u64,
+    /// What will be spent; unset where nothing was yet.
+    #[prost(message, optional, tag = "4")]
+    pub forecast: ::core::option::Option<CostForecast>,
+    /// Date of the list prices, `2026-11-20`.
+    #[prost(string, tag = "5")]
+    pub prices_as_of: ::prost::alloc::string::String,
+    /// What attempts that run now have spent so far beyond that, in millionths of a US dollar; an estimate.
+    #[prost(uint64, tag = "6")]
+    pub running_micro_usd: u64,
+    /// Things to be looked at, for example a prompt cache that is no longer hit.
+    #[prost(string, repeated, tag = "7")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The beginning of what is kept, when that is later than `since`.
+    #[prost(message, optional, tag = "8")]
+    pub kept_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks for budgets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBudgetsRequest {
+    /// Also those of runs that are not ended.
+    #[prost(bool, tag = "1")]
+    pub runs: bool,
+}
+/// Says how far they are used.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBudgetsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub budgets: ::prost::alloc::vec::Vec<BudgetUse>,
+}
+/// Makes or replaces a budget.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetBudgetRequest {
+    /// The budget.
+    #[prost(message, optional, tag = "1")]
+    pub budget: ::core::option::Option<Budget>,
+}
+/// It is in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetBudgetResponse {
+    /// The budget and its use.
+    #[prost(message, optional, tag = "1")]
+    pub budget: ::core::option::Option<BudgetUse>,
+    /// Whether it replaced one.
+    #[prost(bool, tag = "2")]
+    pub replaced: bool,
+}
+/// Ends a budget.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveBudgetRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// It is no longer in force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveBudgetResponse {}
+/// Asks for limits.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLimitsRequest {
+    /// Only this pool; empty means all.
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+}
+/// Says how pools stand.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetLimitsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub pools: ::prost::alloc::vec::Vec<PoolLimits>,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod cost_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What people may ask of money.
+    #[derive(Debug, Clone)]
+    pub struct CostServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> CostServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> CostServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            CostServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Costs, split as asked.
+        pub async fn query_costs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryCostsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryCostsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.CostService/QueryCosts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.CostService", "QueryCosts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Standing budgets and how far they are used.
+        pub async fn list_budgets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBudgetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBudgetsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.CostService/ListBudgets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.CostService", "ListBudgets"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes or replaces a standing budget. What was spent in its period stays counted.
+        pub async fn set_budget(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetBudgetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetBudgetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.CostService/SetBudget",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.CostService", "SetBudget"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a standing budget.
+        pub async fn remove_budget(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveBudgetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveBudgetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.CostService/RemoveBudget",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.CostService", "RemoveBudget"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Credential pools and their limits, live.
+        pub async fn get_limits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLimitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orch.v1.CostService/GetLimits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orch.v1.CostService", "GetLimits"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod cost_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with CostServiceServer.
+    #[async_trait]
+    pub trait CostService: std::marker::Send + std::marker::Sync + 'static {
+        /// Costs, split as asked.
+        async fn query_costs(
+            &self,
+            request: tonic::Request<super::QueryCostsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryCostsResponse>,
+            tonic::Status,
+        >;
+        /// Standing budgets and how far they are used.
+        async fn list_budgets(
+            &self,
+            request: tonic::Request<super::ListBudgetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBudgetsResponse>,
+            tonic::Status,
+        >;
+        /// Makes or replaces a standing budget. What was spent in its period stays counted.
+        async fn set_budget(
+            &self,
+            request: tonic::Request<super::SetBudgetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetBudgetResponse>,
+            tonic::Status,
+        >;
+        /// Ends a standing budget.
+        async fn remove_budget(
+            &self,
+            request: tonic::Request<super::RemoveBudgetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveBudgetResponse>,
+            tonic::Status,
+        >;
+        /// Credential pools and their limits, live.
+        async fn get_limits(
+            &self,
+            request: tonic::Request<super::GetLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLimitsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What people may ask of money.
+    #[derive(Debug)]
+    pub struct CostServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> CostServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for CostServiceServer<T>
+    where
+        T: CostService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/orch.v1.CostService/QueryCosts" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryCostsSvc<T: CostService>(pub Arc<T>);
+                    impl<
+                        T: CostService,
+                    > tonic::server::UnaryService<super::QueryCostsRequest>
+                    for QueryCostsSvc<T> {
+                        type Response = super::QueryCostsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryCostsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CostService>::query_costs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryCostsSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.CostService/ListBudgets" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListBudgetsSvc<T: CostService>(pub Arc<T>);
+                    impl<
+                        T: CostService,
+                    > tonic::server::UnaryService<super::ListBudgetsRequest>
+                    for ListBudgetsSvc<T> {
+                        type Response = super::ListBudgetsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListBudgetsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CostService>::list_budgets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListBudgetsSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.CostService/SetBudget" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetBudgetSvc<T: CostService>(pub Arc<T>);
+                    impl<
+                        T: CostService,
+                    > tonic::server::UnaryService<super::SetBudgetRequest>
+                    for SetBudgetSvc<T> {
+                        type Response = super::SetBudgetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetBudgetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CostService>::set_budget(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetBudgetSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.CostService/RemoveBudget" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveBudgetSvc<T: CostService>(pub Arc<T>);
+                    impl<
+                        T: CostService,
+                    > tonic::server::UnaryService<super::RemoveBudgetRequest>
+                    for RemoveBudgetSvc<T> {
+                        type Response = super::RemoveBudgetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveBudgetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CostService>::remove_budget(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveBudgetSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orch.v1.CostService/GetLimits" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetLimitsSvc<T: CostService>(pub Arc<T>);
+                    impl<
+                        T: CostService,
+                    > tonic::server::UnaryService<super::GetLimitsRequest>
+                    for GetLimitsSvc<T> {
+                        type Response = super::GetLimitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLimitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CostService>::get_limits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetLimitsSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for CostServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "orch.v1.CostService";
+    impl<T> tonic::server::NamedService for CostServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A submit in one message.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitRunRequest {
@@ -4897,6 +6358,9 @@ pub struct SubmitRunResponse {
     /// Tasks whose requirement no known agent offers, connected or not.
     #[prost(message, repeated, tag = "3")]
     pub impossible: ::prost::alloc::vec::Vec<Impossible>,
+    /// What earlier work says it will cost; unset when nothing of it is for a worker.
+    #[prost(message, optional, tag = "4")]
+    pub estimate: ::core::option::Option<CostEstimate>,
 }
 /// Opens an upload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

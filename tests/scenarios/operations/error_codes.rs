@@ -80,6 +80,7 @@ fn met(code: ErrorCode) -> Met {
         E::NoCertificate => Met::Elsewhere(
             "TLS refuses first; rpc::auth::tests::every_role_gets_what_the_table_says_and_nothing_else",
         ),
+        E::OverBudget => Met::Elsewhere("limits::budgets, by a budget on runs that is used up"),
         E::QueueFull => Met::Elsewhere("takes a million tasks; rpc::status::tests, of the core's refusal"),
         E::DiskLow => Met::Elsewhere("super::overload, on a disk of its own"),
         E::CoordinatorOutdated => Met::Elsewhere("super::restored, at a copied directory"),

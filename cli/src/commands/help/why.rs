@@ -101,6 +101,7 @@ const WHY: &[(&str, &str)] = &[
         "E0405",
         "a requirement, a program or an agent that was asked for is offered by no agent that ever connected",
     ),
+    ("E0406", "somebody set a ceiling, and what was spent of it, or is held for what runs, leaves no room"),
     ("E0501", "nothing listens there, a firewall is in between, or the address is wrong"),
     ("E0502", "it was told to stop, and takes nothing new; what it has taken is on disk"),
     ("E0503", "the command was given so much time; what it looked at goes on without it"),

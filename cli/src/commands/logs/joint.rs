@@ -118,7 +118,7 @@ impl Attempts {
                     new.extend(self.started(&task.task_id, task.attempt, task.state()))
                 }
                 Some(Change::Run(run)) => self.over = run_ended(run.state()),
-                Some(Change::Agent(_) | Change::Activity(_)) | None => {}
+                Some(Change::Agent(_) | Change::Activity(_) | Change::Budget(_)) | None => {}
             }
         }
         new

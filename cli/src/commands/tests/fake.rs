@@ -155,7 +155,12 @@ impl Held {
             return SubmitRunResponse { impossible, ..SubmitRunResponse::default() };
         }
         if let Some(known) = self.request_ids.iter().position(|id| *id == request_id) {
-            return SubmitRunResponse { run: Some(self.runs[known].0.clone()), existing: true, impossible };
+            return SubmitRunResponse {
+                run: Some(self.runs[known].0.clone()),
+                existing: true,
+                impossible,
+                estimate: None,
+            };
         }
         let name = if spec.name.is_empty() { "adhoc" } else { &spec.name };
         let reference = format!("{name}/{}", self.runs.len() + 1);
@@ -177,7 +182,7 @@ impl Held {
         self.runs.push((run.clone(), tasks));
         self.specs.push(spec);
         self.request_ids.push(request_id);
-        SubmitRunResponse { run: Some(run), existing: false, impossible }
+        SubmitRunResponse { run: Some(run), existing: false, impossible, estimate: None }
     }
 
     /// The first of the events from a number on.

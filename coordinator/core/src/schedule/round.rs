@@ -195,6 +195,7 @@ mod tests {
             capabilities: vec![capability.into()],
             inventory: Vec::new(),
             conversations: Vec::new(),
+            pools: Vec::new(),
         }))
     }
 
@@ -211,6 +212,8 @@ mod tests {
             on_loss: OnLoss::Fast,
             prefetch: 0,
             flow: crate::event::Flow::default(),
+            meter: None,
+            expected_micro_usd: None,
         };
         Event::Submitted(Box::new(Submit {
             token: Token(1),

@@ -319,6 +319,8 @@ pub struct GrantView {
     pub sent_back: bool,
     /// The attempt in whose conversation it may go on, if it was not sent back.
     pub interrupted: Option<EndedAttempt>,
+    /// What it may spend from the start; `None` where no budget over more than the task applies.
+    pub allowance: Option<crate::budgets::Allowance>,
 }
 
 /// Why a state could not be restored.

@@ -112,6 +112,7 @@ impl State {
             on_loss: task.on_loss,
             epoch: self.epoch,
             sent_back: task.repairs > 0,
+            allowance: None,
             interrupted: task.interrupted(&self.config).filter(|_| task.repairs == 0).cloned(),
         })
     }

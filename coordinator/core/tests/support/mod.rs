@@ -260,7 +260,8 @@ impl Env {
             capabilities,
             inventory: Vec::new(),
             conversations: Vec::new(),
-        };
+pools: Vec::new(),
+};
         change(&mut hello);
         self.apply(Event::AgentJoined(Box::new(hello)));
         session
@@ -644,7 +645,8 @@ pub fn report(attempt: AttemptKey, outcome: Outcome) -> Report {
         duration: Span::seconds(2),
         retry_after: None,
         payload: Arc::from([1u8].as_slice()),
-    }
+pool: "".into(), limit: None,
+}
 }
 
 pub fn run_target(number: u64) -> Target {

@@ -207,6 +207,8 @@ fn rate_limited(agent: &Agent, attempt: AttemptKey, retry_after: Span) -> Event 
         duration: Span(5),
         retry_after: Some(retry_after),
         payload: Arc::from([].as_slice()),
+        pool: "".into(),
+        limit: None,
     };
     Event::AttemptReported { session: agent.session, report: Box::new(report) }
 }

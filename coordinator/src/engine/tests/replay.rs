@@ -47,6 +47,7 @@ async fn history() -> Vec<u8> {
             capabilities: vec![Arc::from("runner=command"), Arc::from("runner=noop")],
             inventory: Vec::new(),
             conversations: Vec::new(),
+            pools: Vec::new(),
         };
         handle.apply(Event::AgentJoined(Box::new(hello))).await.unwrap();
         let mut agent = Agent::new(session, words, handle.clone());

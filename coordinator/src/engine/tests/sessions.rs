@@ -126,6 +126,8 @@ async fn a_report_that_does_not_fit_its_record_is_not_taken() {
         digest: [0; 32],
         duration: Span(1),
         retry_after: None,
+        pool: "".into(),
+        limit: None,
         payload: vec![0; MAX_RESULT_BYTES + 1].into(),
     };
     let event = Event::AttemptReported { session: agent.session, report: Box::new(report) };

@@ -316,6 +316,7 @@ impl Bench {
             capabilities: vec![Arc::from("runner=command"), Arc::from("runner=noop")],
             inventory: Vec::new(),
             conversations: Vec::new(),
+            pools: Vec::new(),
         };
         self.handle.apply(Event::AgentJoined(Box::new(hello))).await.unwrap();
         Agent::new(session, words, self.handle.clone())
@@ -387,6 +388,8 @@ impl Agent {
             duration: Span(5),
             retry_after: None,
             payload: Arc::from(result.encode_to_vec()),
+            pool: "".into(),
+            limit: None,
         };
         Event::AttemptReported { session: self.session, report: Box::new(report) }
     }

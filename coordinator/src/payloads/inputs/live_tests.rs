@@ -51,6 +51,8 @@ async fn report(bench: &Bench, agent: &Agent, attempt: AttemptKey, outcome: Outc
         duration: Span(5),
         retry_after: None,
         payload: Arc::from(result.encode_to_vec()),
+        pool: "".into(),
+        limit: None,
     };
     let accepted = Event::AttemptAccepted { session: agent.session, attempt };
     let reported = Event::AttemptReported { session: agent.session, report: Box::new(report) };

@@ -62,6 +62,7 @@ fn worst_shape() -> Shape {
         max_parallel: u32::MAX,
         planning: Some(Planning { approve: true, plan_only: true, expanded: true }),
         workflow: Some(name(4)),
+        budget: None,
         settings: planning.encode_to_vec().into(),
     }
 }

@@ -20,6 +20,14 @@ pub fn watch_event(notice: &Notice) -> v1::WatchEvent {
             }),
         ),
         Change::Task { run_ref, .. } => (run_ref.to_string(), Wire::Task(task_changed(notice))),
+        Change::Budget { budget, run_ref, text, mode } => (
+            run_ref.to_string(),
+            Wire::Budget(v1::BudgetWarning {
+                budget: budget.to_string(),
+                text: text.to_string(),
+                mode: mode.map_or(v1::BudgetMode::Unspecified, super::budget_mode).into(),
+            }),
+        ),
         Change::Agent { agent, state } => (
             String::new(),
             Wire::Agent(v1::AgentChanged {

@@ -63,6 +63,7 @@ async fn claude(bench: &Bench) -> Agent {
         capabilities: offers.map(Arc::from).into(),
         inventory: Vec::new(),
         conversations: Vec::new(),
+        pools: Vec::new(),
     };
     bench.handle.apply(Event::AgentJoined(Box::new(hello))).await.unwrap();
     let mut agent = Agent::new(session, words, bench.handle.clone());
@@ -130,6 +131,8 @@ impl Served {
             duration: Span(5),
             retry_after: None,
             payload: Arc::from(result.encode_to_vec()),
+            pool: "".into(),
+            limit: None,
         };
         let session = self.agent.session;
         let accepted = Event::AttemptAccepted { session, attempt };

@@ -104,6 +104,7 @@ impl SessionReader {
                 self.registry.learnt(&self.agent, &facts);
                 Ok(None)
             }
+            Item::Limits(_) | Item::LimitSignal(_) | Item::Spending(_) | Item::Warmed(_) => Ok(None),
         }
     }
 

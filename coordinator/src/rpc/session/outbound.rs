@@ -168,6 +168,9 @@ impl SessionWriter {
                 attempt: Some(convert::attempt_id(attempt)),
                 result: convert::report_result(result).into(),
             }),
+            Outbound::LimitGrant { .. } | Outbound::PoolNotice(_) | Outbound::Allowance { .. } => {
+                return Next::Skip;
+            }
             Outbound::Close(reason) => return Next::End(close_status(reason)),
         };
         Next::Send(Box::new(v1::CoordinatorItem { item: Some(item) }))
@@ -187,6 +190,8 @@ impl SessionWriter {
             heartbeat_interval: prost_types::Duration::try_from(self.parts.timing.heartbeat).ok(),
             stop_after: prost_types::Duration::try_from(self.parts.timing.stop_after).ok(),
             cluster_id: self.parts.cluster.id.to_vec(),
+            prices: Vec::new(),
+            pools: Vec::new(),
         }
     }
 

@@ -78,6 +78,8 @@ impl ReportIntake {
             duration: report.duration.as_ref().map_or(Span(0), span),
             retry_after: report.retry_after.as_ref().map(span),
             payload: Arc::default(),
+            pool: "".into(),
+            limit: None,
         };
         let record = match self.with_result(tenant, attempt, outcome, report).await? {
             Some((report, record)) => self.record(tenant, outcome, report, record, attempt).await?,

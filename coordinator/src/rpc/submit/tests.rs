@@ -50,6 +50,7 @@ impl Desk {
             capabilities: ["os=linux", "runner=claude", "runner=noop"].map(Arc::from).into(),
             inventory: Vec::new(),
             conversations: Vec::new(),
+            pools: Vec::new(),
         };
         bench.handle.apply(Event::AgentJoined(Box::new(hello))).await.unwrap();
         Self { bench, submitter, workers, session, words }
@@ -93,6 +94,8 @@ impl Desk {
             duration: Span(5),
             retry_after: None,
             payload: Arc::from(result.encode_to_vec()),
+            pool: "".into(),
+            limit: None,
         };
         let accepted = Event::AttemptAccepted { session: self.session, attempt };
         let reported = Event::AttemptReported { session: self.session, report: Box::new(report) };

@@ -1,0 +1,182 @@
+//! Budgets: ceilings over runs, workers, names, pools and tenants, what was spent of them, and what attempts may spend.
+//! Knows money, tokens and counts; refuses to know a price or a model.
+//!
+//! The words only; sums and decisions are in the modules below.
+
+use crate::ids::{AttemptKey, RunId, TenantId};
+use crate::outcome::Outcome;
+use crate::time::{Span, Wall};
+use crate::usage::Usage;
+use std::sync::Arc;
+
+/// Money, tokens, runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Spent {
+    /// Millionths of a US dollar.
+    pub micro_usd: u64,
+    /// Tokens of every kind.
+    pub tokens: u64,
+    /// Runs, or attempts.
+    pub runs: u64,
+}
+
+/// A ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct BudgetLimit {
+    /// Millionths of a US dollar.
+    pub micro_usd: Option<u64>,
+    /// Tokens of every kind.
+    pub tokens: Option<u64>,
+    /// Runs over a tenant or a name; attempts over a worker, a pool or a run.
+    pub runs: Option<u64>,
+    /// What happens then.
+    pub mode: BudgetMode,
+}
+
+/// What happens when a budget is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BudgetMode {
+    /// A warning.
+    Soft,
+    /// Running attempts end before their next request, and nothing starts.
+    #[default]
+    Hard,
+    /// What runs is finished, and nothing starts.
+    Drain,
+}
+
+/// What a standing budget is over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BudgetScope {
+    /// The whole tenant.
+    Tenant,
+    /// A worker.
+    Worker(Arc<str>),
+    /// Runs of a name.
+    Name(Arc<str>),
+    /// A credential pool.
+    Pool(Arc<str>),
+}
+
+/// When a budget begins anew. Days and months are those of UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BudgetPeriod {
+    /// Never.
+    Total,
+    /// At midnight.
+    Day,
+    /// On the first of the month.
+    Month,
+}
+
+/// A standing budget.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is over.
+    pub scope: BudgetScope,
+    /// When it begins anew.
+    pub period: BudgetPeriod,
+    /// The ceiling.
+    pub limit: BudgetLimit,
+}
+
+/// A standing budget as its record says, for the store and for a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BudgetRecordView {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The budget.
+    pub budget: Budget,
+    /// Beginning of the period that the figures are of.
+    pub period: Wall,
+    /// Recorded in it.
+    pub spent: Spent,
+    /// Of the money: estimated.
+    pub estimated_micro_usd: u64,
+    /// A warning was given in it.
+    pub warned: bool,
+}
+
+/// What an attempt has spent and wants to spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spending {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// Spent by requests that ended, since it began.
+    pub spent: Spent,
+    /// The most that can become by the requests in flight.
+    pub bound: Spent,
+    /// What the next waiting request would raise the bound to; zero when none waits.
+    pub wanted: Spent,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Part of it was estimated.
+    pub estimated: bool,
+}
+
+/// What an attempt may spend. The default is: whatever it likes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Allowance {
+    /// Requests may start as long as their bound stays within this.
+    pub micro_usd: Option<u64>,
+    /// The same in tokens.
+    pub tokens: Option<u64>,
+    /// One request may start whatever it costs, if no other is in flight.
+    pub one_more: bool,
+    /// Nothing more will be given.
+    pub spent: bool,
+    /// Which budget that is, for people.
+    pub detail: Arc<str>,
+}
+
+/// What an ended attempt has cost, for the ledger; or a correction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bill {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its run.
+    pub run: RunId,
+    /// Name and number of it.
+    pub run_ref: Arc<str>,
+    /// Name of the task.
+    pub task_id: Arc<str>,
+    /// The attempt.
+    pub attempt: u32,
+    /// Worker, `command` or `noop`.
+    pub worker: Arc<str>,
+    /// Agent.
+    pub agent: Arc<str>,
+    /// Credential pool, or empty.
+    pub pool: Arc<str>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it cost.
+    pub usage: Usage,
+    /// A correction: what was counted before and is taken back.
+    pub taken_back_micro_usd: Option<u64>,
+    /// How long it took.
+    pub duration: Option<Span>,
+}
+
+/// A budget and how far it is used, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetView {
+    /// The standing budget; `None` for that of a run.
+    pub budget: Option<Budget>,
+    /// The run, for that of a run.
+    pub run_ref: Option<Arc<str>>,
+    /// The ceiling.
+    pub limit: BudgetLimit,
+    /// Recorded in the current period.
+    pub spent: Spent,
+    /// Held for what runs, beyond that.
+    pub reserved: Spent,
+    /// Of the money: estimated.
+    pub estimated_micro_usd: u64,
+    /// When it begins anew.
+    pub resets_at: Option<Wall>,
+    /// What waits or ended because of it; empty while there is room.
+    pub state: String,
+}
