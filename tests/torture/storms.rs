@@ -157,6 +157,9 @@ impl Holder {
             coordinator_item::Item::Welcome(_)
             | coordinator_item::Item::HeartbeatAck(_)
             | coordinator_item::Item::Stop(_)
+            | coordinator_item::Item::LimitGrant(_)
+            | coordinator_item::Item::PoolNotice(_)
+            | coordinator_item::Item::Allowance(_)
             | coordinator_item::Item::GoAway(_) => None,
         });
         word.await.expect("the session goes on")

@@ -114,6 +114,10 @@ impl Bench {
             Said::Heartbeat(_) => "heartbeat".to_owned(),
             Said::Hello(_) => "hello".to_owned(),
             Said::Facts(_) => "facts".to_owned(),
+            Said::Limits(_) => "limits".to_owned(),
+            Said::LimitSignal(_) => "limit signal".to_owned(),
+            Said::Spending(_) => "spending".to_owned(),
+            Said::Warmed(_) => "warmed".to_owned(),
         };
         self.said().into_iter().map(word).collect()
     }

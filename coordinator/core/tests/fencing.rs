@@ -207,8 +207,8 @@ impl Fleet {
             capabilities: Vec::new(),
             inventory: inventory.collect(),
             conversations: Vec::new(),
-pools: Vec::new(),
-};
+            pools: Vec::new(),
+        };
         self.apply(Event::AgentJoined(Box::new(hello)));
     }
 

@@ -112,8 +112,8 @@ fn ten_thousand_leases_of_a_cut_off_fleet_run_out_and_the_partition_heals() {
             capabilities: Vec::new(),
             inventory: inventory.collect(),
             conversations: Vec::new(),
-pools: Vec::new(),
-};
+            pools: Vec::new(),
+        };
         let begun = Instant::now();
         apply(&mut env.state, env.now, Event::AgentJoined(Box::new(hello)));
         longest = longest.max(begun.elapsed());

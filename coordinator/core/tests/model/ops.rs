@@ -57,8 +57,7 @@ pub enum Op {
         outcome: u8,
         retry_after: Option<u16>,
         lost: Lost,
-pool: "".into(), limit: None,
-},
+    },
     /// An agent joins if it is away, and ends everything it has, with this outcome.
     Work {
         agent: u8,
@@ -187,22 +186,9 @@ impl Task {
             on_loss: if self.wait { OnLoss::Wait } else { OnLoss::Fast },
             prefetch,
             flow: orch_core::event::Flow::default(),
-        },
-meter: None, expected_micro_usd: None,
-}
-            id: format!("t{index}").into(),
-            worker: "noop".into(),
-            dependencies: Vec::new(),
-            priority: self.priority,
-            timeout: Span::seconds(120),
-            retries: u32::from(self.retries),
-            requires: requires.split_whitespace().map(Into::into).collect(),
-            pinned: pinned.map(Into::into),
-            on_loss: if self.wait { OnLoss::Wait } else { OnLoss::Fast },
-            prefetch,
-            flow: orch_core::event::Flow::default(),
-meter: None, expected_micro_usd: None,
-}
+            meter: None,
+            expected_micro_usd: None,
+        }
     }
 }
 

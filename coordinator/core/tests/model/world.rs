@@ -354,8 +354,8 @@ impl World {
             capabilities: held.capabilities.split_whitespace().map(Into::into).collect(),
             inventory: held.inventory(),
             conversations: held.held.keys().map(|attempt| attempt.task).collect(),
-pools: Vec::new(),
-};
+            pools: Vec::new(),
+        };
         self.apply(Event::AgentJoined(Box::new(hello)));
     }
 

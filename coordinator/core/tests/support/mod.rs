@@ -260,8 +260,8 @@ impl Env {
             capabilities,
             inventory: Vec::new(),
             conversations: Vec::new(),
-pools: Vec::new(),
-};
+            pools: Vec::new(),
+        };
         change(&mut hello);
         self.apply(Event::AgentJoined(Box::new(hello)));
         session
@@ -579,6 +579,15 @@ pools: Vec::new(),
                 };
                 format!("verdict {} {} {result}", agent(session), self.name_of(*attempt))
             }
+            Action::LimitGrant { session, meter, granted } => {
+                format!("credit {} {} {granted:?}", agent(session), meter.pool)
+            }
+            Action::PoolNotice { session, notice } => {
+                format!("pool {} {} {:?}", agent(session), notice.pool, notice.state)
+            }
+            Action::Allowance { session, attempt, allowance } => {
+                format!("allowance {} {} {allowance:?}", agent(session), self.name_of(*attempt))
+            }
             Action::Close { session, reason } => {
                 let reason = match reason {
                     CloseReason::Superseded => "superseded",
@@ -614,6 +623,7 @@ fn change(change: &Change) -> String {
         Change::Task { run_ref, task_id, state, attempt, agent, .. } => {
             format!("{run_ref}/{task_id} {state} #{attempt} {agent}").trim_end().to_owned()
         }
+        Change::Budget { budget, run_ref, text, .. } => format!("budget {budget} {run_ref} {text}"),
         Change::Agent { agent, state } => format!("{agent} {state:?}").to_lowercase(),
     }
 }
@@ -645,8 +655,9 @@ pub fn report(attempt: AttemptKey, outcome: Outcome) -> Report {
         duration: Span::seconds(2),
         retry_after: None,
         payload: Arc::from([1u8].as_slice()),
-pool: "".into(), limit: None,
-}
+        pool: "".into(),
+        limit: None,
+    }
 }
 
 pub fn run_target(number: u64) -> Target {

@@ -32,62 +32,9 @@ fn task(words: &[&str], ids: &[&str]) -> NewTask {
         on_loss: OnLoss::Fast,
         prefetch: 0,
         flow: orch_core::event::Flow::default(),
+        meter: None,
+        expected_micro_usd: None,
     };
-    let index = |id: &str| TaskIndex(ids.iter().position(|other| *other == id).expect("a dependency") as u32);
-    let mut rest = words[1..].iter();
-    while let Some(word) = rest.next() {
-        match *word {
-            "wait" => task.on_loss = OnLoss::Wait,
-            "plan" => task.flow.role = Role::Plan,
-            "synthesis" => task.flow.role = Role::Synthesis,
-            "end" => task.flow.after = After::End,
-            "conditional" => task.flow.conditional = true,
-            "reviewed" => task.flow.reviewed = true,
-            _ => {}
-        }
-        if ["wait", "plan", "synthesis", "end", "conditional", "reviewed"].contains(word) {
-            continue;
-        }
-        let value = rest.next().expect("a value");
-        match *word {
-            "after" => {
-                task.dependencies = value.split(',').map(index).collect();
-                task.dependencies.sort_unstable();
-            }
-            "reviews" | "publishes" => {
-                task.flow.role = if *word == "reviews" { Role::Review } else { Role::Publish };
-                task.flow.of = Some(index(value));
-                task.dependencies = vec![index(value)];
-            }
-            "repairs" => task.flow.repairs = value.parse().expect("a number"),
-            "needs" => {
-                task.requires = value.split(',').map(Arc::from).collect();
-                task.requires.sort_unstable();
-            }
-            "prio" => task.priority = value.parse().expect("a number"),
-            "retries" => task.retries = value.parse().expect("a number"),
-            "pin" => task.pinned = Some((*value).into()),
-            "prefetch" => task.prefetch = value.parse().expect("a number"),
-            "timeout" => task.timeout = Span::seconds(value.parse().expect("a number")),
-            other => panic!("what is `{other}`?"),
-        }
-    }
-    task,
-meter: None, expected_micro_usd: None,
-}
-        id: words[0].into(),
-        worker: "noop".into(),
-        dependencies: Vec::new(),
-        priority: 50,
-        timeout: Span::hours(1),
-        retries: 2,
-        requires: Vec::new(),
-        pinned: None,
-        on_loss: OnLoss::Fast,
-        prefetch: 0,
-        flow: orch_core::event::Flow::default(),
-meter: None, expected_micro_usd: None,
-};
     let index = |id: &str| TaskIndex(ids.iter().position(|other| *other == id).expect("a dependency") as u32);
     let mut rest = words[1..].iter();
     while let Some(word) = rest.next() {
