@@ -16,6 +16,7 @@ use crate::credentials::health::Checker;
 use crate::daemon::Supplies;
 use crate::homes::{HomeError, Homes};
 use crate::host::{self, HostProbe};
+use crate::limits::Broker;
 use crate::publish::journal::Journal;
 use crate::reexec::SelfExe;
 use crate::runner::Workspace;
@@ -54,6 +55,8 @@ pub struct Assembled {
     pub supplies: Supplies,
     /// Credential pools.
     pub pools: Pools,
+    /// Limits and money of all attempts.
+    pub limits: Broker,
     /// What stands between attempts and the host.
     pub sandbox: Sandbox,
     /// Attempts at a time.
@@ -143,6 +146,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         .map_err(|source| AssemblyError::Io { what: "use the directories of inputs and files", source })?;
     let publish = publisher(config, &workspaces)?;
     let share = OutputShare::new(config.limits.agent_output_bytes);
+    let limits = Broker::default();
     let settings = ClaudeSettings {
         program: config.claude_bin.clone(),
         api_base_url: config.api_base_url.clone(),
@@ -151,6 +155,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         sandbox: sandbox.clone(),
         limits: config.limits,
         share: share.clone(),
+        broker: limits.clone(),
     };
     let claude = ClaudeRunner::new(launcher.clone(), Arc::clone(&homes), settings).allowing(allowed.clone());
     let command = (!allowed.is_empty())
@@ -158,6 +163,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         .map(|runner| runner.bounded(sandbox.clone(), config.limits, share));
     Ok(Assembled {
         pools,
+        limits,
         claude,
         command,
         publish,

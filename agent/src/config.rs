@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use crate::credentials::pools_dir;
-use crate::credentials::settings::{Described, PoolRefused, PoolSettings, PoolTable, pools};
+use crate::credentials::settings::{Described, Gateway, PoolRefused, PoolSettings, PoolTable, pools};
 use crate::credentials::tool::{LoginArgs, PoolsArgs};
 use crate::runner::Workspace;
 use crate::runner::limits::AgentLimits;
@@ -94,6 +94,13 @@ pub struct Flags {
     /// Base URL of the API, when it is not at its usual place.
     #[arg(long, env = "ORCH_AGENT_API_BASE_URL", value_name = "URL")]
     pub api_base_url: Option<String>,
+    /// Whether requests of API keys pass the agent's gateway, which counts them, waits for the rate limits of their pool and
+    /// keeps the key from the task [default: on].
+    #[arg(long, env = "ORCH_AGENT_GATEWAY", value_name = "WHEN")]
+    pub gateway: Option<Gateway>,
+    /// The same as --gateway off: the CLI asks the API itself, and what is spent is known a few calls late.
+    #[arg(long, conflicts_with = "gateway")]
+    pub no_gateway: bool,
     /// Program that tasks of the command runner may start; repeat for several. Without one that runner is off.
     #[arg(long, env = "ORCH_AGENT_ALLOW_COMMAND", value_name = "PROGRAM", value_delimiter = ',')]
     pub allow_command: Vec<String>,
@@ -136,6 +143,7 @@ struct FileSettings {
     #[serde(default)]
     pools: BTreeMap<String, PoolTable>,
     api_base_url: Option<String>,
+    gateway: Option<Gateway>,
     #[serde(default)]
     allow_command: Vec<String>,
     #[serde(default)]
@@ -268,7 +276,13 @@ impl Config {
             tables: file.pools,
             api_key_file: api_key_file.clone(),
         };
-        let pools = pools(described, &pools_dir(&data_dir))?;
+        let mut pools = pools(described, &pools_dir(&data_dir))?;
+        let off = flags.no_gateway.then_some(Gateway::Off);
+        let gateway = off.or(flags.gateway);
+        for pool in &mut pools {
+            // A flag is for all pools; the file says it for each, or for the others.
+            pool.gateway = gateway.or(pool.gateway).or(file.gateway);
+        }
         let limits = LimitFlags {
             start_limit: file.start_limit,
             linger_limit: file.linger_limit,
@@ -484,6 +498,21 @@ mod tests {
         assert_eq!(names, [("default", "api-key"), ("max", "login"), ("team", "token")]);
         let refused = refusal(|flags| flags.pool = vec!["Max=login".to_owned()]);
         assert!(refused.starts_with("pool \"Max\": a name is"), "{refused}");
+    }
+
+    #[test]
+    fn a_flag_turns_the_gateway_off_for_all_pools_and_the_file_for_each() {
+        let text = "gateway = \"off\"\n[pools.a]\nkind = \"api-key\"\nfile = \"/a\"\ngateway = \"on\"\n\
+                    [pools.b]\nkind = \"api-key\"\nfile = \"/b\"\n";
+        let gateways = |change: fn(&mut Flags)| {
+            let (_file, mut flags) = file(text);
+            change(&mut flags);
+            let pools = Config::resolve(flags).unwrap().pools;
+            pools.into_iter().map(|pool| pool.gateway.unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(gateways(|_| ()), [Gateway::On, Gateway::Off]);
+        assert_eq!(gateways(|flags| flags.no_gateway = true), [Gateway::Off, Gateway::Off]);
+        assert_eq!(gateways(|flags| flags.gateway = Some(Gateway::On)), [Gateway::On, Gateway::On]);
     }
 
     #[test]

@@ -347,6 +347,31 @@ impl Lease {
         }
     }
 
+    /// The API key for a gateway, and where its API is when that is not the usual place; `None` where requests pass none.
+    #[must_use]
+    pub fn for_gateway(&self) -> Option<(&str, Option<&str>)> {
+        self.held.as_ref()?.for_gateway()
+    }
+
+    /// Whether the CLI pays by an API key rather than by a subscription; also where it brings its own credential.
+    #[must_use]
+    pub fn is_api_key(&self) -> bool {
+        self.held.as_ref().is_none_or(Held::is_api_key)
+    }
+
+    /// Waits until there is another API key than `in_use`; for ever where keys do not change by themselves. Cancel-safe.
+    pub async fn renewed(&self, in_use: &str) -> String {
+        match &self.held {
+            Some(held) => held.renewed(in_use).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The API refused the credential.
+    pub fn note_refused(&self) {
+        self.note_outcome(Outcome::Auth);
+    }
+
     /// Name of the pool, where there is one.
     #[must_use]
     pub fn pool(&self) -> Option<&str> {

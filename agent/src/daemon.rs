@@ -36,11 +36,13 @@ use crate::daemon::table::{Finish, Table};
 use crate::daemon::upkeep::Upkeep;
 use crate::homes::{ConversationKey, Homes};
 use crate::host::HostProbe;
+use crate::limits::Broker;
 use crate::runner::{AttemptKey, AttemptReport};
 use crate::session::convert;
 use crate::session::link::Coordinators;
 use crate::session::reconnect::FullJitter;
 use crate::spool::{Spool, SpoolError};
+use crate::supervisor::stop::StopCause;
 use orch_proto::v1;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -97,6 +99,8 @@ pub struct Parts {
     pub spool: Box<dyn Spool>,
     /// Figures of the host.
     pub host: HostProbe,
+    /// Limits and money of all attempts.
+    pub limits: Broker,
     /// Where the state is announced.
     pub status: StatusFile,
     /// Seed of the reconnect policy.
@@ -112,6 +116,7 @@ pub struct Daemon {
     coordinators: Coordinators,
     runners: Runners,
     homes: Arc<Homes>,
+    limits: Broker,
     meter: Meter,
     upkeep: Upkeep,
     status: StatusFile,
@@ -168,7 +173,8 @@ impl Daemon {
     /// taken for it before anything else can start.
     #[must_use]
     pub fn resume(parts: Parts, mut former: Found) -> Self {
-        let Parts { identity, offer, coordinators, runners, pools, homes, spool, host, status, seed } = parts;
+        let Parts { identity, offer, coordinators, runners, pools, homes, spool, host, limits, status, seed } =
+            parts;
         let (table, going_on) =
             Table::new(spool, offer.slots, |key, held| left::left(key, held, &mut former, &runners, &homes));
         let (epoch, cluster) = table.coordinator();
@@ -195,6 +201,7 @@ impl Daemon {
             facts: FactsWatch::new(pools, workspaces),
             coordinators,
             runners,
+            limits,
             meter: Meter::new(host),
             upkeep: Upkeep::new(Arc::clone(&homes)),
             homes,
@@ -253,6 +260,7 @@ impl Daemon {
                 _ = self.heartbeat.tick(), if self.outbound.is_some() => self.send_heartbeat(),
                 looked = self.meter.next() => self.meter.done(looked),
                 step = self.upkeep.next() => self.keep_up(step),
+                () = self.limits.due(), if !self.outbox.has_items() => self.say_limits(),
                 () = self.facts.changed(), if self.outbound.is_some() => {
                     let facts = self.facts.now(&self.offer.warnings, &self.offer.cli_version);
                     self.outbox.push(v1::agent_item::Item::Facts(facts));
@@ -302,6 +310,7 @@ impl Daemon {
         self.announce(Connection::Connecting);
         self.outbound = None;
         self.outbox.session_down();
+        self.limits.session_down();
         self.heartbeats.clear();
         self.sent_away |= matches!(leave, Leave::SentAway { .. });
         // Also what has ended and is not recorded would be given to somebody else. A coordinator that sends its agents
@@ -408,7 +417,20 @@ impl Daemon {
         self.begin_sync()
     }
 
+    /// What became of credit and money, and the end of attempts that have no more of it.
+    fn say_limits(&mut self) {
+        let said = self.limits.say();
+        for key in said.stops {
+            key.span().in_scope(|| tracing::info!("the budget of an attempt is spent: it is stopped"));
+            self.stop_attempt(key, StopCause::Budget);
+        }
+        for item in said.items {
+            self.outbox.push(item);
+        }
+    }
+
     fn send_heartbeat(&mut self) {
+        self.limits.heartbeat();
         let seq = self.terms.next_heartbeat;
         self.terms.next_heartbeat += 1;
         if self.heartbeats.len() == HEARTBEATS_KEPT {

@@ -11,4 +11,19 @@
 //!
 //! Knows HTTP and the shape of usage and of limits in it; refuses to know prices, budgets and pools.
 
+pub mod body;
+pub mod desk;
+pub mod door;
+pub mod forward;
+pub mod ledger;
+pub mod question;
+pub mod recorder;
+pub mod signs;
+pub mod spec;
+pub mod sse;
+pub mod talk;
+pub mod thread;
+pub mod upstream;
+pub mod usage;
+pub mod warmth;
 pub mod wire;

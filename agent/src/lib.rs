@@ -34,6 +34,7 @@ pub mod gateway;
 pub mod homes;
 pub mod host;
 pub mod inputs;
+pub mod limits;
 pub mod procfs;
 pub mod publish;
 pub mod reexec;

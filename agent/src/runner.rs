@@ -23,6 +23,7 @@ pub use orch_proto::v1::Outcome;
 
 use crate::homes::ConversationKey;
 use crate::homes::claims::Occupied;
+use crate::limits::purse::Allowance;
 use crate::supervisor::client::Survivor;
 use crate::supervisor::stop::StopCause;
 
@@ -171,6 +172,8 @@ pub struct ClaudeWork {
     pub interrupted: Option<String>,
     /// The task whose conversation this one continues, when not its own.
     pub conversation: Option<ConversationKey>,
+    /// What it may spend from the start, where a budget over more than its task applies.
+    pub allowance: Option<Allowance>,
 }
 
 /// A worker as far as the CLI must know it.
@@ -202,6 +205,8 @@ pub struct WorkerSettings {
     pub mcp_config_json: String,
     /// Credential pool; empty: the agent's own mapping decides.
     pub pool: String,
+    /// Models that take over where its own is overloaded or not there, in order, separated by commas; empty means none.
+    pub fallback_model: String,
 }
 
 /// A prompt: in memory, or in a file of the agent.

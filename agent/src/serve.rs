@@ -58,6 +58,7 @@ pub async fn serve(config: &Config, agent: Assembled) -> anyhow::Result<()> {
         homes: agent.homes,
         spool: Box::new(agent.spool),
         host: agent.probe,
+        limits: agent.limits,
         status: StatusFile::new(config.status_file.clone(), certificate.name()).offering(offered),
         seed: rand::rng().random(),
     };

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use orch_agent::credentials::Pools;
 use orch_agent::credentials::health::Checker;
-use orch_agent::credentials::settings::{PoolSettings, Source};
+use orch_agent::credentials::settings::{Gateway, PoolSettings, Source};
 use orch_agent::homes::{ConversationKey, Homes};
 use orch_agent::reexec::SelfExe;
 use orch_agent::runner::claude::{ClaudeRunner, ClaudeSettings};
@@ -67,7 +67,13 @@ impl Agent {
 
     fn pool(&mut self, name: &str, source: Source, workers: &[&str]) {
         let workers = workers.iter().map(ToString::to_string).collect();
-        self.pools.push(PoolSettings { name: name.into(), source, workers, base_url: None });
+        self.pools.push(PoolSettings {
+            name: name.into(),
+            source,
+            workers,
+            base_url: None,
+            gateway: Some(Gateway::Off),
+        });
     }
 
     fn cli(&self, script: &str) -> PathBuf {
@@ -116,6 +122,7 @@ fn spec(task: u32, worker: &str, pool: &str) -> AttemptSpec {
         feedback: None,
         interrupted: None,
         conversation: None,
+        allowance: None,
     };
     AttemptSpec {
         key: AttemptKey { run: 7, task, attempt: 1 },

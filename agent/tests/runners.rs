@@ -51,12 +51,12 @@ async fn the_cli_gets_its_prompt_place_and_key_and_its_answer_is_reported() {
     let read = |name: &str| fs::read_to_string(agent.work_dir().join(name)).unwrap();
     let line: serde_json::Value = serde_json::from_str(&read("line")).unwrap();
     let (work, out) = (agent.work_dir(), agent.work_dir().with_file_name("out"));
-    let preamble = format!(
-        "\nWorking directory: {}\nOutput directory: {}\nFiles to hand over go into the output directory.\n\n",
+    let place = format!(
+        "\n\nWorking directory: {}\nOutput directory: {}\nFiles to hand over go into the output directory.",
         work.display(),
         out.display()
     );
-    assert_eq!(line["message"]["content"][0]["text"], format!("{preamble}/help @/etc/passwd"));
+    assert_eq!(line["message"]["content"][0]["text"], format!("\n/help @/etc/passwd{place}"));
     assert!(out.is_dir() && read("args").contains(&format!("--add-dir\n{}\n", out.display())));
     assert_eq!(Path::new(read("pwd").trim()), fs::canonicalize(agent.work_dir()).unwrap());
     let env = read("env");

@@ -277,7 +277,7 @@ async fn secrets_reach_the_child_and_nothing_else() {
     let secrets = Secrets {
         env: BTreeMap::from([("KEY".to_owned(), canary.to_owned())]),
         redact: vec![canary.to_owned()],
-        login: None,
+        ..Secrets::default()
     };
     let supervised = place.start_with(&secrets).await;
     for file in ["cmdline", "environ"] {

@@ -74,7 +74,7 @@ async fn the_cli_is_told_of_its_inputs_after_its_task_and_finds_them() {
     }
     let line: serde_json::Value = serde_json::from_str(&read("line")).unwrap();
     let text = line["message"]["content"][0]["text"].as_str().unwrap();
-    let (_, section) = text.split_once("\n\nCompare them.\n\n").unwrap();
+    let (_, section) = text.split_once("\nCompare them.\n\n").unwrap();
     assert!(section.contains("evaluate-emma") && section.contains("Emma turns well."), "{section}");
     assert!(read("args").contains(&format!("--add-dir\n{}\n", workspace.display())));
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) mod admin;
+pub(crate) mod amounts;
 pub(crate) mod artifacts;
 pub(crate) mod bridge;
 pub(crate) mod fleet;
 pub(crate) mod local;
+pub(crate) mod money;
 pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod setup;
@@ -69,6 +71,9 @@ Work
   cancel      Stop runs or tasks
   retry       Run failed, cancelled and skipped tasks again
   explain     Say why a task is where it is
+  costs       What was spent, by run, worker, agent, model, pool or day
+  budgets     List, set and remove ceilings
+  limits      Rate limits of the credential pools, live
 
 Fleet
   agents      Show, drain, resume, label, test and remove agents
@@ -89,15 +94,15 @@ Administration
 
 References: name/number is a run, name/number/task is a task, @last is your newest run.
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage,
-3 not found, 4 not allowed, 5 unreachable, 6 conflict, 7 limit, 8 some failed, 9 cancelled,
-10 no agent can run it, 124 --timeout, 130 interrupted.
+3 not found, 4 not allowed, 5 unreachable, 6 conflict, 7 over a limit or budget, 8 some failed,
+9 cancelled, 10 no agent can run it, 124 --timeout, 130 interrupted.
 ";
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// table, wide, json, jsonl, yaml, name or none
+    /// table, wide, json, jsonl, yaml, csv, name or none
     #[arg(
         short,
         long,
@@ -195,13 +200,15 @@ pub(crate) enum OutputFormat {
     Jsonl,
     /// The value of json, as YAML
     Yaml,
+    /// Rows for a spreadsheet
+    Csv,
     /// References or names alone
     Name,
     /// Nothing
     None,
 }
 
-/// What a command has to hand to [`crate::output::Out`]: `wide` is a table, `yaml` and a choice of fields are the
+/// What a command has to hand to [`crate::output::Out`]: `wide` is a table; `yaml`, `csv` and a choice of fields are the
 /// values of `json`, written otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -306,6 +313,12 @@ pub(crate) enum Command {
     Retry(work::RetryArgs),
     /// Say why a task is where it is
     Explain(work::ExplainArgs),
+    /// What was spent, by run, worker, agent, model, pool or day
+    Costs(money::CostsArgs),
+    /// List, set and remove ceilings
+    Budgets(money::BudgetsArgs),
+    /// Rate limits of the credential pools, live
+    Limits(money::LimitsArgs),
     /// Show, drain, resume, label, test and remove agents
     Agents(fleet::AgentsArgs),
     /// Show, check and reload workers
@@ -352,6 +365,7 @@ impl Command {
             || matches!(self, Self::Events(args) if args.follow)
             || matches!(self, Self::Status(args) if args.watching.watch)
             || matches!(self, Self::Ls(args) if args.watching.watch)
+            || matches!(self, Self::Limits(args) if args.watching.watch)
             || matches!(self, Self::Agents(args) if args.goes_on())
     }
 }

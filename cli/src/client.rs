@@ -24,6 +24,7 @@ mod admin;
 mod artifacts;
 pub(crate) mod bulk;
 pub(crate) mod events;
+mod money;
 pub(crate) mod plan;
 pub(crate) mod storage;
 pub(crate) mod submission;

@@ -13,12 +13,14 @@ mod artifacts;
 mod batch;
 mod bench;
 mod bridge;
+mod budgets;
 mod bulk;
 mod certs;
 pub(crate) mod completions;
 mod config;
 pub(crate) mod consent;
 mod context;
+mod costs;
 pub(crate) mod dead;
 mod doctor;
 mod events;
@@ -26,6 +28,7 @@ mod explain;
 mod follow;
 mod help;
 mod init;
+mod limits;
 mod list;
 mod logs;
 mod schema;
@@ -68,6 +71,9 @@ pub(crate) async fn run(session: &Session, command: Command, timeout: Option<Dur
         Command::Cancel(args) => steer::cancel(session, args).await,
         Command::Retry(args) => steer::retry(session, args).await,
         Command::Explain(args) => explain::run(session, args).await,
+        Command::Costs(args) => costs::run(session, args).await,
+        Command::Budgets(args) => budgets::run(session, args).await,
+        Command::Limits(args) => limits::run(session, args).await,
         Command::Agents(args) => agents::run(session, args).await,
         Command::Workers(args) => workers::run(session, args).await,
         Command::Events(args) => events::run(session, args).await,

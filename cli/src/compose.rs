@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner as Work;
 use orch_proto::v1::{
-    CommandTask, Gates, NoopTask, OnLoss, Publication, Review, RunSpec, TaskSpec, WorkerTask,
+    BudgetLimit, BudgetMode, CommandTask, Gates, NoopTask, OnLoss, Publication, Review, RunSpec, TaskSpec,
+    WorkerTask,
 };
 
 use crate::args::submit::{Checks, Runner, Terms, What};
@@ -49,7 +50,7 @@ pub(crate) fn described(what: &What, material: Material) -> Result<RunSpec, Fail
     let work = match (what.worker.clone().or(continued), what.runner) {
         (Some(worker), _) => Work::Worker(worker_task(&worker, what, material)?),
         (None, Some(runner)) => {
-            refuse_worker_terms(runner, &what.terms, &what.checks)?;
+            refuse_worker_terms(runner, what)?;
             match runner {
                 Runner::Noop => noop(what)?,
                 Runner::Command => command(what)?,
@@ -112,7 +113,34 @@ pub(crate) fn whole(mut spec: RunSpec, what: &What) -> RunSpec {
         spec.max_parallel = limit;
     }
     spec.no_cache |= flags.no_cache;
+    if let Some(limit) = flags.budget_limit() {
+        spec.budget = Some(limit);
+    }
     named(spec, what)
+}
+
+/// The budget of each attempt of a run's only task: that of the run, where it is one that stops. The run's own holds
+/// over retries, repairs and everything below; this one has the CLI itself stop within a call too, wherever it asks the
+/// API without a gateway in between.
+pub(crate) fn of_an_attempt(limit: Option<&BudgetLimit>) -> Option<u64> {
+    limit.filter(|limit| limit.mode() == BudgetMode::Hard).and_then(|limit| limit.micro_usd)
+}
+
+/// Refuses a budget over a run in which nothing can spend: it would limit nothing.
+///
+/// # Errors
+/// E0113: exit code 2.
+pub(crate) fn refuse_idle_budget(spec: &RunSpec) -> Result<(), Failure> {
+    let spends = |task: &TaskSpec| matches!(task.runner, Some(Work::Worker(_)));
+    let made_later = spec.request.is_some() || spec.workflow.is_some();
+    if spec.budget.is_none() || made_later || spec.tasks.iter().any(spends) {
+        return Ok(());
+    }
+    Err(Failure::coded(
+        ErrorCode::BudgetNotEnforceable,
+        "no task of the run is for a worker, so nothing in it spends and no budget can stop it",
+    )
+    .help("leave the budget out"))
 }
 
 /// A run with the name and labels of the flags, which win over those of a file.
@@ -136,7 +164,7 @@ fn worker_task(worker: &str, what: &What, material: Material) -> Result<WorkerTa
         context: material.context,
         model: what.terms.model.clone().unwrap_or_default(),
         output_schema: material.output_schema,
-        budget_micro_usd: what.terms.budget,
+        budget_micro_usd: of_an_attempt(what.whole.budget_limit().as_ref()),
         max_turns: what.terms.max_turns,
         contract: what.checks.contract,
         after_ref: material.after.map(|after| after.reference).unwrap_or_default(),
@@ -213,12 +241,13 @@ fn command(what: &What) -> Result<Work, Failure> {
 }
 
 /// Terms that only a worker can honour are refused elsewhere, never ignored.
-fn refuse_worker_terms(runner: Runner, terms: &Terms, checks: &Checks) -> Result<(), Failure> {
+fn refuse_worker_terms(runner: Runner, what: &What) -> Result<(), Failure> {
+    let (terms, checks): (&Terms, &Checks) = (&what.terms, &what.checks);
     let word = match runner {
         Runner::Noop => "noop",
         Runner::Command => "command",
     };
-    if terms.budget.is_some() {
+    if what.whole.budget.is_some() {
         return Err(Failure::coded(
             ErrorCode::BudgetNotEnforceable,
             format!("the runner {word} cannot enforce a budget"),

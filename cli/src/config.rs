@@ -275,7 +275,7 @@ mod tests {
         insta::assert_snapshot!(refused("[defaults]\noutput = \"jsn\"\n"), @r#"
         error: config.toml:2: defaults.output cannot be "jsn"
         help:  did you mean "json"?
-               it is one of table, wide, json, jsonl, yaml, name, none
+               it is one of table, wide, json, jsonl, yaml, csv, name, none
         "#);
         assert!(refused("current = 3").contains("config.toml:1: current is a text in quotes"));
         assert!(refused("contexts = 3").contains("contexts is a table"));

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{PlannedRequest, Run, RunSpec};
+use orch_proto::v1::{BudgetLimit, BudgetMode, PlannedRequest, Run, RunSpec};
 
 use crate::args::Format;
 use crate::args::setup::DemoArgs;
@@ -40,8 +40,8 @@ mod studio;
 /// What is asked in a rehearsal.
 const REQUEST: &str = "Evaluate all students in my hip-hop class. Also have the script tools/free-places.sh reviewed, and \
                        write the announcement of the class for the newsletter.";
-/// The same as fixed tasks, in the format of `orchctl run -f`: for the real CLI, because what a plan costs cannot be capped
-/// before budgets hold over a whole run.
+/// The same as fixed tasks, in the format of `orchctl run -f`: for the real CLI, so that whoever is asked whether to spend
+/// knows what on. The cap is a budget over the run, retries and repairs included.
 const STORY: &str = include_str!("demo/story.json");
 /// Name of the workspace.
 const WORKSPACE: &str = "dance";
@@ -74,7 +74,7 @@ fn introduce(out: &Out, args: &DemoArgs, spec: &RunSpec) {
     if args.real {
         let tasks = plural(spec.tasks.len() as u64, "task");
         out.note(&format!(
-            "This runs {tasks} with the Claude CLI. It costs real money: at most {}, by a budget on every task.",
+            "This runs {tasks} with the Claude CLI. It costs real money: at most {}, by a budget over the run.",
             dollars(args.max_cost, false)
         ));
         return;
@@ -99,8 +99,11 @@ fn planned() -> RunSpec {
     }
 }
 
-/// The cap in equal parts: a budget holds per task.
+/// The cap over the run, and in equal parts for the attempts: the CLI itself stops there, wherever no gateway is between
+/// it and the API.
 fn capped(mut spec: RunSpec, cap: u64) -> RunSpec {
+    spec.budget =
+        Some(BudgetLimit { micro_usd: Some(cap), mode: BudgetMode::Hard.into(), ..BudgetLimit::default() });
     let share = cap / spec.tasks.len().max(1) as u64;
     for task in &mut spec.tasks {
         if let Some(Runner::Worker(work)) = &mut task.runner {
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_is_shared_by_all_tasks() {
+    fn the_cap_holds_over_the_run_and_is_shared_by_all_tasks() {
         let spec = runfile::read("story.json", STORY.as_bytes()).unwrap();
         let spec = capped(spec, 1_000_000);
         let sum: u64 = spec
@@ -355,6 +358,8 @@ mod tests {
             })
             .sum();
         assert!(sum > 900_000 && sum <= 1_000_000, "{sum}");
+        let limit = spec.budget.unwrap();
+        assert_eq!((limit.micro_usd, limit.mode()), (Some(1_000_000), BudgetMode::Hard), "repairs count too");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::settings::{Asking, Settings};
 
 mod captured;
+mod csv;
 pub(crate) mod encode;
 pub(crate) mod figures;
 mod node;
@@ -168,6 +169,11 @@ impl Out {
         }
     }
 
+    /// The same output for a list: as rows of a spreadsheet it has these columns, unless others were chosen.
+    pub(crate) fn with_columns(&self, columns: &[&str]) -> Self {
+        Self { encoder: self.encoder.with_columns(columns), ..self.clone() }
+    }
+
     /// Whether stdout carries JSON.
     pub(crate) fn is_json(&self) -> bool {
         matches!(self.format, Format::Json | Format::Jsonl)
@@ -274,6 +280,7 @@ fn shape(output: OutputFormat, fields: bool) -> (Format, Encoding) {
         OutputFormat::Json => (Format::Json, Encoding::Json),
         OutputFormat::Jsonl => (Format::Jsonl, Encoding::Json),
         OutputFormat::Yaml => (Format::Json, Encoding::Yaml),
+        OutputFormat::Csv => (Format::Json, Encoding::Csv),
         OutputFormat::Name => (Format::Name, Encoding::Json),
         OutputFormat::None => (Format::None, Encoding::Json),
     }

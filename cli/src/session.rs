@@ -238,6 +238,7 @@ fn is_quick(command: &Command) -> bool {
         Command::Agents(args) => args.is_quick(),
         Command::Events(args) => !args.follow,
         Command::Admin(args) => args.is_quick(),
+        Command::Limits(args) => !args.watching.watch,
         Command::Workers(_)
         | Command::Doctor(_)
         | Command::Result(_)
@@ -245,7 +246,9 @@ fn is_quick(command: &Command) -> bool {
         | Command::Retry(_)
         | Command::Approve(_)
         | Command::Reject(_)
-        | Command::Explain(_) => true,
+        | Command::Explain(_)
+        | Command::Costs(_)
+        | Command::Budgets(_) => true,
         Command::Artifacts(args) => matches!(args.command, ArtifactsCommand::List(_)),
         Command::Workflows(args) => !matches!(args.command, Some(WorkflowsCommand::Run(_))),
         Command::Init(_)

@@ -80,6 +80,10 @@ impl Settings {
                 .help("-o jsonl prints one value a line"));
         }
         let output = if one { OutputFormat::Jsonl } else { output };
+        if output == OutputFormat::Csv && goes_on {
+            return Err(Failure::usage("-o csv is one table, and this tells things as they happen")
+                .help("-o jsonl prints one value a line"));
+        }
         // The variables outrank the file, and `auto` is what listens to them.
         let told = set("NO_COLOR") || set("CLICOLOR_FORCE");
         let color = global.color.or_else(|| defaults.color.filter(|_| !told)).unwrap_or(builtin.color);

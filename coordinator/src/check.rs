@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::material::{load_prompts, load_tls};
+use crate::prices::PriceList;
 use crate::telemetry;
 use std::path::Path;
 use std::time::SystemTime;
@@ -15,6 +16,9 @@ pub fn problems(config: &Config, now: SystemTime) -> Vec<String> {
         found.push(format!("{:#}", anyhow::Error::from(error)));
     }
     if let Err(error) = load_prompts(config) {
+        found.push(format!("{:#}", anyhow::Error::from(error)));
+    }
+    if let Err(error) = PriceList::load(config.prices.as_deref()) {
         found.push(format!("{:#}", anyhow::Error::from(error)));
     }
     if let Err(error) = telemetry::parse(&config.log) {

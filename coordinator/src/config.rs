@@ -4,6 +4,7 @@
 mod size;
 
 pub use self::size::{Size, SizeError};
+use crate::limits::{self, Limits, LimitsError, PoolTables};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -101,6 +102,12 @@ pub struct Flags {
     /// Directory of workers that override the built-in ones; after /etc/orch/prompts.
     #[arg(long, env = "ORCH_PROMPTS", value_name = "DIR", global = true)]
     pub prompts: Option<PathBuf>,
+    /// File of limits of credential pools, before those of the settings file; see docs/limits.md.
+    #[arg(long, env = "ORCH_LIMITS", value_name = "FILE", global = true)]
+    pub limits: Option<PathBuf>,
+    /// File of list prices, before the built-in ones; see docs/costs.md.
+    #[arg(long, env = "ORCH_PRICES", value_name = "FILE", global = true)]
+    pub prices: Option<PathBuf>,
     /// How often agents send heartbeats; every deadline scales with it [default: 5s].
     #[arg(long, env = "ORCH_HEARTBEAT_INTERVAL", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
     pub heartbeat_interval: Option<Duration>,
@@ -122,6 +129,9 @@ pub struct Flags {
     /// What all events may take up; the oldest go first [default: 1GiB].
     #[arg(long, env = "ORCH_MAX_EVENTS", value_name = "SIZE", global = true)]
     pub max_events: Option<Size>,
+    /// How long costs are kept [default: 400days].
+    #[arg(long, env = "ORCH_KEEP_COSTS", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
+    pub keep_costs: Option<Duration>,
     /// How long idempotency keys are remembered [default: 7days].
     #[arg(long, env = "ORCH_KEEP_REQUEST_IDS", value_name = "DUR", value_parser = humantime::parse_duration, global = true)]
     pub keep_request_ids: Option<Duration>,
@@ -150,6 +160,10 @@ struct FileSettings {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     prompts: Option<PathBuf>,
+    limits: Option<PathBuf>,
+    #[serde(default)]
+    pools: PoolTables,
+    prices: Option<PathBuf>,
     heartbeat_interval: Option<String>,
     silence_limit: Option<String>,
     keep_runs: Option<String>,
@@ -157,6 +171,7 @@ struct FileSettings {
     max_transcripts: Option<Size>,
     keep_events: Option<String>,
     max_events: Option<Size>,
+    keep_costs: Option<String>,
     keep_request_ids: Option<String>,
     max_tasks: Option<usize>,
     max_tenant_tasks: Option<usize>,
@@ -183,6 +198,12 @@ pub struct Config {
     pub tls_key: PathBuf,
     /// Workers that override the built-in ones.
     pub prompts: Option<PathBuf>,
+    /// File of limits.
+    pub limits: Option<PathBuf>,
+    /// Limits of credential pools, of that file and of the settings file.
+    pub pools: Limits,
+    /// File of list prices.
+    pub prices: Option<PathBuf>,
     /// How often agents send heartbeats.
     pub heartbeat_interval: Duration,
     /// Longest time without a sign of work.
@@ -212,6 +233,8 @@ pub struct Keep {
     pub events: Duration,
     /// All events together.
     pub max_events: Size,
+    /// Costs: entries of the ledger.
+    pub costs: Duration,
     /// Idempotency keys.
     pub request_ids: Duration,
 }
@@ -224,7 +247,7 @@ const KEEP_MOST: Duration = Duration::from_secs(36_525 * 86_400);
 /// Tasks that may wait and run; more have not been measured.
 const MAX_TASKS: usize = 1_000_000;
 /// Settings that a reload puts in force.
-const RELOADABLE: [&str; 2] = ["prompts", "log"];
+const RELOADABLE: [&str; 4] = ["prompts", "log", "limits", "prices"];
 
 /// Why settings were refused.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +269,9 @@ pub enum ConfigError {
         /// Line, column and reason.
         message: String,
     },
+    /// Limits of pools cannot be what they say.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// A value is out of range.
     #[error("{name} is {value}: {reason}")]
     Range {
@@ -264,7 +290,11 @@ impl Config {
     /// # Errors
     /// When the file cannot be used or a value is out of range.
     pub fn resolve(flags: Flags) -> Result<Self, ConfigError> {
-        let file = flags.config.as_deref().map_or_else(|| Ok(FileSettings::default()), read_file)?;
+        let (file, pools) = match flags.config.as_deref() {
+            Some(path) => read_file(path)?,
+            None => (FileSettings::default(), Limits::new()),
+        };
+        let limits = or(&flags.limits, &file.limits);
         let etc = |name: &str| Path::new("/etc/orch").join(name);
         let heartbeat = duration(
             "heartbeat_interval",
@@ -293,6 +323,12 @@ impl Config {
             tls_cert: or(&flags.tls_cert, &file.tls_cert).unwrap_or_else(|| etc("coordinator.pem")),
             tls_key: or(&flags.tls_key, &file.tls_key).unwrap_or_else(|| etc("coordinator.key")),
             prompts: or(&flags.prompts, &file.prompts),
+            pools: match &limits {
+                Some(path) => limits::before(limits::read(path)?, pools),
+                None => pools,
+            },
+            limits,
+            prices: or(&flags.prices, &file.prices),
             heartbeat_interval: heartbeat,
             silence_limit: silence,
             keep: keep(&flags, &file)?,
@@ -323,10 +359,12 @@ impl Config {
     /// The settings in force, a line each, as `orchd config check` prints them.
     #[must_use]
     pub fn describe(&self) -> String {
-        self.settings().iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
+        let settings = self.settings();
+        let lines = settings.iter().map(|(name, value)| format!("{name:<20}{value}\n"));
+        lines.chain([limits::describe(&self.pools)]).collect()
     }
 
-    fn settings(&self) -> [(&'static str, String); 19] {
+    fn settings(&self) -> [(&'static str, String); 22] {
         let path = |path: &Path| path.display().to_string();
         let or_none = |value: &Option<PathBuf>| value.as_deref().map_or_else(|| "-".to_owned(), path);
         let time = |length: Duration| humantime::format_duration(length).to_string();
@@ -338,6 +376,8 @@ impl Config {
             ("tls_cert", path(&self.tls_cert)),
             ("tls_key", path(&self.tls_key)),
             ("prompts", or_none(&self.prompts)),
+            ("limits", or_none(&self.limits)),
+            ("prices", or_none(&self.prices)),
             ("heartbeat_interval", time(self.heartbeat_interval)),
             ("silence_limit", time(self.silence_limit)),
             ("keep_runs", time(self.keep.runs)),
@@ -345,6 +385,7 @@ impl Config {
             ("max_transcripts", self.keep.max_transcripts.to_string()),
             ("keep_events", time(self.keep.events)),
             ("max_events", self.keep.max_events.to_string()),
+            ("keep_costs", time(self.keep.costs)),
             ("keep_request_ids", time(self.keep.request_ids)),
             ("max_tasks", self.max_tasks.to_string()),
             ("max_tenant_tasks", self.max_tenant_tasks.to_string()),
@@ -383,6 +424,7 @@ fn keep(flags: &Flags, file: &FileSettings) -> Result<Keep, ConfigError> {
         max_transcripts: flags.max_transcripts.or(file.max_transcripts).unwrap_or(Size(20 << 30)),
         events: kept("keep_events", flags.keep_events, &file.keep_events, 7)?,
         max_events: flags.max_events.or(file.max_events).unwrap_or(Size(1 << 30)),
+        costs: kept("keep_costs", flags.keep_costs, &file.keep_costs, 400)?,
         request_ids: kept("keep_request_ids", flags.keep_request_ids, &file.keep_request_ids, 7)?,
     })
 }
@@ -413,11 +455,14 @@ fn or<T: Clone>(flag: &Option<T>, file: &Option<T>) -> Option<T> {
     flag.as_ref().or(file.as_ref()).cloned()
 }
 
-fn read_file(path: &Path) -> Result<FileSettings, ConfigError> {
+/// The settings of a file, and the limits that stand in it.
+fn read_file(path: &Path) -> Result<(FileSettings, Limits), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })
+    let file: FileSettings = toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: limits::explained(&error) })?;
+    let pools = limits::checked(&file.pools, path, &text)?;
+    Ok((file, pools))
 }
 
 #[cfg(test)]

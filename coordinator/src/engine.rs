@@ -218,6 +218,10 @@ impl Engine {
                 self.batcher.trim(trim);
                 self.batcher.release_in_turn(Release::Passed { reply });
             }
+            Command::Forget { keys, reply } => {
+                self.batcher.forget(keys);
+                self.batcher.release_in_turn(Release::Passed { reply });
+            }
         }
     }
 

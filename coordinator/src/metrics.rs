@@ -4,18 +4,21 @@
 //! Every series that can be named beforehand exists from the start with value 0, so that a rate over it is right from
 //! the first increment.
 
+mod budgets;
 mod labels;
+mod limits;
+mod money;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use orch_core::budgets::BudgetView;
+use orch_core::limits::{LimitSignal, PoolView};
 use orch_core::outcome::Outcome;
 use orch_core::query::StatusView;
 use orch_core::time::Wall;
-use orch_core::usage::Usage;
 use orch_proto::outcome::OUTCOMES;
+use orch_proto::store::v1::LedgerEntry;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,17 +27,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use self::labels::{ByModel, ByModelAndType, ByOutcome, ByState, Rpc, RpcMethod};
+use self::budgets::BudgetFigures;
+use self::labels::{ByOutcome, ByState, Rpc, RpcMethod};
+use self::limits::LimitFigures;
+use self::money::Money;
 use crate::rpc::convert;
 use crate::store::{CommitStats, Health};
-
-/// Models named in series; what comes after them is counted as `other`.
-const MAX_MODELS: usize = 50;
-
-/// Longest model name in a series.
-const MAX_MODEL_BYTES: usize = 64;
-
-const MILLIS_A_DAY: i64 = 86_400_000;
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 type FloatCounter = Counter<f64, AtomicU64>;
@@ -56,10 +54,9 @@ pub struct Metrics {
     run_time: Histogram,
     wait_time: Histogram,
     certificate_expiry: Gauge,
-    cost: Family<ByModel, FloatCounter>,
-    tokens: Family<ByModelAndType, Counter>,
-    models: Mutex<BTreeSet<String>>,
-    today: Mutex<Today>,
+    money: Money,
+    limits: LimitFigures,
+    budgets: BudgetFigures,
     commit_events: Histogram,
     commit_keys: Histogram,
     commit_time: Histogram,
@@ -76,15 +73,8 @@ pub struct Metrics {
     rpc_time: Family<RpcMethod, Histogram, fn() -> Histogram>,
 }
 
-/// What was spent on one day, UTC.
-#[derive(Debug, Default)]
-struct Today {
-    day: i64,
-    micro_usd: u64,
-}
-
 /// States of tasks that are not at their end, as the core counts them.
-const LIVE: [&str; 4] = ["queued", "blocked", "running", "waiting_retry"];
+const LIVE: [&str; 5] = ["queued", "blocked", "running", "waiting_retry", "parked"];
 const ENDED: [&str; 4] = ["succeeded", "failed", "cancelled", "skipped"];
 const AGENTS: [&str; 5] = ["ready", "draining", "unreachable", "offline", "quarantined"];
 
@@ -114,10 +104,9 @@ impl Metrics {
             wait_time: Histogram::new([0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0]),
             certificate_expiry: Gauge::default(),
             run_time: Histogram::new([0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0]),
-            cost: Family::default(),
-            tokens: Family::default(),
-            models: Mutex::default(),
-            today: Mutex::default(),
+            money: Money::default(),
+            limits: LimitFigures::default(),
+            budgets: BudgetFigures::default(),
             commit_events: Histogram::new(powers(4.0, 8)),
             commit_keys: Histogram::new(powers(4.0, 8)),
             commit_time: Histogram::new(latencies()),
@@ -165,8 +154,9 @@ impl Metrics {
         all.register_with_unit("task_wait", help, Unit::Seconds, self.wait_time.clone());
         let help = "End of the coordinator's certificate, in seconds since 1970";
         all.register_with_unit("certificate_expiry", help, Unit::Seconds, self.certificate_expiry.clone());
-        all.register("cost_usd", "List price of recorded attempts, by model", self.cost.clone());
-        all.register("tokens", "Tokens of recorded attempts, by model and type", self.tokens.clone());
+        self.money.register(&mut all);
+        self.limits.register(&mut all);
+        self.budgets.register(&mut all);
         self.register_store(&mut all);
         all.register("sessions", "Open agent sessions", self.sessions.clone());
         let help = "Agent sessions ended because the agent did not read";
@@ -214,11 +204,12 @@ impl Metrics {
         for row in &OUTCOMES {
             drop(self.attempts.get_or_create(&ByOutcome { outcome: row.word }));
         }
+        self.limits.set_tasks(&StatusView::default());
     }
 
     /// Takes over what a look at the state showed.
     pub fn set_status(&self, status: &StatusView) {
-        let tasks = [status.queued, status.blocked, status.running, status.waiting_retry];
+        let tasks = [status.queued, status.blocked, status.running, status.waiting_retry, status.parked];
         for (state, count) in LIVE.into_iter().zip(tasks) {
             self.tasks.get_or_create(&ByState { state }).set(signed(count));
         }
@@ -232,6 +223,22 @@ impl Metrics {
         self.impossible.set(signed(status.impossible));
         self.dead.set(signed(status.dead));
         self.runs.set(signed(status.active_runs));
+        self.limits.set_tasks(status);
+    }
+
+    /// Takes over how credential pools stand: all of them.
+    pub fn set_pools(&self, pools: &[PoolView]) {
+        self.limits.set(pools);
+    }
+
+    /// Takes over how standing budgets stand: all of them.
+    pub fn set_budgets(&self, budgets: &[BudgetView]) {
+        self.budgets.set(budgets);
+    }
+
+    /// Counts what an agent told of a pool.
+    pub fn limit_signalled(&self, signal: &LimitSignal) {
+        self.limits.signalled(&signal.pool, signal.kind);
     }
 
     /// Takes over what the store says of itself.
@@ -289,20 +296,28 @@ impl Metrics {
 
     /// Counts what was spent on the day of `at`; nothing when that day is over. A start hands in what it found.
     pub fn spent_today(&self, micro_usd: u64, at: Wall) {
-        let day = at.0.div_euclid(MILLIS_A_DAY);
-        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
-        if day > today.day {
-            *today = Today { day, micro_usd: 0 };
-        }
-        if day == today.day {
-            today.micro_usd = today.micro_usd.saturating_add(micro_usd);
-        }
+        self.money.on_day(micro_usd.into(), at);
     }
 
     /// What was spent on the last day that something was counted on, even 0.
     #[must_use]
     pub fn cost_today_micro_usd(&self) -> u64 {
-        self.today.lock().unwrap_or_else(PoisonError::into_inner).micro_usd
+        self.money.today()
+    }
+
+    /// Counts an entry of the ledger that became durable.
+    pub fn billed(&self, entry: &LedgerEntry) {
+        self.money.billed(entry);
+    }
+
+    /// Counts an attempt whose cost by our price list is not what the CLI said.
+    pub fn price_differs(&self, model: &str) {
+        self.money.price_differs(model);
+    }
+
+    /// Share of a worker's newest input that came from the prompt cache, in thousandths.
+    pub fn set_cache_read_ratio(&self, worker: &str, permille: u64) {
+        self.money.set_cache_read_ratio(worker, permille);
     }
 
     /// Size of the store's files, as of the last look.
@@ -315,38 +330,6 @@ impl Metrics {
     #[must_use]
     pub fn disk_free_bytes(&self) -> u64 {
         u64::try_from(self.disk_free_bytes.get()).unwrap_or(0)
-    }
-
-    /// Counts what a recorded attempt spent.
-    pub fn spent(&self, usage: &Usage, at: Wall) {
-        self.spent_today(usage.cost_micro_usd, at);
-        for row in &usage.models {
-            let model = self.bounded_model(&row.model);
-            let cost = row.cost_micro_usd as f64 / 1e6;
-            self.cost.get_or_create(&ByModel { model: model.clone() }).inc_by(cost);
-            let types = [
-                ("input", row.input),
-                ("output", row.output),
-                ("cache_read", row.cache_read),
-                ("cache_write", row.cache_write),
-            ];
-            for (r#type, tokens) in types {
-                self.tokens.get_or_create(&ByModelAndType { model: model.clone(), r#type }).inc_by(tokens);
-            }
-        }
-    }
-
-    /// Agents say which model it was: only so many names become series.
-    fn bounded_model(&self, model: &str) -> String {
-        let mut known = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let plain = model.len() <= MAX_MODEL_BYTES && model.bytes().all(|byte| byte.is_ascii_graphic());
-        if !known.contains(model) {
-            if !plain || known.len() == MAX_MODELS {
-                return "other".to_owned();
-            }
-            known.insert(model.to_owned());
-        }
-        model.to_owned()
     }
 
     /// The number of open sessions changed.

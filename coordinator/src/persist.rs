@@ -10,11 +10,13 @@
 //! A run of one task is one record: head, spec page and task lie in it together. Should they once not fit, the task
 //! moves to a key of its own; a run's record without a task means: look there.
 
+pub mod budget;
 pub(crate) mod cached;
 pub mod decode;
 pub(crate) mod draft;
 pub mod encode;
 pub mod fit;
+pub mod meter;
 pub mod page;
 pub mod show;
 

@@ -19,6 +19,7 @@ mod fields;
 mod front_matter;
 mod layer;
 mod material;
+mod models;
 mod names;
 mod problem;
 mod resolve;
@@ -37,6 +38,7 @@ mod shipped_tests;
 pub use error::{PromptError, PromptErrorKind, Spot};
 pub use front_matter::SyntaxError;
 pub use layer::{EMBEDDED, Layer, PromptDir};
+pub(crate) use names::nearest;
 pub use problem::{CatalogueError, CatalogueProblem, Place};
 pub use resolve::{MAX_AGENTS_JSON_BYTES, MAX_SYSTEM_PROMPT_BYTES};
 pub use source::{SubAgentSource, WorkerSource, parse_subagent, parse_worker};
@@ -147,7 +149,7 @@ impl Catalogue {
     /// The worker that an unknown `name` was probably meant to be, for "did you mean".
     #[must_use]
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        names::nearest(name, self.names())
+        nearest(name, self.names())
     }
 }
 

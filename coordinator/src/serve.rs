@@ -15,6 +15,7 @@ use crate::events::retention::EventRetention;
 use crate::http::{Health, router};
 use crate::material::{load_prompts, load_tls};
 use crate::metrics::Metrics;
+use crate::prices::PriceList;
 use crate::retention::Retention;
 use crate::rpc::server::serve as serve_rpc;
 use crate::rpc::storage::{StorageDesk, StorageParts};
@@ -54,6 +55,7 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<Ended
         let config = config.clone();
         tokio::task::spawn_blocking(move || load_prompts(&config)).await??
     };
+    let prices = PriceList::load(config.prices.as_deref())?;
     let workers = Arc::new(WorkersInForce::new(catalogue));
     let prompts = Arc::new(PromptReloads::new(workers, config.clone()));
     let (listen, probe) = again::same_ports((config.listen, config.probe));
@@ -80,8 +82,11 @@ pub async fn serve(config: Config, filter: FilterHandle) -> anyhow::Result<Ended
         tls: Arc::clone(&tls),
         filter,
         metrics: durable.handle.metrics(),
+        engine: durable.handle.clone(),
     };
+    durable.handle.ledger().book().prices().replace(prices);
     let mut running = Running::start(durable, &reloads.config, parts);
+    reload::configure(&running.handle, reloads.config.pools.clone()).await?;
     let wiring = running.wiring(&reloads.config, prompts, Arc::clone(&tls), started);
     let director = wiring.director();
     let mut services = wiring.services(health_service);
@@ -179,9 +184,10 @@ impl Running {
         engine_task.spawn(async move { engine.run(stopped.cancelled()).await });
 
         let keep = EventRetention { age: span(config.keep.events), bytes: config.keep.max_events.0 };
+        let keep_costs = span(config.keep.costs);
         let keeper = handle.clone();
         parts.spawn(async move {
-            housekeeping::run(keeper, keep).await;
+            housekeeping::run(keeper, keep, keep_costs).await;
             ("housekeeping", Ok(()))
         });
         let policy =
@@ -240,6 +246,7 @@ impl Running {
             blobs: &self.blobs,
             transcripts: &self.transcripts,
             prompts,
+            prices: Arc::clone(self.handle.ledger().book().prices()),
             tls,
             streams: &self.streams,
             draining: &self.draining,

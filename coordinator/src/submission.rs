@@ -4,6 +4,7 @@
 //! Some fields of a task make a task of their own: a review `TASK.review`, a publication `TASK.publish`, and a request
 //! the tasks `plan` and `synthesis`. They come after those that were submitted, so that nobody's index moves.
 
+mod budget;
 mod checked;
 mod conditions;
 mod context;
@@ -16,6 +17,7 @@ mod rules;
 mod runner;
 mod task;
 
+pub use self::budget::{check_budget_limit, check_scope_name};
 pub use self::checked::{
     CheckedPlanning, CheckedRun, CheckedRunner, CheckedTask, CheckedWorkerTask, Continued, PinnedWorker,
 };
@@ -150,6 +152,7 @@ impl CheckedRun {
         check_name("name", &spec.name, rules::NameStyle::Run)?;
         check_labels(&spec.labels)?;
         let policy = check_policy(spec.on_failure)?;
+        let budget = spec.budget.as_ref().map(|limit| check_budget_limit("budget", limit)).transpose()?;
         rules::check_workspace("workspace", &spec.workspace)?;
         if spec.workflow.is_some() {
             let message = "a workflow calls no other in this way: `use` names it in a task";
@@ -170,6 +173,7 @@ impl CheckedRun {
             context,
             policy,
             max_parallel: spec.max_parallel,
+            budget,
             planning,
             workflow: String::new(),
         })

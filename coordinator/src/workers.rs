@@ -197,7 +197,7 @@ fn definition(worker: &Worker) -> v1::WorkerDefinition {
         mcp_config_json: worker.mcp_config_json.clone().unwrap_or_default(),
         pool: worker.pool.clone().unwrap_or_default(),
         denial_fails: worker.on_denial == OnDenial::Fail,
-        fallback_model: String::new(),
+        fallback_model: worker.fallback.join(","),
     }
 }
 

@@ -153,6 +153,11 @@ fn made(
         on_failure: reader.choice(root, "on_failure", &policies).unwrap_or_default().into(),
         max_parallel: reader.whole(root, "max_parallel", 0..=MAX_PARALLEL).unwrap_or(0),
         workspace: reader.text(root, "workspace").unwrap_or_default(),
+        budget: reader.micro_usd(root, "budget_usd").map(|micro_usd| v1::BudgetLimit {
+            micro_usd: Some(micro_usd),
+            mode: v1::BudgetMode::Hard.into(),
+            ..v1::BudgetLimit::default()
+        }),
         ..v1::RunSpec::default()
     };
     spec.tasks = Expander::new(in_force, problems).workflow(definition, &values, &Outer::default()).tasks;

@@ -3,7 +3,7 @@
 //! | Module | Whose words |
 //! |---|---|
 //! | `wire` | agents, clients and coordinators: protobuf |
-//! | `cli` | the Claude CLI and the supervisor of an attempt: JSON lines |
+//! | `cli` | the Claude CLI, the API behind a gateway, and the supervisor of an attempt: JSON lines |
 //! | `kept` | what was on a disk: spool, store records, exports |
 //! | `written` | people and models: workflows, plans, workers, run files |
 
@@ -12,7 +12,7 @@ mod kept;
 mod wire;
 mod written;
 
-pub use cli::{stream_json, supervisor};
+pub use cli::{gateway, stream_json, supervisor};
 pub use kept::{persist, spool, store_record, transfer};
 pub use wire::{hello, session, submission, wire};
 pub use written::{front_matter, plan, run_file, workflow};

@@ -4,15 +4,23 @@
 
 use crate::v1::{ModelPrice, ModelUsage};
 
+/// A web search that a model makes at the API's side, in millionths of a US dollar. Reports do not count them: they are
+/// in the money that the CLI names, and in no token.
+pub const WEB_SEARCH_MICRO_USD: u64 = 10_000;
+
 /// The day of which the built-in list is.
 pub const PRICES_AS_OF: &str = "2026-11-20";
 
 /// Built-in rows: beginning of the name, class, and millionths of a US dollar for a million tokens of input, output,
-/// cache read, cache write. The empty beginning is what the CLI takes for names it does not know.
-const BUILT_IN: [(&str, &str, u64, u64, u64, u64); 4] = [
+/// cache read, cache write. The empty beginning is what the CLI takes for names it does not know. A test compares every
+/// row with what the CLI itself reckoned.
+const BUILT_IN: [(&str, &str, u64, u64, u64, u64); 7] = [
+    ("claude-fable", "fable", 10_000_000, 50_000_000, 1_000_000, 12_500_000),
     ("claude-opus", "opus", 5_000_000, 25_000_000, 500_000, 6_250_000),
     ("claude-sonnet", "sonnet", 3_000_000, 15_000_000, 300_000, 3_750_000),
     ("claude-haiku", "haiku", 1_000_000, 5_000_000, 100_000, 1_250_000),
+    ("claude-3-5-haiku", "haiku", 800_000, 4_000_000, 80_000, 1_000_000),
+    ("claude-3-5-sonnet", "sonnet", 3_000_000, 15_000_000, 300_000, 3_750_000),
     ("", "other", 5_000_000, 25_000_000, 500_000, 6_250_000),
 ];
 
@@ -69,18 +77,29 @@ impl Prices {
         alias.map_or_else(|| self.of(model).model_class.as_str(), |row| row.model_class.as_str())
     }
 
-    /// What so many tokens cost at list price, in millionths of a US dollar, rounded to the nearest.
+    /// What so many tokens cost at list price, in millionths of a US dollar, rounded to the nearest. What was written to
+    /// the cache is taken to live there for 5 minutes.
     #[must_use]
     pub fn cost(&self, usage: &ModelUsage) -> u64 {
+        self.cost_with(usage, 0)
+    }
+
+    /// The same, where `for_an_hour` of the tokens written to the cache live there for an hour, as those of a
+    /// subscription login do: they cost twice the input, not input and a quarter.
+    #[must_use]
+    pub fn cost_with(&self, usage: &ModelUsage, for_an_hour: u64) -> u64 {
         let row = self.of(&usage.model);
+        let for_an_hour = for_an_hour.min(usage.cache_write_tokens);
+        // Twice the input is 8/5 of input and a quarter.
+        let long = u128::from(for_an_hour) * u128::from(row.cache_write) * 8 / 5;
         let parts = [
             (usage.input_tokens, row.input),
             (usage.output_tokens, row.output),
             (usage.cache_read_tokens, row.cache_read),
-            (usage.cache_write_tokens, row.cache_write),
+            (usage.cache_write_tokens - for_an_hour, row.cache_write),
         ];
         let sum: u128 = parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price)).sum();
-        u64::try_from((sum + 500_000) / 1_000_000).unwrap_or(u64::MAX)
+        u64::try_from((sum + long + 500_000) / 1_000_000).unwrap_or(u64::MAX)
     }
 }
 
@@ -110,5 +129,63 @@ mod tests {
         assert_eq!(prices.of("somebody-elses").model_class, "other");
         assert_eq!(prices.class_of("sonnet"), "sonnet");
         assert_eq!(prices.class_of("claude-sonnet-5"), "sonnet");
+    }
+
+    /// A row of `prices/observed.tsv`.
+    struct Observed {
+        usage: ModelUsage,
+        for_an_hour: u64,
+        searches: u64,
+        micro_usd: f64,
+    }
+
+    fn observed() -> Vec<Observed> {
+        let lines = include_str!("prices/observed.tsv").lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| {
+                let fields: Vec<_> = line.split('\t').collect();
+                let [model, counts @ .., usd] = fields.as_slice() else { panic!("{line}") };
+                let counts: Vec<u64> = counts.iter().map(|count| count.parse().unwrap()).collect();
+                let [input_tokens, output_tokens, cache_read_tokens, short, for_an_hour, searches] =
+                    counts[..]
+                else {
+                    panic!("{line}")
+                };
+                let usage = ModelUsage {
+                    model: (*model).to_owned(),
+                    input_tokens,
+                    output_tokens,
+                    cache_read_tokens,
+                    cache_write_tokens: short + for_an_hour,
+                    cost_micro_usd: 0,
+                };
+                Observed { usage, for_an_hour, searches, micro_usd: usd.parse::<f64>().unwrap() * 1e6 }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_dated_price_list_says_what_the_cli_reckoned() {
+        let prices = Prices::default();
+        for row in observed() {
+            let ours = prices.cost_with(&row.usage, row.for_an_hour) + row.searches * WEB_SEARCH_MICRO_USD;
+            assert!(
+                (ours as f64 - row.micro_usd).abs() <= 0.51,
+                "{:?}: {ours}, {}",
+                row.usage,
+                row.micro_usd
+            );
+        }
+    }
+
+    #[test]
+    fn every_built_in_row_was_compared_with_the_cli_cache_included() {
+        let prices = Prices::default();
+        for row in prices.rows() {
+            let compared = observed().into_iter().filter(|seen| prices.of(&seen.usage.model) == row);
+            let cached =
+                compared.filter(|seen| seen.usage.cache_read_tokens > 0 && seen.usage.cache_write_tokens > 0);
+            assert!(cached.count() > 0, "{}", row.prefix);
+        }
     }
 }

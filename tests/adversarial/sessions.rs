@@ -335,3 +335,74 @@ async fn epochs_and_protocols_of_other_times_are_taken_for_what_they_are() {
     };
     siege.borne("epochs and protocols of other times", attack).await;
 }
+
+fn of_pool(name: &str) -> v1::Hello {
+    let pool = v1::Pool { name: "main".into(), gateway: true, ..v1::Pool::default() };
+    v1::Hello { protocol_max: orch_proto::PROTOCOL_MAX, pools: vec![pool], ..greeting(name) }
+}
+
+fn credit(pool: &str, worker: &str, amount: u64) -> Item {
+    let amounts = Some(v1::Amounts {
+        requests: amount,
+        input_tokens: amount,
+        output_tokens: amount,
+        concurrent: amount,
+    });
+    let meter = v1::MeterId { pool: pool.into(), model_class: "opus".into(), worker: worker.into() };
+    Item::Limits(v1::LimitReport {
+        meter: Some(meter),
+        granted: amounts,
+        used: amounts,
+        returned: amounts,
+        wanted: amounts,
+        ..v1::LimitReport::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lies_about_limits_and_money_is_cut_off_or_gains_nothing() {
+    let mut fleet = Fleet::start(orch_tests::binaries!());
+    let siege = Siege::lay(&mut fleet).await;
+    let attempt = Some(id(1, 0, 1));
+    let attack = async {
+        let lies = [
+            credit("main", "marie", u64::MAX),
+            credit("somebody-elses", "marie", 1),
+            credit("main", "\u{1b}[31m", 1),
+            Item::Limits(v1::LimitReport::default()),
+            Item::LimitSignal(v1::LimitSignal { pool: "*".into(), ..v1::LimitSignal::default() }),
+            Item::Spending(v1::Spending { attempt, wanted_micro_usd: u64::MAX, ..v1::Spending::default() }),
+            Item::Spending(v1::Spending::default()),
+            Item::Warmed(v1::Warmed { attempt: None }),
+        ];
+        for lie in lies {
+            let mut liar = HandAgent::join(&fleet, of_pool("box-1")).await.expect("a session");
+            liar.say(lie).await;
+            is_violation(&liar.end().await);
+        }
+        // More meters than any agent can have.
+        let mut many = HandAgent::join(&fleet, of_pool("box-1")).await.expect("a session");
+        for at in 0..2_000 {
+            many.say(credit("main", &format!("w{at}"), 1)).await;
+        }
+        is_violation(&many.end().await);
+        // What is possible and not true: more used and given back than was ever lent, of attempts of nobody.
+        let mut bold = HandAgent::join(&fleet, of_pool("box-1")).await.expect("a session");
+        for round in 1..200 {
+            bold.say(credit("main", "marie", round << 40)).await;
+            bold.say(Item::Spending(v1::Spending { attempt, spent_micro_usd: round, ..Default::default() }))
+                .await;
+            bold.say(Item::Warmed(v1::Warmed { attempt })).await;
+        }
+        bold.say(heartbeat(7, &[])).await;
+        let answered =
+            bold.until(|item| matches!(item, coordinator_item::Item::HeartbeatAck(_)).then_some(()));
+        answered.await.expect("it is still heard");
+        // Whoever agreed on an older protocol has no word for any of it.
+        let older = v1::Hello { protocol_max: 2, ..of_pool("box-2") };
+        let mut older = HandAgent::join(&fleet, older).await.expect("a session");
+        older.say(credit("main", "marie", 1)).await;
+        is_violation(&older.end().await);
+    };
+    siege.borne("lies about limits and money", attack).await;
+}

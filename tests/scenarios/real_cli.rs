@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 mod credentials;
 mod endings;
+mod metered;
 mod orchestration;
 mod prompts;
 mod resume;

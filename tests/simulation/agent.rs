@@ -155,6 +155,7 @@ impl Host {
             homes,
             spool: Box::new(SimSpool::open(&self)),
             host: HostProbe::fixed(figures),
+            limits: orch_agent::limits::Broker::default(),
             status: StatusFile::new(None, &self.name),
             seed: self.draw.next(),
         };

@@ -176,6 +176,7 @@ impl Host {
             blobs: &blobs,
             transcripts: &transcripts,
             prompts: Arc::clone(&material.prompts),
+            prices: Arc::default(),
             tls: Arc::clone(&material.tls),
             streams: &streams,
             draining: &draining,
@@ -191,7 +192,7 @@ impl Host {
         engine_task.spawn(async move { engine.run(ended.cancelled()).await });
         let mut parts = JoinSet::new();
         let keep = EventRetention { age: Span::days(7), bytes: 1 << 30 };
-        parts.spawn(housekeeping::run(handle.clone(), keep));
+        parts.spawn(housekeeping::run(handle.clone(), keep, Span::days(400)));
         parts.spawn(director.run());
         let (ready, connections) = ready_channel();
         let mut accepting = JoinSet::new();

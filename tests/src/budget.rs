@@ -21,9 +21,14 @@ pub fn seed(row: &str) -> u64 {
 
 /// Says what a row measured, on the real standard error: the test runner hides what passing tests print.
 pub fn figures(row: &str, measured: &str) {
+    say("torture", row, measured);
+}
+
+/// The same for a row of another suite.
+pub fn say(suite: &str, row: &str, measured: &str) {
     // Where the line cannot be written, nobody reads it.
     let _ =
-        std::io::Write::write_all(&mut std::io::stderr(), format!("torture: {row}: {measured}\n").as_bytes());
+        std::io::Write::write_all(&mut std::io::stderr(), format!("{suite}: {row}: {measured}\n").as_bytes());
 }
 
 /// The given percentile, 1 to 100, of what was measured; the largest below.

@@ -15,20 +15,26 @@ use tokio::time::Instant;
 
 pub(super) use self::held::Held;
 use self::held::Lent;
+pub(super) use self::settle::settle_forgotten;
+use self::settle::{Tried, own_note, settle_own, take_lock, told};
 use super::health::{Answer, Checker, Credential, Health};
-use super::login::{LOGIN_FILE, Lock, LoginError, LoginPlace, Note, Settled, Stored};
-use super::settings::{PoolSettings, Source};
+use super::login::{LOGIN_FILE, Lock, LoginError, LoginPlace, Note, Stored};
+use super::settings::{Gateway, PoolSettings, Source};
 use super::{LeaseError, Signals, helper, on_disk};
 use crate::causes::one_line;
 use crate::secret::{Secret, SecretError, read_key_file};
 use crate::supervisor::spec::Secrets;
 
 mod held;
+mod keys;
+mod settle;
 
 /// Variable of an API key.
 const KEY_VARIABLE: &str = "ANTHROPIC_API_KEY";
 /// Variable of a subscription's token.
 const TOKEN_VARIABLE: &str = "CLAUDE_CODE_OAUTH_TOKEN";
+/// Variable of the place of the API.
+const URL_VARIABLE: &str = "ANTHROPIC_BASE_URL";
 /// Beginning of a subscription's token: a helper may print one in place of a key.
 const TOKEN_MARK: &str = "sk-ant-oat";
 
@@ -61,6 +67,8 @@ struct Inside {
     detail: String,
     /// Whether the API refused it the last time it was used.
     refused: bool,
+    /// Tells the credential from others; empty until it was read, and where it changes by itself.
+    fingerprint: Vec<u8>,
     /// What the helper printed, and until when that is used.
     printed: Option<(Secret, Instant)>,
     /// A login that a former process of this agent lent to an attempt which goes on, and where it lies.
@@ -84,6 +92,10 @@ pub struct PoolState {
     pub in_use: u32,
     /// Whether it serves one attempt at a time.
     pub exclusive: bool,
+    /// Whether its requests pass the agent's gateway.
+    pub gateway: bool,
+    /// Tells its credential from others; empty where it cannot.
+    pub fingerprint: Vec<u8>,
 }
 
 impl fmt::Debug for Pool {
@@ -122,6 +134,12 @@ impl Pool {
         matches!(self.inside().health, Health::SignedOut | Health::Unusable)
     }
 
+    /// Whether requests that are made with an API key of it pass the agent's gateway.
+    pub(super) fn is_for_gateway(&self) -> bool {
+        let is_wanted = self.settings.gateway.unwrap_or_default() == Gateway::On;
+        is_wanted && matches!(self.settings.source, Source::ApiKey(_) | Source::Helper { .. })
+    }
+
     fn changed(&self) {
         self.signals.changed.send_replace(());
     }
@@ -141,7 +159,7 @@ impl Pool {
             None => (self.variable().await?, None),
         };
         if let Some(url) = &self.settings.base_url {
-            secrets.env.insert("ANTHROPIC_BASE_URL".to_owned(), url.clone());
+            secrets.env.insert(URL_VARIABLE.to_owned(), url.clone());
         }
         Ok(self.hold(reference, secrets, lent))
     }
@@ -232,7 +250,11 @@ impl Pool {
     async fn variable(&self) -> Result<Secrets, LeaseError> {
         let (name, secret) = self.read_variable().await?;
         let text = secret.reveal().to_owned();
-        Ok(Secrets { env: [(name.to_owned(), text.clone())].into(), redact: vec![text], login: None })
+        Ok(Secrets {
+            env: [(name.to_owned(), text.clone())].into(),
+            redact: vec![text],
+            ..Secrets::default()
+        })
     }
 
     async fn read_variable(&self) -> Result<(&'static str, Secret), LeaseError> {
@@ -285,8 +307,12 @@ impl Pool {
 
     /// Looks whether it can be used.
     pub(super) async fn check(&self, checker: &Checker) {
+        let mut fingerprint = None;
         let (health, detail) = match self.credential().await {
-            Ok(credential) => self.judge(checker.ask(&credential).await, &credential),
+            Ok(credential) => {
+                fingerprint = Some(self.fingerprint(&credential));
+                self.judge(checker.ask(&credential).await, &credential)
+            }
             Err(error) => {
                 let signed_out =
                     matches!(error, LeaseError::Login { source: LoginError::SignedOut { .. }, .. });
@@ -295,10 +321,17 @@ impl Pool {
             }
         };
         let mut inside = self.inside();
-        if (inside.health, &inside.detail) != (health, &detail) {
+        let is_another = fingerprint.as_ref().is_some_and(|new| *new != inside.fingerprint);
+        if let Some(new) = fingerprint {
+            inside.fingerprint = new;
+        }
+        let looks_different = (inside.health, &inside.detail) != (health, &detail);
+        if looks_different {
             tracing::info!(pool = self.settings.name, health = health.word(), detail, "credential pool");
             (inside.health, inside.detail) = (health, detail);
-            drop(inside);
+        }
+        drop(inside);
+        if looks_different || is_another {
             self.changed();
         }
     }
@@ -349,6 +382,8 @@ impl Pool {
             workers: self.settings.workers.clone(),
             in_use: u32::try_from(inside.users.len()).unwrap_or(u32::MAX),
             exclusive: self.login.is_some(),
+            gateway: self.is_for_gateway(),
+            fingerprint: inside.fingerprint.clone(),
         }
     }
 
@@ -412,81 +447,6 @@ impl Pool {
 
     fn login_error(&self, source: LoginError) -> LeaseError {
         LeaseError::Login { pool: self.settings.name.clone(), source }
-    }
-}
-
-/// How a lock was tried.
-enum Tried {
-    /// It is ours, and nothing is left of a former holder.
-    Locked(Lock),
-    /// Another process has it.
-    Held,
-    /// It is free, but another agent died and has not taken back what it lent.
-    Abandoned,
-}
-
-fn take_lock(place: &LoginPlace, wait_is_over: bool) -> Result<Tried, LoginError> {
-    let Some(lock) = place.try_lock()? else { return Ok(Tried::Held) };
-    match place.note() {
-        Some(note) if !place.is_own(&note) && !wait_is_over => Ok(Tried::Abandoned),
-        Some(note) => {
-            tracing::warn!(reference = note.reference, "a login was not given back and is taken back now");
-            place.settle().map_err(|source| LoginError::Io { path: place.dir().to_owned(), source })?;
-            Ok(Tried::Locked(lock))
-        }
-        None => Ok(Tried::Locked(lock)),
-    }
-}
-
-/// The note of a login that this agent, or a former process of it, lent.
-fn own_note(place: &LoginPlace) -> Option<Note> {
-    place.note().filter(|note| place.is_own(note))
-}
-
-fn settle_own(pool: &str, place: &LoginPlace) {
-    let own = |place: &LoginPlace| own_note(place).is_some();
-    for _ in 0..SETTLE_TRIES {
-        if !own(place) {
-            return;
-        }
-        match place.try_lock() {
-            Ok(Some(_lock)) if own(place) => return told(pool, place.settle()),
-            Ok(Some(_)) => return,
-            Ok(None) => std::thread::sleep(LOCK_POLL),
-            Err(error) => {
-                return tracing::warn!(pool, error = one_line(&error), "a lent login is not settled");
-            }
-        }
-    }
-    tracing::warn!(pool, "a lent login is not settled: its lock is held");
-}
-
-/// The same for pools that this agent no longer has.
-pub(super) fn settle_forgotten<'a>(
-    dir: &Path,
-    known: impl Iterator<Item = &'a String>,
-    in_use: &BTreeSet<PathBuf>,
-) {
-    let known: BTreeSet<&String> = known.collect();
-    let owner = dir.parent().unwrap_or(dir);
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if super::settings::is_name(&name) && !known.contains(&name) {
-            let place = LoginPlace::new(&name, &entry.path(), owner);
-            if own_note(&place).is_none_or(|note| !in_use.contains(&note.config)) {
-                settle_own(&name, &place);
-            }
-        }
-    }
-}
-
-fn told(pool: &str, settled: io::Result<Settled>) {
-    match settled {
-        Ok(Settled::Renewed) => tracing::info!(pool, "the CLI refreshed the login; it is kept"),
-        Ok(Settled::Kept | Settled::NotLent) => {}
-        Err(error) => {
-            tracing::error!(pool, %error, "a lent login could not be taken back; the next attempt tries again")
-        }
     }
 }
 

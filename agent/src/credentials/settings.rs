@@ -30,6 +30,28 @@ pub struct PoolSettings {
     pub workers: BTreeSet<String>,
     /// Where the API of this credential is, when not where the agent's others are.
     pub base_url: Option<String>,
+    /// Whether its requests pass the agent's gateway, where its kind lets them; absent: as for all pools.
+    pub gateway: Option<Gateway>,
+}
+
+/// Whether requests pass the agent's gateway: it counts them, waits for credit and keeps the credential from the child.
+/// Only API keys can: of a subscription the CLI itself must hold the login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// They do.
+    #[default]
+    On,
+    /// The CLI asks the API itself, with the credential in its environment.
+    Off,
+}
+
+impl PoolSettings {
+    /// A pool of this credential for every worker, with everything else as usual.
+    #[must_use]
+    pub fn new(name: impl Into<String>, source: Source) -> Self {
+        Self { name: name.into(), source, workers: BTreeSet::new(), base_url: None, gateway: None }
+    }
 }
 
 /// Where a credential comes from. Paths are absolute.
@@ -87,6 +109,7 @@ pub struct PoolTable {
     #[serde(default)]
     workers: Vec<String>,
     base_url: Option<String>,
+    gateway: Option<Gateway>,
 }
 
 /// Why pools were refused.
@@ -137,8 +160,7 @@ pub fn pools(described: Described, logins: &Path) -> Result<Vec<PoolSettings>, P
             return Err(refused(DEFAULT_POOL, "is the pool of the API key file too; give it once"));
         }
         let source = Source::ApiKey(file);
-        let pool =
-            PoolSettings { name: DEFAULT_POOL.to_owned(), source, workers: BTreeSet::new(), base_url: None };
+        let pool = PoolSettings::new(DEFAULT_POOL, source);
         pools.insert(pool.name.clone(), pool);
     }
     for flag in workers {
@@ -170,7 +192,7 @@ fn no_worker_twice<'a>(pools: impl Iterator<Item = &'a PoolSettings>) -> Result<
 
 fn of_table(name: String, table: PoolTable, logins: &Path) -> Result<PoolSettings, PoolRefused> {
     let name = pool_name(name)?;
-    let PoolTable { kind, file, dir, command, ttl, workers, base_url } = table;
+    let PoolTable { kind, file, dir, command, ttl, workers, base_url, gateway } = table;
     let misplaced = |what: &str| refused(&name, format!("is of kind {kind}, which takes no {what}"));
     let is = |wanted: &[&str]| wanted.contains(&kind.as_str());
     for (given, what, kinds) in [
@@ -196,7 +218,14 @@ fn of_table(name: String, table: PoolTable, logins: &Path) -> Result<PoolSetting
         other => return Err(unknown_kind(&name, other)),
     };
     let workers = worker_names(&name, workers.into_iter())?;
-    Ok(PoolSettings { source, workers, base_url: base_url.map(|url| web(&name, url)).transpose()?, name })
+    if gateway == Some(Gateway::On) && !is(&["api-key", "helper"]) {
+        return Err(refused(
+            &name,
+            format!("is of kind {kind}: the CLI itself holds that login, so its requests pass no gateway"),
+        ));
+    }
+    let base_url = base_url.map(|url| web(&name, url)).transpose()?;
+    Ok(PoolSettings { source, workers, base_url, gateway, name })
 }
 
 fn of_flag(flag: &str, logins: &Path) -> Result<PoolSettings, PoolRefused> {
@@ -213,7 +242,7 @@ fn of_flag(flag: &str, logins: &Path) -> Result<PoolSettings, PoolRefused> {
         "helper" => helper(&name, vec![needed()?.to_owned()], None)?,
         other => return Err(unknown_kind(&name, other)),
     };
-    Ok(PoolSettings { name, source, workers: BTreeSet::new(), base_url: None })
+    Ok(PoolSettings::new(name, source))
 }
 
 fn helper(pool: &str, command: Vec<String>, ttl: Option<&str>) -> Result<Source, PoolRefused> {
@@ -363,6 +392,7 @@ mod tests {
             error("[a]\nkind = \"helper\"\ncommand = [\"x\"]\nttl = \"soon\"\n", &[], &[]).contains("ttl")
         );
         assert!(error("[a]\nkind = \"login\"\nbase_url = \"ftp://x\"\n", &[], &[]).contains("base_url"));
+        assert!(error("[a]\nkind = \"login\"\ngateway = \"on\"\n", &[], &[]).contains("pass no gateway"));
         assert!(error("[a]\nkind = \"login\"\nsecret = \"x\"\n", &[], &[]).contains("unknown field"));
     }
 

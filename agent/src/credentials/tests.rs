@@ -40,7 +40,13 @@ impl Scene {
 
     fn with(mut self, name: &str, source: Source, workers: &[&str]) -> Self {
         let workers = workers.iter().map(ToString::to_string).collect();
-        self.settings.push(PoolSettings { name: name.into(), source, workers, base_url: None });
+        self.settings.push(PoolSettings {
+            name: name.into(),
+            source,
+            workers,
+            base_url: None,
+            gateway: None,
+        });
         self
     }
 

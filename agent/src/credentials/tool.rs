@@ -279,12 +279,7 @@ mod tests {
 
     #[test]
     fn the_pool_to_sign_in_to_is_named_or_the_only_one() {
-        let pool = |name: &str, source| PoolSettings {
-            name: name.into(),
-            source,
-            workers: Default::default(),
-            base_url: None,
-        };
+        let pool = PoolSettings::new;
         let key = pool("key", Source::ApiKey("/k".into()));
         let (a, b) = (pool("a", Source::Login("/a".into())), pool("b", Source::Token("/b".into())));
         let error = |pools: &[PoolSettings], name: Option<&str>| chosen(pools, name).unwrap_err().to_string();

@@ -83,8 +83,8 @@ fn pool(state: PoolState) -> v1::Pool {
         workers: state.workers.into_iter().collect(),
         in_use: state.in_use,
         exclusive: state.exclusive,
-        gateway: false,
-        fingerprint: Vec::new(),
+        gateway: state.gateway,
+        fingerprint: state.fingerprint,
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     fn pools(dir: &std::path::Path) -> Pools {
         let source = Source::ApiKey("/nonexistent/key".into());
         let workers = ["marie".to_owned()].into();
-        let settings = PoolSettings { name: "team".into(), source, workers, base_url: None };
+        let settings = PoolSettings { name: "team".into(), source, workers, base_url: None, gateway: None };
         Pools::open(&[settings], dir, Checker::default()).unwrap()
     }
 

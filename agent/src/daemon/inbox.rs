@@ -45,7 +45,13 @@ impl Daemon {
             Item::Assign(assignment) if greeted => self.assign(assignment),
             Item::Stop(stop) if greeted => self.stop_asked(&stop),
             Item::ReportVerdict(verdict) if greeted => self.report_verdict(&verdict),
-            Item::LimitGrant(_) | Item::PoolNotice(_) | Item::Allowance(_) if greeted => {}
+            Item::LimitGrant(grant) if greeted => self.limits.grant(&grant),
+            Item::PoolNotice(notice) if greeted => self.limits.notice(&notice),
+            Item::Allowance(allowance) if greeted => {
+                if let Some(key) = attempt_key(allowance.attempt.as_ref()) {
+                    self.limits.allow(key, convert::allowance(allowance));
+                }
+            }
             Item::Welcome(_) => return Err(Leave::Lost("the coordinator said Welcome twice".to_owned())),
             Item::HeartbeatAck(_)
             | Item::Assign(_)
@@ -84,6 +90,7 @@ impl Daemon {
         if let Some(period) = welcome.heartbeat_interval.as_ref().and_then(convert::duration) {
             self.heartbeat = heartbeat_every(period);
         }
+        self.limits.session_up(welcome.protocol, welcome.prices, &welcome.pools);
         if let Some(Ways { outbound, bulk }) = ways {
             self.outbound = Some(outbound);
             self.outbox.session_up(bulk);
@@ -218,7 +225,7 @@ impl Daemon {
     }
 
     /// Stops an attempt. One that had not started has ended by that; one that runs reports when it has ended.
-    fn stop_attempt(&mut self, key: AttemptKey, cause: StopCause) {
+    pub(super) fn stop_attempt(&mut self, key: AttemptKey, cause: StopCause) {
         if self.table.stop(key, cause) {
             self.outbox.report(key, &self.table);
         }

@@ -68,6 +68,7 @@ impl Bench {
             homes: Arc::new(Homes::open(data.path()).unwrap()),
             spool: Box::new(MemorySpool::open(disk.clone())),
             host: HostProbe::new(data.path().to_owned()),
+            limits: Broker::default(),
             status: StatusFile::new(None, "box-1"),
             seed: 1,
         });

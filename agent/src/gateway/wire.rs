@@ -136,7 +136,8 @@ pub struct Ask {
     pub model: String,
     /// Most input tokens it can have, by its length.
     pub input_bound: u64,
-    /// Of them: likely to be read from the cache, because the gateway sent the same beginning within the last minutes.
+    /// Of them, in the same measure: likely to be read from the cache, because the gateway sent the same beginning within the
+    /// last minutes.
     pub likely_cached: u64,
     /// Most output tokens it can have: its `max_tokens`.
     pub output_bound: u64,

@@ -17,29 +17,31 @@ use crate::credentials::{Lease, Pools};
 use crate::gates::{Gatekeeper, Life};
 use crate::homes::claims::{Claim, Holder, Occupied};
 use crate::homes::{ConversationKey, Homes};
+use crate::limits::Broker;
 use crate::sandbox::Sandbox;
 use crate::supervisor::client::{End, Launcher, Survivor};
 use crate::supervisor::exit::ExitRecord;
 use crate::supervisor::known::Known;
 use crate::supervisor::spec::Secrets;
 
+use self::asking::{Asking, Told};
 use self::judge::{Terms, judge};
 use self::observer::{Facts, Observer};
 use self::prepare::{PrepareError, Prepared, conversation_of};
 use super::command::AllowedPrograms;
 use super::environment::HostEnvironment;
 use super::limits::AgentLimits;
-use super::note::ClaudeNote;
 use super::share::OutputShare;
-use super::supervised::{self, Action, Ended, Watcher, with_end};
+use super::supervised::{self, Ended, with_end};
 use super::waiting::{left_to_live, wait_for};
 use super::{
-    Adopted, AttemptKey, AttemptLimits, AttemptLink, AttemptReport, AttemptSpec, Gates, LONGEST_ANSWER, Live,
+    Adopted, AttemptKey, AttemptLimits, AttemptLink, AttemptReport, AttemptSpec, Gates, LONGEST_ANSWER,
     Outcome, RunFuture, Runner, shorten,
 };
 
 mod adopt;
 pub mod args;
+mod asking;
 mod branches;
 pub mod checks;
 pub mod event;
@@ -70,6 +72,8 @@ pub struct ClaudeSettings {
     pub limits: AgentLimits,
     /// What all attempts may write together.
     pub share: OutputShare,
+    /// Where they ask for credit, and tell what they spend.
+    pub broker: Broker,
 }
 
 impl Default for ClaudeSettings {
@@ -84,6 +88,7 @@ impl Default for ClaudeSettings {
             sandbox: Sandbox::default(),
             limits,
             share: OutputShare::new(limits.agent_output_bytes),
+            broker: Broker::default(),
         }
     }
 }
@@ -139,7 +144,7 @@ impl ClaudeRunner {
         let mut report = match self.lease(&prepared, &life.limits, &mut link).await {
             Ok(lease) => {
                 let (gates, mut tree) = (prepared.gates.clone(), prepared.tree.clone());
-                let (report, redact) = self.attempt_with(lease, prepared, life, &mut link).await;
+                let (report, redact) = self.attempt_with(key, lease, prepared, life, &mut link).await;
                 tree.redact = redact;
                 tree.tool_calls = report.tool_calls;
                 self.gatekeeper().judge(report, (key, &gates), &tree, life, &mut link).await
@@ -205,13 +210,14 @@ impl ClaudeRunner {
     /// Runs it with a credential, which is given back at its end. Also gives the texts that must not be seen.
     async fn attempt_with(
         &self,
+        key: AttemptKey,
         lease: Lease,
         prepared: Prepared,
         life: Life,
         link: &mut AttemptLink,
     ) -> (AttemptReport, Vec<String>) {
         let Prepared { mut supervise, claude, gates, tree } = prepared;
-        let ClaudeNote { demands, terms, config, .. } = claude;
+        let config = claude.config.clone();
         let left = left_to_live(link, &life.limits, life.accepted, BootMillis::now());
         supervise.limits.stop_after_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let place = config.clone();
@@ -220,17 +226,27 @@ impl ClaudeRunner {
             Ok(placed) => placed,
             Err(error) => return (refusal(&PrepareError::Place(io::Error::other(error))), Vec::new()),
         };
-        let secrets = lease.secrets(&config);
+        let mut secrets = lease.secrets(&config);
         let judged = match placed {
             Ok(()) => {
-                let mut watcher = ClaudeWatcher(Observer::new(demands));
-                let seat = self.settings.share.take_seat();
-                let ended =
-                    supervised::run(&self.launcher, &supervise, &secrets, seat, link, &mut watcher).await;
-                match ended {
-                    Ok(ended) => report(watcher.0.finish(), terms, &ended, &gates).handing_over(&tree.out),
+                let asking = Asking::begin(
+                    &self.settings.broker,
+                    (key, &claude),
+                    &lease,
+                    self.settings.api_base_url.as_deref(),
+                    (&mut supervise, &mut secrets),
+                );
+                let mut watcher = asking.watcher(Observer::new(claude.demands));
+                let (seat, live) = (self.settings.share.take_seat(), link.live.clone());
+                let run = supervised::run(&self.launcher, &supervise, &secrets, seat, link, &mut watcher);
+                let ended = asking.beside(run, &lease, live).await;
+                let facts = watcher.finish();
+                let told = Told::of(&facts, ended.as_ref().ok().map(|ended| &ended.end));
+                let judged = match ended {
+                    Ok(ended) => report(facts, claude.terms, &ended, &gates).handing_over(&tree.out),
                     Err(error) => AttemptReport::of(Outcome::SpawnFailed, one_line(&error)),
-                }
+                };
+                asking.settled(judged, told).await
             }
             Err(error) => refusal(&PrepareError::Place(error)),
         };
@@ -266,22 +282,6 @@ impl Runner for ClaudeRunner {
 
     fn adopt(&self, key: AttemptKey, survivor: Survivor, link: AttemptLink) -> Option<Adopted> {
         self.go_on(key, survivor, link)
-    }
-}
-
-struct ClaudeWatcher(Observer);
-
-impl Watcher for ClaudeWatcher {
-    fn stdout(&mut self, bytes: &[u8]) -> Vec<Action> {
-        self.0.push(bytes)
-    }
-
-    fn stopping(&mut self) {
-        self.0.stopping();
-    }
-
-    fn describe(&self, live: &mut Live) {
-        self.0.describe(live);
     }
 }
 

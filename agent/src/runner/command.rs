@@ -237,6 +237,7 @@ impl CommandRunner {
             ladder: LadderPlan::program(),
             limits,
             sandbox: self.sandbox.plan(bounds),
+            gateway: None,
         };
         Ok((supervise, note.tree))
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gates::Tree;
 use crate::homes::ConversationKey;
+use crate::limits::purse::Allowance;
 use crate::supervisor::exit::write_atomically;
 
 use super::claude::judge::Terms;
@@ -73,6 +74,9 @@ pub struct ClaudeNote {
     pub pool: String,
     /// Where the CLI keeps its configuration, and a login while it is lent.
     pub config: PathBuf,
+    /// What it might spend from the start.
+    #[serde(default)]
+    pub allowance: Option<Allowance>,
 }
 
 impl Shown {

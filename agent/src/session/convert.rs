@@ -4,6 +4,7 @@ pub mod material;
 
 use crate::homes::ConversationKey;
 use crate::host::HostFigures;
+use crate::limits::purse::Allowance;
 use crate::runner::{
     AttemptKey, AttemptLimits, AttemptReport, AttemptSpec, ClaudeWork, CommandWork, Gates, LONGEST_FEEDBACK,
     OnLoss, Prompt, Reuse, Usage, Work, WorkerSettings,
@@ -169,6 +170,7 @@ pub fn claude_work(
             settings_json: worker.settings_json,
             mcp_config_json: worker.mcp_config_json,
             pool: worker.pool,
+            fallback_model: worker.fallback_model,
         },
         prompt,
         session,
@@ -179,7 +181,15 @@ pub fn claude_work(
         feedback: feedback.filter(|feedback| !feedback.is_empty()),
         interrupted: Some(wire.interrupted.clone()).filter(|why| !why.is_empty()),
         conversation: wire.conversation.as_ref().map(conversation),
+        allowance: wire.allowance.clone().map(allowance),
     })))
+}
+
+/// What an attempt may spend.
+#[must_use]
+pub fn allowance(wire: v1::Allowance) -> Allowance {
+    let v1::Allowance { micro_usd, tokens, one_more, spent, detail, seq, .. } = wire;
+    Allowance { micro_usd, tokens, one_more, spent, detail, seq }
 }
 
 fn conversation(task: &v1::TaskId) -> ConversationKey {

@@ -3,6 +3,7 @@
 //! the parent must be made by the child itself and std offers no safe place for it before `execve`.
 //! Knows no limits and no protocol.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
@@ -47,18 +48,22 @@ pub struct Child {
     pub program: Program,
 }
 
-/// Starts the child of `spec`.
+/// Starts the child of `spec`. The variables of its `gateway` stand above all others.
 ///
 /// # Errors
 /// When the copy of this program cannot be started. That the program itself could not be executed is told
 /// by the [verdict](Program::verdict) once the child ended.
-pub fn start(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Child> {
+pub fn start(
+    spec: &SuperviseSpec,
+    secrets: &Secrets,
+    gateway: &BTreeMap<String, String>,
+) -> io::Result<Child> {
     let stdin = match spec.input {
         Input::Closed => Stdio::null(),
         Input::Conversation { .. } => Stdio::piped(),
     };
     let (reports, report) = channel()?;
-    // Nothing else is started by this process, which has one thread.
+    // Nothing else is started by this process, which has one thread so far.
     fcntl_setfd(&report, FdFlags::empty())?;
     let mut child = Command::new("/proc/self/exe")
         .arg(CHILD_COMMAND)
@@ -70,6 +75,7 @@ pub fn start(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Child> {
         .env_clear()
         .envs(&spec.env)
         .envs(&secrets.env)
+        .envs(gateway)
         .env(MARK_VARIABLE, &spec.id)
         .current_dir(&spec.cwd)
         .process_group(0)

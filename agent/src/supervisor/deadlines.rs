@@ -24,6 +24,7 @@ pub struct Allowed {
 #[derive(Debug, Clone)]
 pub struct Deadlines {
     attempt_at: Option<BootMillis>,
+    start: Option<Duration>,
     start_at: Option<BootMillis>,
     silence: Option<Duration>,
     last_life: BootMillis,
@@ -37,6 +38,7 @@ impl Deadlines {
         let at = |limit: Option<Duration>| limit.map(|limit| now.plus(limit));
         Self {
             attempt_at: at(allowed.attempt),
+            start: allowed.start,
             start_at: at(allowed.start),
             silence: allowed.silence,
             last_life: now,
@@ -47,6 +49,14 @@ impl Deadlines {
     /// The child wrote something, or showed otherwise that it is at work.
     pub fn alive(&mut self, now: BootMillis) {
         self.last_life = self.last_life.max(now);
+    }
+
+    /// The child waits for something that is held back from it here: neither silence nor a late beginning is its own.
+    pub fn held(&mut self, now: BootMillis) {
+        self.alive(now);
+        if let (Some(at), Some(start)) = (self.start_at, self.start) {
+            self.start_at = Some(at.max(now.plus(start)));
+        }
     }
 
     /// The child wrote on its standard output: it has begun.
@@ -139,6 +149,20 @@ mod tests {
         assert_eq!(deadlines.passed(at(5)), Some(StopCause::NoFirstEvent));
         deadlines.begun();
         assert_eq!(deadlines.next(), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_neither_silence_nor_a_late_beginning_and_the_attempt_ends_all_the_same() {
+        let allowed =
+            Allowed { attempt: Some(S(20)), start: Some(S(5)), silence: Some(S(7)), stop_after: None };
+        let mut deadlines = Deadlines::new(at(0), allowed);
+        deadlines.held(at(4));
+        assert_eq!(deadlines.next(), Some(at(9)));
+        deadlines.begun();
+        deadlines.held(at(8));
+        assert_eq!(deadlines.next(), Some(at(15)));
+        deadlines.held(at(18));
+        assert_eq!(deadlines.passed(at(20)), Some(StopCause::Timeout));
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Supervisor {
     pub fn finish(mut self) -> ExitRecord {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let left = kill_descendants(me, HUNT_LIMIT, || while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {});
+        if let Some(gateway) = &mut self.gateway {
+            // What was in flight is entered before anybody is told that the attempt has ended.
+            gateway.end();
+            self.trouble = self.trouble.take().or_else(|| gateway.trouble());
+        }
         let drained = self.drain();
         let mut record = self.sum_up(drained);
         record.left_behind += left.killed;

@@ -63,6 +63,9 @@ impl Known {
     #[must_use]
     pub fn new(secrets: &Secrets) -> Self {
         let mut start = secrets.redact.clone();
+        start.extend(secrets.gateway.iter().flat_map(|gateway| [gateway.key.clone(), gateway.token.clone()]));
+        start.sort_unstable();
+        start.dedup();
         // The spellings of the shorter ones go first where there are too many.
         start.sort_unstable_by_key(String::len);
         let patterns = Arc::new(Patterns::new(start.iter().map(String::as_str)));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
 
 use crate::boottime::BootMillis;
+use crate::gateway::thread::{Bound, Gateway, Place};
 use crate::procfs;
 
 use super::child;
@@ -73,6 +74,7 @@ pub struct Supervisor {
     next_sample: BootMillis,
     pub(super) peak_memory: u64,
     pub(super) trouble: Option<String>,
+    pub(super) gateway: Option<Gateway>,
 }
 
 impl Supervisor {
@@ -85,7 +87,11 @@ impl Supervisor {
             Input::Closed => None,
             Input::Conversation { first } => Some(first_words(first)?),
         };
-        let child = child::start(&spec, secrets)?;
+        let gateway = bind_gateway(&spec, secrets)?;
+        let variables = gateway.as_ref().map(|gateway| gateway.variables(&spec.env)).unwrap_or_default();
+        let child = child::start(&spec, secrets, &variables)?;
+        // Only now: whoever forks a child that is to die with it must not be a thread that ends sooner.
+        let gateway = gateway.map(Bound::start).transpose()?;
         let now = BootMillis::now();
         let known = Known::new(secrets);
         let segments =
@@ -124,6 +130,7 @@ impl Supervisor {
             next_sample: now.plus(FIRST_SAMPLE),
             peak_memory: 0,
             trouble: None,
+            gateway,
             spec,
         })
     }
@@ -141,6 +148,7 @@ impl Supervisor {
             self.next_sample = now.plus(self.sample_every());
         }
         if self.status.is_none() {
+            self.heed_gateway(now);
             self.look_for_life(now);
             self.keep_limits(now);
             self.end_conversation(now);
@@ -260,6 +268,18 @@ impl Supervisor {
         if segment < len / self.spec.limits.segment_bytes.max(1) {
             // One that is gone already was released before.
             let _ = std::fs::remove_file(channel.segment(&self.spec.attempt_dir, segment));
+        }
+    }
+
+    /// A child whose request waits for its admission waits for us. One that waits for the API does not.
+    fn heed_gateway(&mut self, now: BootMillis) {
+        let Some(gateway) = &self.gateway else { return };
+        if gateway.is_waiting() {
+            self.deadlines.held(now);
+        }
+        if self.trouble.is_none() {
+            // Its requests fail from here on, and the child ends by that.
+            self.trouble = gateway.trouble();
         }
     }
 
@@ -409,4 +429,16 @@ impl Supervisor {
         let own = procfs::read_stat(me).map_or(0, |stat| stat.rss_bytes);
         self.peak_memory = self.peak_memory.max(procfs::tree_usage(me).rss_bytes.saturating_sub(own));
     }
+}
+
+fn bind_gateway(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Option<Bound>> {
+    let Some(gateway) = &spec.gateway else { return Ok(None) };
+    let place = Place {
+        runtime_dir: &spec.runtime_dir,
+        id: &spec.id,
+        attempt_dir: &spec.attempt_dir,
+        env: &spec.env,
+    };
+    let words = secrets.gateway.clone().unwrap_or_default();
+    Bound::new(gateway, &words, place).map(Some)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::talk::socket_path as gateway_path;
 use crate::procfs;
 
 use super::control::socket_path;
@@ -49,11 +50,12 @@ impl RuntimeRecord {
     }
 }
 
-/// Takes a supervisor's note and socket away.
+/// Takes a supervisor's note and sockets away.
 pub fn remove(runtime_dir: &Path, id: &str) {
-    // Both may be gone already; a stale note is recognised by its pid and start time.
+    // All may be gone already; a stale note is recognised by its pid and start time.
     let _ = fs::remove_file(path(runtime_dir, id));
     let _ = fs::remove_file(socket_path(runtime_dir, id));
+    let _ = fs::remove_file(gateway_path(runtime_dir, id));
 }
 
 /// All notes in a directory. Files that are no notes are passed over.

@@ -1,6 +1,6 @@
 //! The `__supervise` process: leaves the agent's session, becomes subreaper, starts the child, and turns
-//! poll() into steps until the child is gone. Single-threaded, so that the child's wish to die with its
-//! parent is tied to this process and to nothing shorter.
+//! poll() into steps until the child is gone. Its first thread forks the child and lives as long as the process, so that
+//! the child's wish to die with its parent is tied to nothing shorter; a gateway has a thread of its own, started after.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::gateway::spec::{GatewaySecrets, GatewaySpec};
+
 use super::exit::write_atomically;
 use super::ladder::LadderPlan;
 use super::segments::SEGMENT_BYTES;
@@ -59,6 +61,10 @@ pub struct SuperviseSpec {
     /// What confines it; absent: nothing but its own user.
     #[serde(default)]
     pub sandbox: Option<crate::sandbox::Plan>,
+    /// What stands between it and the API; absent: nothing. The child's `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` are set
+    /// where there is one.
+    #[serde(default)]
+    pub gateway: Option<GatewaySpec>,
 }
 
 /// What the child's standard input is.
@@ -129,6 +135,9 @@ pub struct Secrets {
     /// A login file that the child may renew: tokens that appear in it are overwritten as well. An absolute path.
     #[serde(default)]
     pub login: Option<PathBuf>,
+    /// For the gateway, where the file names one.
+    #[serde(default)]
+    pub gateway: Option<GatewaySecrets>,
 }
 
 impl fmt::Debug for Secrets {
@@ -231,6 +240,7 @@ mod tests {
             env: BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), "sk-canary".to_owned())]),
             redact: vec!["sk-canary".to_owned()],
             login: Some(PathBuf::from("/home/.claude/login")),
+            gateway: Some(GatewaySecrets { token: "canary".to_owned(), key: "canary".to_owned() }),
         };
         assert!(!format!("{secrets:?}").contains("canary"));
         let bytes = serde_json::to_vec(&secrets).unwrap();

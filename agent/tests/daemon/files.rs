@@ -70,6 +70,7 @@ fn start(data: &Path, coordinator: &Coordinator) -> Agent {
         homes,
         spool: Box::new(spool),
         host: HostProbe::new(data),
+        limits: Broker::default(),
         status: StatusFile::new(None, "box-1"),
         seed: quick_seed(),
     };

@@ -26,6 +26,7 @@ use orch_agent::daemon::status::StatusFile;
 use orch_agent::daemon::{Daemon, Identity, Offer, Parts, Runners};
 use orch_agent::homes::{ConversationKey, Homes};
 use orch_agent::host::HostProbe;
+use orch_agent::limits::Broker;
 use orch_agent::runner::{AttemptLink, AttemptReport, AttemptSpec, Outcome, RunFuture, Runner, Work};
 use orch_agent::session::link::Coordinators;
 use orch_agent::session::reconnect::FullJitter;
@@ -92,6 +93,7 @@ impl Agent {
             homes: Arc::new(Homes::open(data).unwrap()),
             spool: Box::new(spool),
             host: HostProbe::new(data.to_owned()),
+            limits: Broker::default(),
             status: StatusFile::new(Some(data.join("status.json")), "box-1"),
             seed,
         };
@@ -128,7 +130,7 @@ async fn pools_are_told_at_hello_and_whenever_they_change() {
     let key = data.path().join("key");
     let source = Source::ApiKey(key.clone());
     let workers = ["marie".to_owned()].into();
-    let settings = PoolSettings { name: "team".into(), source, workers, base_url: None };
+    let settings = PoolSettings { name: "team".into(), source, workers, base_url: None, gateway: None };
     let pools = Pools::open(&[settings], data.path(), Checker::default()).unwrap();
     let agent = Agent::with_pools(data.path(), &[&coordinator.url], quick_seed(), pools.clone());
     let mut session = coordinator.session().await;

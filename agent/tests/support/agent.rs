@@ -10,7 +10,7 @@ use std::sync::Arc;
 use orch_agent::boottime::BootMillis;
 use orch_agent::credentials::Pools;
 use orch_agent::credentials::health::Checker;
-use orch_agent::credentials::settings::{PoolSettings, Source};
+use orch_agent::credentials::settings::{Gateway, PoolSettings, Source};
 use orch_agent::homes::Homes;
 use orch_agent::homes::claims::Occupied;
 use orch_agent::reexec::SelfExe;
@@ -103,7 +103,9 @@ impl Agent {
 
     /// A pool `default` with this credential.
     pub(crate) fn pools(&self, source: Source) -> Pools {
-        let pool = PoolSettings { name: "default".to_owned(), source, workers: [].into(), base_url: None };
+        // What plays the CLI here asks no API.
+        let gateway = Some(Gateway::Off);
+        let pool = PoolSettings { gateway, ..PoolSettings::new("default", source) };
         Pools::open(&[pool], &self.dir.path().join("data"), Checker::default()).unwrap()
     }
 
@@ -149,6 +151,7 @@ pub(crate) fn claude_work(prompt: &str) -> ClaudeWork {
         feedback: None,
         interrupted: None,
         conversation: None,
+        allowance: None,
     }
 }
 

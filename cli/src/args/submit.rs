@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use orch_proto::v1::{FailurePolicy, GateCommand, OnLoss};
+use orch_proto::v1::{BudgetLimit, BudgetMode, FailurePolicy, GateCommand, OnLoss};
 
+use super::amounts::{self, Ceiling, ModeWord};
 use super::parse;
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
   orchctl run --worker anga \"Review the last change\" --gate 'cargo test'
   orchctl run --after release/12 \"Now also mend what you found\"
   git diff | orchctl run --worker anga -
+  orchctl run --budget 5 \"Evaluate all students\"
   orchctl submit --runner command -- make test
   orchctl submit -f release.json --key release-2.1
 
@@ -113,6 +115,20 @@ pub(crate) struct Whole {
     /// Run every task, whatever results are recorded
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Ceiling over the run and everything below it, such as 5, 0.50usd, 200ktok or 5usd,200ktok
+    #[arg(long, value_name = "AMOUNT", value_parser = amounts::ceiling)]
+    pub(crate) budget: Option<Ceiling>,
+    /// When the budget is used up: hard stops (the default), drain finishes what runs, soft warns
+    #[arg(long, value_name = "MODE", requires = "budget", hide_possible_values = true)]
+    pub(crate) budget_mode: Option<ModeWord>,
+}
+
+impl Whole {
+    /// The ceiling over the run, if flags name one.
+    pub(crate) fn budget_limit(&self) -> Option<BudgetLimit> {
+        let mode = self.budget_mode.map_or(BudgetMode::Hard, BudgetMode::from);
+        self.budget.map(|ceiling| ceiling.limit(mode))
+    }
 }
 
 /// How a request is planned.
@@ -185,9 +201,6 @@ pub(crate) struct Terms {
     /// Only agent that may run it
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) agent: Option<String>,
-    /// Ceiling in US dollars
-    #[arg(long, value_name = "USD", value_parser = parse::budget, conflicts_with = "file")]
-    pub(crate) budget: Option<u64>,
     /// Turn limit
     #[arg(long, value_name = "N", conflicts_with = "file")]
     pub(crate) max_turns: Option<u32>,

@@ -3,6 +3,7 @@
 
 use crate::args::Command;
 use crate::args::fleet::{AgentsCommand, WorkersCommand};
+use crate::args::money::BudgetsCommand;
 use crate::args::workflows::WorkflowsCommand;
 use crate::ask::agreed;
 use crate::failure::Outcome;
@@ -45,6 +46,9 @@ fn writes(command: &Command) -> bool {
             Some(AgentsCommand::List(_) | AgentsCommand::Show(_)) | None => false,
         },
         Command::Admin(args) => args.writes(),
+        Command::Budgets(args) => {
+            matches!(&args.command, Some(BudgetsCommand::Set(_) | BudgetsCommand::Remove(_)))
+        }
         Command::Workflows(args) => {
             matches!(&args.command, Some(WorkflowsCommand::Run(args)) if !args.how.dry_run)
         }
@@ -67,6 +71,8 @@ fn writes(command: &Command) -> bool {
         | Command::Artifacts(_)
         | Command::Wait(_)
         | Command::Explain(_)
+        | Command::Costs(_)
+        | Command::Limits(_)
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Context(_)
@@ -104,6 +110,8 @@ mod tests {
             "admin import f",
             "admin compact",
             "workers reload",
+            "budgets set team --usd 5",
+            "budgets remove team",
         ] {
             assert!(writes(line), "{line}");
         }
@@ -119,6 +127,9 @@ mod tests {
             "workers",
             "watch a/1",
             "logs a/1",
+            "costs",
+            "budgets --runs",
+            "limits",
         ] {
             assert!(!writes(line), "{line}");
         }

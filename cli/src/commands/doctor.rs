@@ -77,7 +77,8 @@ async fn ask(client: &Client) -> Outcome<Fleet> {
     // A coordinator of an older version knows neither; the checks say so.
     let storage = client.storage().await.ok();
     let dead = client.dead_tasks(SAMPLE).await.ok().map(|(tasks, _)| tasks.len());
-    Ok(Fleet { status, agents, workers, impossible, storage, dead, asked })
+    let limits = client.limits("").await.ok();
+    Ok(Fleet { status, agents, workers, impossible, storage, dead, limits, asked })
 }
 
 /// Queued tasks that can run nowhere as things stand, with the reason; of many, a sample.

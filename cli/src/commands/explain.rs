@@ -3,7 +3,7 @@
 use orch_proto::codes::ErrorCode;
 use orch_proto::outcome::OUTCOMES;
 
-use orch_proto::v1::{ExplainTaskResponse, Run, RunState, Task};
+use orch_proto::v1::{ExplainTaskResponse, Run, RunState, Task, TaskState};
 
 use crate::args::Format;
 use crate::args::parse::run_state_word;
@@ -12,7 +12,7 @@ use crate::client::{Client, TaskQuery};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
-use crate::output::figures::{plural, short, span};
+use crate::output::figures::{between, moment, plural, short, span};
 use crate::output::safe::one_line;
 use crate::output::table::{Cell, Column, Table};
 use crate::output::view::fleet::ExplainView;
@@ -83,6 +83,12 @@ fn tell(out: &Out, reference: &str, explained: &ExplainTaskResponse) -> Outcome<
         let (glyph, style) = if reason.satisfied { ("✔", GOOD) } else { ("✗", BAD) };
         let text = one_line(&reason.text, TOLD);
         out.line(&format!("  {} {:<14} {text}", out.paint(style, glyph), one_line(&reason.kind, 40)))?;
+    }
+    if let Some(task) = explained.task.as_ref().filter(|task| task.state() == TaskState::Parked)
+        && let Some(at) = moment(task.retry_at)
+    {
+        let left = short(between(out.times.now(), at));
+        out.line(&format!("next: its conversation goes on at {} (in {left})", out.times.stamp(at)))?;
     }
     if !explained.help.is_empty() {
         out.hint(&format!("help: {}", one_line(&explained.help.replace("REF", reference), TOLD)));

@@ -58,7 +58,7 @@ async fn tasks(session: &Session, out: &Out, reference: &str, state: &[StateWord
     };
     match out.format {
         Format::Table if tasks.is_empty() => out.note("no such tasks"),
-        Format::Table => out.data(&tables::tasks(&tasks).render(out.stdout()))?,
+        Format::Table => out.data(&tables::tasks(&tasks, &out.times).render(out.stdout()))?,
         Format::Json | Format::Jsonl => {
             out.json_list(&tasks.iter().map(TaskView::from).collect::<Vec<_>>())?
         }

@@ -16,6 +16,7 @@ use crate::output::Out;
 use crate::output::encode::schema_of;
 use crate::output::table::{Cell, Column, Table};
 use crate::output::view::fleet::{AgentView, ExplainView, StatusView, WorkerView};
+use crate::output::view::money::{BudgetView, CostRowView, CostsView, PoolLimitsView, RemovedBudgetView};
 use crate::output::view::operate::{
     DeadView, DefinedWorkerView, DoctorView, IntroductionView, ReloadedView, ValidatedView,
 };
@@ -68,6 +69,8 @@ pub(crate) const KINDS: &[Kind] = &[
         schema: schema_of::<super::bench::LatencyReport>,
     },
     Kind { name: "bench-noop", printed_by: "bench", schema: schema_of::<super::bench::NoopReport> },
+    Kind { name: "budget", printed_by: "budgets list, set", schema: schema_of::<BudgetView> },
+    Kind { name: "budget-removed", printed_by: "budgets remove", schema: schema_of::<RemovedBudgetView> },
     Kind { name: "check", printed_by: "doctor", schema: schema_of::<DoctorView> },
     Kind { name: "compaction", printed_by: "admin compact", schema: schema_of::<CompactedView> },
     Kind {
@@ -76,6 +79,8 @@ pub(crate) const KINDS: &[Kind] = &[
         schema: schema_of::<super::context::ContextView>,
     },
     Kind { name: "copy", printed_by: "admin backup, export", schema: schema_of::<CopyView> },
+    Kind { name: "cost-row", printed_by: "costs -o jsonl, csv", schema: schema_of::<CostRowView> },
+    Kind { name: "costs", printed_by: "costs", schema: schema_of::<CostsView> },
     Kind {
         name: "current-context",
         printed_by: "context current",
@@ -94,6 +99,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "log-line", printed_by: "logs", schema: schema_of::<super::logs::LogLineView<'static>> },
     Kind { name: "outcome", printed_by: "help outcomes", schema: schema_of::<super::help::OutcomeRowView> },
     Kind { name: "plan", printed_by: "run --approve that waits", schema: schema_of::<PlanView> },
+    Kind { name: "pool-limits", printed_by: "limits", schema: schema_of::<PoolLimitsView> },
     Kind { name: "reload", printed_by: "workers reload", schema: schema_of::<ReloadedView> },
     Kind { name: "restore", printed_by: "admin restore, import", schema: schema_of::<RestoredView> },
     Kind {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use orch_proto::v1::{ClusterStatus, FailurePolicy, Run, RunState, Task, TaskRole, Worker};
+use orch_proto::v1::{ClusterStatus, FailurePolicy, Run, RunState, Task, TaskRole, TaskState, Worker};
 
-use super::{tables, watching};
+use super::{budgets, tables, watching};
 use crate::args::Format;
 use crate::args::parse::{on_failure_word, run_state_word, task_state_word};
 use crate::args::work::StatusArgs;
@@ -163,6 +163,9 @@ async fn one_run(out: &Out, client: &Client, reference: &Reference) -> Outcome {
             let name = out.paint(BOLD, &run.r#ref);
             out.line(&format!("{name}  {state}  {took}  {}  {cost}", plural(run.task_count.into(), "task")))?;
             out.line(&out.paint(DIM, &origin(&run)))?;
+            if let Some(budget) = &run.budget {
+                out.line(&format!("budget {}", budgets::of_run(budget)))?;
+            }
             if !run.detail.is_empty() {
                 out.line(&one_line(&run.detail, TOLD))?;
             }
@@ -170,7 +173,7 @@ async fn one_run(out: &Out, client: &Client, reference: &Reference) -> Outcome {
                 out.line(&format!("{}: {}", row.word, row.sentence))?;
             }
             let tasks = client.tasks(&TaskQuery { limit: SHOWN, ..TaskQuery::all(&run.r#ref) }).await?;
-            out.data(&tables::tasks(&tasks).render(out.stdout()))?;
+            out.data(&tables::tasks(&tasks, &out.times).render(out.stdout()))?;
             if run.state() == RunState::WaitingApproval {
                 let plan = client.plan(&run.r#ref).await?;
                 out.data(&format!("\nits plan\n{}", plan::text(&plan, out.stdout())))?;
@@ -214,9 +217,15 @@ async fn task(out: &Out, client: &Client, reference: &Reference) -> Outcome {
         Format::None => {}
         Format::Table => {
             out.data(&task_text(out, &task))?;
+            if task.state() == TaskState::Parked {
+                let parked = format!("parked {}", one_line(&tables::parked(&task, &out.times), TOLD));
+                out.line(&out.paint(WARN, &parked))?;
+            }
             if !task_ended(task.state()) {
                 let explained = client.explain(&task.r#ref).await?;
-                out.line(&one_line(&explained.summary, TOLD))?;
+                if task.state() != TaskState::Parked {
+                    out.line(&one_line(&explained.summary, TOLD))?;
+                }
                 if !explained.help.is_empty() {
                     out.hint(&format!(
                         "help: {}",
@@ -239,7 +248,14 @@ fn task_text(out: &Out, task: &Task) -> String {
     let (glyph, style) = task_look(task.state());
     let by = if task.worker.is_empty() { &task.runner } else { &task.worker };
     let state = out.paint(style, &format!("{glyph} {}", task_state_word(task.state())));
-    let cost = spent(task.usage.as_ref());
+    let mut cost = spent(task.usage.as_ref());
+    if let Some(expected) = task.expected_cost_micro_usd {
+        let so_far = if cost.is_empty() { "nothing spent" } else { &cost };
+        cost = format!("{so_far}, {} expected", dollars(expected, false));
+    }
+    if !task.pool.is_empty() {
+        cost.push_str(&format!("  pool {}", one_line(&task.pool, TOLD)));
+    }
     let name = out.paint(BOLD, &one_line(&task.r#ref, TOLD));
     let mut text = format!("{name}  {state}  by {}  {cost}\n", one_line(by, TOLD));
     if !task.dependencies.is_empty() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{RunSpec, RunState, SubmitRunResponse, TaskSpec};
+use orch_proto::v1::{CostEstimate, RunSpec, RunState, SubmitRunResponse, TaskSpec};
 
 use super::approval::{self, Asked};
 use super::tables;
@@ -25,8 +25,9 @@ use crate::failure::{Failure, Outcome};
 use crate::follow::{Display, Ending, LEAVES, ShowPlan, Until, follow};
 use crate::live::model::Model;
 use crate::output::Out;
-use crate::output::figures::plural;
+use crate::output::figures::{dollars, plural};
 use crate::output::safe::one_line;
+use crate::output::view::money::EstimateView;
 use crate::output::view::{ImpossibleView, SubmittedView, raw_json};
 use crate::output::words::task_ended;
 use crate::plan::PlanView;
@@ -78,6 +79,7 @@ pub(super) fn queued(session: &Session, answer: &SubmitRunResponse, left: bool) 
             existing: answer.existing,
             dry_run: false,
             impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
+            estimate: answer.estimate.as_ref().map(EstimateView::from),
         })?,
         Format::None => {}
     }
@@ -237,6 +239,24 @@ pub(super) fn advise(session: &Session, answer: &SubmitRunResponse) {
     }
 }
 
+/// What earlier work says that a run will cost, in a sentence.
+pub(super) fn estimated(estimate: &CostEstimate) -> String {
+    let unknown = u64::from(estimate.unknown_tasks);
+    if estimate.samples == 0 {
+        return "what it will cost is not known: nothing like it has run yet".to_owned();
+    }
+    let mut text = format!(
+        "about {}, nine times of ten at most {}, from {}",
+        dollars(estimate.p50_micro_usd, false),
+        dollars(estimate.p90_micro_usd, false),
+        plural(estimate.samples.into(), "earlier attempt"),
+    );
+    if unknown > 0 {
+        text.push_str(&format!("; without {} of which nothing is known", plural(unknown, "task")));
+    }
+    text
+}
+
 /// Validates on the server and says where everything would run.
 async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
     let out = &session.out;
@@ -255,9 +275,13 @@ async fn dry_run(session: &Session, spec: RunSpec, what: &What) -> Outcome {
             existing: answer.existing,
             dry_run: true,
             impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
+            estimate: answer.estimate.as_ref().map(EstimateView::from),
         })?,
         Format::Name => spec.tasks.iter().try_for_each(|task| out.name(tables::task_name(task)))?,
         Format::None => {}
+    }
+    if let Some(estimate) = &answer.estimate {
+        out.hint(&estimated(estimate));
     }
     let Some(first) = answer.impossible.first() else {
         if spec.request.is_some() {
@@ -358,7 +382,9 @@ fn described(what: &What, after: Option<Conversation>) -> Outcome<RunSpec> {
         Some(text) => workflow(&name, text, what)?,
         None => runfile::read(&name, &bytes)?,
     };
-    Ok(compose::whole(spec, what))
+    let spec = compose::whole(spec, what);
+    compose::refuse_idle_budget(&spec)?;
+    Ok(spec)
 }
 
 /// The run of a file that holds a workflow, called without parameters.

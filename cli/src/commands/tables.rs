@@ -44,7 +44,7 @@ pub(super) fn runs(runs: &[Run], times: &Times) -> Table {
 }
 
 /// Tasks, one a line.
-pub(super) fn tasks(tasks: &[Task]) -> Table {
+pub(super) fn tasks(tasks: &[Task], times: &Times) -> Table {
     let mut table = Table::new([
         Column::Whole("TASK"),
         Column::Whole("STATE"),
@@ -54,6 +54,7 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
         Column::Figures("TRY"),
         Column::Words("AGENT"),
         Column::Words("WHY"),
+        Column::Wide("POOL"),
         Column::Wide("AFTER"),
         Column::Wide("TURNS"),
         Column::Wide("TOKENS"),
@@ -63,6 +64,7 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
         let (glyph, style) = task_look(task.state());
         let why = match outcome_word(task.outcome()) {
             Some("ok") => String::new(),
+            _ if task.state() == TaskState::Parked => parked(task, times),
             _ => reason(task.outcome(), &task.detail),
         };
         table.row([
@@ -74,6 +76,7 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
             Cell::from(if task.attempt == 0 { String::new() } else { task.attempt.to_string() }),
             Cell::from(&task.agent),
             Cell::dim(why),
+            Cell::dim(&task.pool),
             Cell::dim(task.dependencies.join(",")),
             Cell::dim(if task.num_turns == 0 { String::new() } else { task.num_turns.to_string() }),
             Cell::dim(task.usage.as_ref().map(|usage| count(Tokens::of(usage).total)).unwrap_or_default()),
@@ -81,6 +84,22 @@ pub(super) fn tasks(tasks: &[Task]) -> Table {
         ]);
     }
     table
+}
+
+/// Until when a parked conversation waits, and for what.
+pub(crate) fn parked(task: &Task, times: &Times) -> String {
+    let until = moment(task.retry_at)
+        .map(|at| format!("until {} (in {})", times.stamp(at), short(between(times.now(), at))));
+    let why = match (task.detail.as_str(), task.pool.as_str()) {
+        ("", "") => String::new(),
+        ("", pool) => format!("pool {pool}"),
+        (detail, _) => detail.to_owned(),
+    };
+    [until.unwrap_or_default(), why]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// The attempts of a task, one a line.

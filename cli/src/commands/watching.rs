@@ -19,6 +19,8 @@ use crate::session::Session;
 
 /// Least time between two pictures.
 const APART: Duration = Duration::from_millis(200);
+/// Longest outage that a list that is asked for again and again bears.
+const OUTAGE: Duration = Duration::from_secs(60);
 /// On a terminal ages grow and hosts report figures without an event.
 const AGEING: Duration = Duration::from_secs(5);
 
@@ -50,6 +52,32 @@ pub(super) async fn show(
         while let Ok(more) = tokio::time::timeout_at(due, watch.next()).await {
             more?;
         }
+    }
+}
+
+/// Shows a list once, or asks for it again and again: what it holds changes without an event.
+pub(super) async fn every(
+    session: &Session,
+    watching: Watching,
+    apart: Duration,
+    print: impl AsyncFn(&Out) -> Outcome,
+) -> Outcome {
+    if !watching.watch {
+        return print(&session.out).await;
+    }
+    let mut picture = Picture::new(&session.out)?;
+    let mut outage = Instant::now();
+    loop {
+        let (captured, text) = session.out.captured(picture.is_live());
+        match print(&captured).await {
+            Ok(_) => {
+                picture.show(&session.out, &text.text())?;
+                outage = Instant::now();
+            }
+            Err(failure) if failure.exit_code() == exit::UNREACHABLE && outage.elapsed() < OUTAGE => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(apart).await;
     }
 }
 

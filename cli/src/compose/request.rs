@@ -1,7 +1,6 @@
 //! A request in plain language: no worker is named, so the worker `orchestrator` plans it. Knows which flags hold for a
 //! whole run; those of a single task are refused, never ignored.
 
-use orch_proto::codes::ErrorCode;
 use orch_proto::v1::{PlannedRequest, RunSpec};
 
 use super::{Material, checked, utf8, whole};
@@ -52,14 +51,6 @@ pub(super) fn refuse_planning(planning: &Planning) -> Result<(), Failure> {
 
 fn refuse_terms_of_a_task(what: &What) -> Result<(), Failure> {
     let (terms, checks) = (&what.terms, &what.checks);
-    if terms.budget.is_some() {
-        return Err(Failure::coded(
-            ErrorCode::BudgetNotEnforceable,
-            "a budget over a whole planned run cannot be enforced yet",
-        )
-        .help("leave --budget out, and bound the plan by --max-tasks")
-        .and_help("a single worker keeps to one: orchctl run --worker NAME --budget USD \"…\""));
-    }
     let given = [
         ("--model", terms.model.is_some()),
         ("--priority", terms.priority.is_some()),
@@ -126,12 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_over_a_planned_run_is_refused_with_what_to_do() {
-        insta::assert_snapshot!(spec("orchctl run evaluate --budget 5").unwrap_err().text(false), @r#"
-        error[E0113]: a budget over a whole planned run cannot be enforced yet
-        help:  leave --budget out, and bound the plan by --max-tasks
-               a single worker keeps to one: orchctl run --worker NAME --budget USD "…"
-        "#);
+    fn a_budget_holds_over_the_whole_planned_run() {
+        use orch_proto::v1::{BudgetLimit, BudgetMode};
+        let limit = spec("orchctl run evaluate --budget 5usd,1Mtok --budget-mode drain").unwrap().budget;
+        let mode = BudgetMode::Drain.into();
+        let wanted = BudgetLimit { micro_usd: Some(5_000_000), tokens: Some(1_000_000), runs: None, mode };
+        assert_eq!(limit, Some(wanted));
+        assert_eq!(spec("orchctl run evaluate --budget 5").unwrap().budget.unwrap().mode(), BudgetMode::Hard);
+        assert_eq!(spec("orchctl run evaluate").unwrap().budget, None);
+        assert!(Cli::try_parse_from("orchctl run evaluate --budget-mode soft".split(' ')).is_err());
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orch_proto::v1::RunSpec;
 use orch_proto::v1::task_spec::Runner;
+use orch_proto::v1::{BudgetMode, RunSpec};
 use toml_edit::Item;
 
 use super::Reader;
+use crate::args::amounts::{self, Ceiling};
 use crate::args::parse;
+use crate::compose::of_an_attempt;
 use crate::context::read_bounded;
 use crate::failure::{Failure, Outcome};
 
@@ -34,8 +36,8 @@ pub(crate) struct Project {
     labels: BTreeMap<String, String>,
     model: Option<String>,
     priority: Option<i32>,
-    /// In millionths of a dollar.
-    budget: Option<u64>,
+    /// Over a run that is submitted from here.
+    budget: Option<Ceiling>,
 }
 
 /// The nearest file, from a directory upwards; `None` if there is none, or if it belongs to somebody else than `uid`.
@@ -79,7 +81,7 @@ fn read(path: PathBuf, text: &str) -> Outcome<Project> {
             }
             "model" => project.model = Some(reader.text(name, item)?.to_owned()),
             "priority" => project.priority = Some(number(&reader, name, item, parse::priority)?),
-            _ => project.budget = Some(number(&reader, name, item, parse::budget)?),
+            _ => project.budget = Some(number(&reader, name, item, amounts::ceiling)?),
         }
     }
     Ok(Project { path, ..project })
@@ -112,6 +114,13 @@ impl Project {
                 filled.push("labels");
             }
         }
+        let spends = spec.request.is_some()
+            || spec.tasks.iter().any(|task| matches!(task.runner, Some(Runner::Worker(_))));
+        let budget = self.budget.filter(|_| !from_file && spends && spec.budget.is_none());
+        if let Some(ceiling) = budget {
+            spec.budget = Some(ceiling.limit(BudgetMode::Hard));
+            filled.push("budget");
+        }
         for task in spec.tasks.iter_mut().filter(|_| !from_file) {
             if let (None, Some(priority)) = (task.priority, self.priority) {
                 task.priority = Some(priority);
@@ -123,9 +132,8 @@ impl Project {
                 work.model.clone_from(model);
                 filled.push("model");
             }
-            if let (None, Some(budget)) = (work.budget_micro_usd, self.budget) {
-                work.budget_micro_usd = Some(budget);
-                filled.push("budget");
+            if budget.is_some() {
+                work.budget_micro_usd = of_an_attempt(spec.budget.as_ref());
             }
         }
         filled.dedup();
@@ -135,7 +143,7 @@ impl Project {
 
 #[cfg(test)]
 mod tests {
-    use orch_proto::v1::{NoopTask, TaskSpec, WorkerTask};
+    use orch_proto::v1::{BudgetLimit, NoopTask, PlannedRequest, TaskSpec, WorkerTask};
 
     use super::*;
 
@@ -154,14 +162,23 @@ mod tests {
     fn a_project_fills_in_what_a_run_leaves_open() {
         let project = read(PathBuf::from(FILE), MINE).unwrap();
         let mut spec = run(Runner::Worker(WorkerTask { model: "opus".into(), ..WorkerTask::default() }));
-        assert_eq!(project.apply(&mut spec, false), ["labels", "priority", "budget"]);
+        assert_eq!(project.apply(&mut spec, false), ["labels", "budget", "priority"]);
         assert_eq!((spec.labels["team"].as_str(), spec.tasks[0].priority), ("dance", Some(100)));
         let Some(Runner::Worker(work)) = &spec.tasks[0].runner else { panic!("a worker") };
         assert_eq!((work.model.as_str(), work.budget_micro_usd), ("opus", Some(500_000)));
 
+        assert_eq!(spec.budget.unwrap().micro_usd, Some(500_000));
+        let mut planned = RunSpec { request: Some(PlannedRequest::default()), ..RunSpec::default() };
+        assert_eq!(project.apply(&mut planned, false), ["labels", "budget"]);
+        assert_eq!(planned.budget.unwrap().micro_usd, Some(500_000));
+        let own = BudgetLimit { tokens: Some(7), ..BudgetLimit::default() };
+        let mut bounded = RunSpec { budget: Some(own), ..planned };
+        assert_eq!(project.apply(&mut bounded, false), [""; 0]);
+        assert_eq!(bounded.budget, Some(own), "what was said wins");
+
         let mut noop = run(Runner::Noop(NoopTask {}));
         assert_eq!(project.apply(&mut noop, true), ["labels"]);
-        assert_eq!(noop.tasks[0].priority, None);
+        assert_eq!((noop.tasks[0].priority, noop.budget), (None, None));
     }
 
     #[test]

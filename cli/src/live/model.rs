@@ -19,6 +19,8 @@ pub(crate) struct Model {
     by_id: HashMap<String, u32>,
     /// The tasks are all here.
     complete: bool,
+    /// The newest warning about money, in plain English; empty while there is none.
+    pub(crate) warning: String,
 }
 
 /// A task and what it is doing.
@@ -78,6 +80,8 @@ pub(crate) enum What {
         /// The state's word.
         state: String,
     },
+    /// A budget was passed, or a task cost more than expected.
+    Budget(v1::BudgetWarning),
 }
 
 impl Model {
@@ -232,7 +236,11 @@ impl Model {
                 self.note_activity(activity);
                 None
             }
-            Change::Budget(_) => None,
+            Change::Budget(warning) => {
+                self.warning.clone_from(&warning.text);
+                let what = What::Budget(warning.clone());
+                Some(Told { seq, time, repeated: false, run: event.run_ref.clone(), what })
+            }
         }
     }
 
@@ -503,7 +511,7 @@ mod tests {
             .iter()
             .map(|told| match &told.what {
                 What::Task(task) => task.task_id.clone(),
-                What::Run { .. } | What::Agent { .. } => "other".to_owned(),
+                What::Run { .. } | What::Agent { .. } | What::Budget(_) => "other".to_owned(),
             })
             .collect();
         assert_eq!(names, ["ui-notes"]);

@@ -12,8 +12,9 @@ use crate::args::parse::{run_state_word, task_state_word};
 use crate::output::figures::{between, count, dollars, moment, plural, short, span};
 use crate::output::safe::one_line;
 use crate::output::table::{cut, width_of};
+use crate::output::view::money::limit_of;
 use crate::output::view::{Tokens, outcome_word, reason};
-use crate::output::words::{run_ended, run_look, task_ended, task_look, task_moves};
+use crate::output::words::{WARN, run_ended, run_look, task_ended, task_look, task_moves};
 
 /// Width of the progress bar.
 const BAR: usize = 24;
@@ -45,7 +46,8 @@ pub(crate) struct Frame<'a> {
 pub(crate) fn lines(model: &Model, frame: &Frame<'_>) -> Vec<Line<'static>> {
     let mut lines = vec![header(model, frame)];
     let rows: Vec<&Row> = model.rows().collect();
-    let room = frame.height.saturating_sub(AROUND).max(1);
+    let around = AROUND + usize::from(!model.warning.is_empty());
+    let room = frame.height.saturating_sub(around).max(1);
     let (shown, folded) = if rows.len() <= room { (in_tree(&rows), None) } else { fold(&rows, room) };
     let columns = Columns::of(&shown, frame.width);
     if !shown.is_empty() {
@@ -53,6 +55,10 @@ pub(crate) fn lines(model: &Model, frame: &Frame<'_>) -> Vec<Line<'static>> {
     }
     lines.extend(shown.iter().map(|(branches, row)| columns.task(branches, row, frame.now)));
     lines.extend(folded.map(|text| Line::styled(format!("  {text}"), dim())));
+    if !model.warning.is_empty() {
+        let text = format!("  ! {}", one_line(&model.warning, LONGEST_NOTE));
+        lines.push(Line::styled(cut(&text, frame.width), look(WARN)));
+    }
     if model.run.state() == RunState::WaitingApproval {
         let run = one_line(&model.run.r#ref, LONGEST_NOTE);
         let text = format!("  waits for an answer: orchctl approve {run}, or edit, or reject");
@@ -93,7 +99,9 @@ fn header(model: &Model, frame: &Frame<'_>) -> Line<'static> {
     spans.push(Span::raw(format!("{done}/{total}")));
     // Only a model costs money, and only recorded results count tokens.
     if cost > 0 {
-        spans.push(Span::raw(format!("  {}", dollars(cost, estimated))));
+        let limit = run.budget.as_ref().and_then(|budget| limit_of(budget).micro_usd);
+        let of = limit.map(|limit| format!(" of {}", dollars(limit, false))).unwrap_or_default();
+        spans.push(Span::raw(format!("  {}{of}", dollars(cost, estimated))));
     }
     if tokens > 0 {
         spans.push(Span::raw(format!("  {} tokens", count(tokens))));
@@ -301,13 +309,13 @@ fn doing(row: &Row, now: Timestamp) -> String {
                 .unwrap_or_default();
             format!("{wait}{detail}")
         }
+        TaskState::Parked => {
+            let left = moment(task.retry_at).map(|at| format!("in {}: ", short(between(now, at))));
+            format!("{}{detail}", left.unwrap_or_default())
+        }
         TaskState::Failed => reason(task.outcome(), &detail),
         TaskState::Succeeded => String::new(),
-        TaskState::Unspecified
-        | TaskState::Queued
-        | TaskState::Parked
-        | TaskState::Cancelled
-        | TaskState::Skipped => detail,
+        TaskState::Unspecified | TaskState::Queued | TaskState::Cancelled | TaskState::Skipped => detail,
     }
 }
 

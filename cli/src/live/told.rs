@@ -1,10 +1,11 @@
 //! What happened, as one plain line or as one JSON object. Pure: clock and widths are arguments.
 
-use orch_proto::v1::{GetPlanResponse, Outcome, Run, Task, TaskState};
+use orch_proto::v1::{BudgetMode, BudgetWarning, GetPlanResponse, Outcome, Run, Task, TaskState};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::model::{Told, What, was_sent_back};
+use crate::args::amounts::mode_word;
 use crate::args::parse::{role_word, run_state_word, task_state_word};
 use crate::output::figures::{between, moment, plural, rfc3339, seconds, short, span, spent, usd};
 use crate::output::safe::one_line;
@@ -55,6 +56,9 @@ pub(crate) fn line(told: &Told, times: &Times, names: Names) -> Option<String> {
         }
         What::Run { run, succeeded } => (told.run.clone(), run_line(run, *succeeded)),
         What::Agent { agent, state } => (format!("agent {agent}"), state.clone()),
+        What::Budget(warning) => {
+            (whose(told, warning), columns("warning", &[&one_line(&warning.text, DETAIL)]))
+        }
     };
     let time = told.time.map(|time| times.stamp(time)).unwrap_or_else(|| "--:--:--".to_owned());
     let width = names.width;
@@ -85,13 +89,25 @@ fn task_line(task: &Task, told: &Told) -> Option<String> {
             let wait = wait.map(|wait| format!(" in {wait}")).unwrap_or_default();
             columns("retrying", &[&format!("attempt {}{wait}: {reason}", task.attempt + 1)])
         }
-        TaskState::Parked => columns("parked", &[&reason]),
+        TaskState::Parked => {
+            let wait = moment(task.retry_at).zip(told.time).map(|(at, now)| short(between(now, at)));
+            columns("parked", &[&wait.map(|wait| format!("for {wait}")).unwrap_or_default(), &detail])
+        }
         TaskState::Succeeded => columns("succeeded", &[&took(), &spent(), agent, &again]),
         TaskState::Failed => columns("failed", &[&took(), &spent(), agent, &reason]),
         TaskState::Cancelled => columns("cancelled", &[&spent(), agent, detail.as_str()]),
         TaskState::Skipped => columns("skipped", &[&detail]),
     };
     Some(text)
+}
+
+/// Whose budget it is: that of a run, or a standing one.
+fn whose(told: &Told, warning: &BudgetWarning) -> String {
+    match (told.run.as_str(), warning.budget.as_str()) {
+        ("", "") => "budget".to_owned(),
+        ("", name) => format!("budget {name}"),
+        (run, _) => run.to_owned(),
+    }
 }
 
 fn run_line(run: &Run, succeeded: u32) -> String {
@@ -118,7 +134,7 @@ pub(crate) struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     time: Option<String>,
-    /// `task.succeeded`, `run.failed`, `agent.ready` and so on.
+    /// `task.succeeded`, `run.failed`, `agent.ready`, `budget.warning` and so on.
     r#type: String,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
@@ -147,6 +163,15 @@ pub(crate) struct EventView {
     /// Of a review or publication: the id of the task it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
+    /// Of `budget.warning`: the standing budget; none where it is that of the run, or of a task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
+    /// Of `budget.warning`: what happens, `hard`, `soft` or `drain`; none of a warning alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget_mode: Option<&'static str>,
+    /// Whether part of the cost is an estimate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cost_estimated: bool,
     /// Of `run.planned`: the plan, with what speaks against it.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<PlanView>,
@@ -186,6 +211,7 @@ impl From<&Told> for EventView {
                 view.execution_time = seconds(task.execution_time);
                 view.retry_at = rfc3339(task.retry_at);
                 view.cost_usd = task.usage.as_ref().map(|usage| usd(usage.cost_micro_usd));
+                view.cost_estimated = task.usage.as_ref().is_some_and(|usage| usage.estimated);
                 view.role = role_word(task.role());
                 view.of = some(&task.of);
             }
@@ -194,11 +220,20 @@ impl From<&Told> for EventView {
                 view.reference = Some(told.run.clone());
                 view.outcome = outcome_word(run.outcome());
                 view.cost_usd = run.usage.as_ref().map(|usage| usd(usage.cost_micro_usd));
+                view.cost_estimated = run.usage.as_ref().is_some_and(|usage| usage.estimated);
                 view.task_count = Some(run.task_count);
             }
             What::Agent { agent, state } => {
                 view.r#type = format!("agent.{state}");
                 view.agent = Some(agent.clone());
+            }
+            What::Budget(warning) => {
+                view.r#type = "budget.warning".to_owned();
+                view.reference = some(&told.run);
+                view.budget = some(&warning.budget);
+                view.detail = some(&warning.text);
+                let mode = warning.mode();
+                view.budget_mode = (mode != BudgetMode::Unspecified).then(|| mode_word(mode));
             }
         }
         view
@@ -251,6 +286,52 @@ mod tests {
         {"seq":17,"time":"2026-11-20T21:05:20.000Z","type":"task.waiting_retry","ref":"release-notes/128/db-notes","agent":"box-1","attempt":1,"outcome":"api_error","detail":"overloaded (529)","retry_at":"2026-11-20T21:05:28.000Z","cost_usd":0.2}
         {"seq":30,"time":"2026-11-20T21:09:02.000Z","type":"run.succeeded","ref":"release-notes/128","cost_usd":2.14,"task_count":5}
         "#);
+    }
+
+    #[test]
+    fn a_warning_about_money_is_told_with_whose_budget_it_is() {
+        let warned = |run: &str, budget: &str| Told {
+            seq: Some(9),
+            time: None,
+            repeated: false,
+            run: run.into(),
+            what: What::Budget(BudgetWarning {
+                budget: budget.into(),
+                text: "$4.00 of $5.00 are spent\u{1b}[2J".into(),
+                mode: BudgetMode::Drain.into(),
+            }),
+        };
+        let text = |told: &Told| line(told, &utc(), Names::of_run([])).unwrap();
+        assert_eq!(
+            text(&warned("adhoc/1", "")),
+            "--:--:-- adhoc/1       warning    $4.00 of $5.00 are spent␛[2J"
+        );
+        assert!(text(&warned("", "team")).starts_with("--:--:-- budget team   warning "));
+        let json = serde_json::to_string(&EventView::from(&warned("", "team"))).unwrap();
+        let start = r#"{"seq":9,"time":null,"type":"budget.warning","detail":"$4.00 of $5.00 are spent"#;
+        assert!(
+            json.starts_with(start) && json.ends_with(r#""budget":"team","budget_mode":"drain"}"#),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn a_parked_task_is_told_with_the_time_it_waits() {
+        let task = Task {
+            task_id: "a".into(),
+            state: TaskState::Parked.into(),
+            detail: "window five_hour of pool team is used up".into(),
+            retry_at: Some(prost_types::Timestamp { seconds: 400, nanos: 0 }),
+            ..Task::default()
+        };
+        let time = Some(jiff::Timestamp::from_second(100).unwrap());
+        let told =
+            Told { seq: None, time, repeated: false, run: "a/1".into(), what: What::Task(Box::new(task)) };
+        let text = line(&told, &utc(), Names::of_run([])).unwrap();
+        assert_eq!(
+            text,
+            "00:01:40 a             parked     for 5m00s  window five_hour of pool team is used up"
+        );
     }
 
     #[test]

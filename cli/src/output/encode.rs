@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Stream;
+use super::csv;
 use super::node::Node;
 use super::safe;
 use super::table::{Cell, Table};
@@ -25,6 +26,8 @@ pub(crate) enum Encoding {
     Json,
     /// YAML.
     Yaml,
+    /// Rows for a spreadsheet.
+    Csv,
     /// A table with a column for each chosen field.
     Table,
 }
@@ -60,6 +63,19 @@ impl Encoder {
         self.encoding == Encoding::Yaml
     }
 
+    /// Whether a value is written as rows with columns.
+    pub(crate) fn is_rows(&self) -> bool {
+        matches!(self.encoding, Encoding::Csv | Encoding::Table)
+    }
+
+    /// The same encoder; rows for a spreadsheet have these columns, unless others were chosen.
+    pub(crate) fn with_columns(&self, columns: &[&str]) -> Self {
+        if self.encoding != Encoding::Csv || !self.fields.is_empty() {
+            return self.clone();
+        }
+        Self { fields: columns.iter().map(ToString::to_string).collect(), ..self.clone() }
+    }
+
     /// Whole JSON values.
     pub(crate) fn json() -> Self {
         Self::new(Encoding::Json, Vec::new())
@@ -73,13 +89,14 @@ impl Encoder {
         stream: &Stream,
     ) -> Outcome<String> {
         // Without fields there is no table: the text for people is made elsewhere, and this is for scripts.
-        if self.encoding != Encoding::Yaml && self.fields.is_empty() {
+        if !matches!(self.encoding, Encoding::Yaml | Encoding::Csv) && self.fields.is_empty() {
             return json(value, pretty);
         }
         let node = self.node(value)?;
         match self.encoding {
             Encoding::Json => json(&node, pretty),
             Encoding::Yaml => Ok(yaml::document(&node)),
+            Encoding::Csv => csv::document(&node, &self.fields).ok_or_else(no_rows),
             Encoding::Table => Ok(table(&self.fields, &node).render(stream)),
         }
     }
@@ -103,12 +120,13 @@ impl Encoder {
                     return Ok(format!("{between}{}", self.value(value, false, stream)?.trim_end()));
                 }
                 Encoding::Yaml => return Ok(yaml::document(&Node::List(vec![self.node(value)?]))),
-                Encoding::Table => {}
+                Encoding::Csv | Encoding::Table => {}
             }
         }
         match self.encoding {
             Encoding::Json => self.value(value, false, stream),
             Encoding::Yaml => Ok(format!("---\n{}", self.value(value, false, stream)?)),
+            Encoding::Csv => Err(no_rows()),
             Encoding::Table if self.fields.is_empty() => self.value(value, false, stream),
             Encoding::Table => Err(Failure::usage("--fields of things as they happen needs -o jsonl")),
         }
@@ -122,7 +140,7 @@ impl Encoder {
             (Encoding::Json | Encoding::Yaml, false) if !whole => "",
             (Encoding::Json, true) => "\n]\n",
             (Encoding::Json | Encoding::Yaml, false) => "[]\n",
-            (Encoding::Yaml, true) | (Encoding::Table, _) => "",
+            (Encoding::Yaml, true) | (Encoding::Csv | Encoding::Table, _) => "",
         }
     }
 }
@@ -138,6 +156,10 @@ fn json(value: &impl Serialize, pretty: bool) -> Outcome<String> {
     let mut text = safe::json(&text.map_err(bug)?).into_owned();
     text.push('\n');
     Ok(text)
+}
+
+fn no_rows() -> Failure {
+    Failure::usage("-o csv is for lists, and this is none").help("-o json prints it as it is")
 }
 
 fn bug(error: serde_json::Error) -> Failure {
@@ -168,11 +190,22 @@ fn check(fields: &[String], schema: &Value) -> Outcome<()> {
     if known.is_empty() {
         return Ok(());
     }
-    let Some(unknown) = fields.iter().find(|field| !known.contains(field)) else { return Ok(()) };
+    let Some(unknown) = fields.iter().find(|field| !is_member(schema, schema, field)) else { return Ok(()) };
     let failure = Failure::usage(format!("there is no field {unknown:?}"));
     let near = did_you_mean(unknown, known.iter().map(String::as_str));
     let failure = if near.is_empty() { failure } else { failure.help(near) };
     Err(failure.and_help(format!("there are {}", known.join(", "))))
+}
+
+/// Whether values of a schema, or the items of its lists, can have a member of this name; `a.b` is `b` of `a`.
+fn is_member(schema: &Value, root: &Value, path: &str) -> bool {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    if let Some(inner) = schema["properties"].get(name) {
+        return rest.is_none_or(|rest| is_member(inner, root, rest));
+    }
+    let target = schema["$ref"].as_str().and_then(|at| root.pointer(at.trim_start_matches('#')));
+    let variants = ["anyOf", "oneOf", "allOf"].iter().filter_map(|word| schema[*word].as_array()).flatten();
+    target.into_iter().chain(schema.get("items")).chain(variants).any(|part| is_member(part, root, path))
 }
 
 /// The names of the members that values of a schema, or the items of its lists, can have.
@@ -237,6 +270,22 @@ mod tests {
             written(Encoding::Table, "ref,agent").unwrap(),
             "REF         AGENT\nadhoc/1     -\nrelease/12  box-1\n"
         );
+    }
+
+    #[test]
+    fn a_dot_leads_to_a_member_of_a_member_and_is_checked_as_well() {
+        #[derive(Serialize, JsonSchema)]
+        struct Outer {
+            inner: Inner,
+        }
+        let rows = vec![Outer { inner: Inner { cost_usd: 0.5 } }];
+        let (out, _, _) = testing::out(Format::Json, None);
+        let written = |field: &str| {
+            Encoder::new(Encoding::Csv, vec![field.to_owned()]).value(&rows, false, out.stdout())
+        };
+        assert_eq!(written("inner.cost_usd").unwrap(), "inner.cost_usd\n0.5\n");
+        assert!(written("inner.cost").unwrap_err().message().contains("there is no field"));
+        assert!(written("outer.cost_usd").is_err());
     }
 
     #[test]

@@ -72,10 +72,12 @@ pub(crate) fn spent(usage: Option<&orch_proto::v1::Usage>) -> String {
     }
 }
 
-/// Millionths of a dollar for people: cents, or four places below a cent. `~` marks an estimate.
+/// Millionths of a dollar for people: cents, or four places below a cent; what is even less is said to be. `~` marks an estimate.
 pub(crate) fn dollars(micro: u64, estimated: bool) -> String {
     let mark = if estimated { "~" } else { "" };
-    if micro == 0 || micro >= 10_000 {
+    if (1..50).contains(&micro) {
+        format!("{mark}<$0.0001")
+    } else if micro == 0 || micro >= 10_000 {
         format!("{mark}${:.2}", usd(micro))
     } else {
         format!("{mark}${:.4}", usd(micro))
@@ -138,9 +140,9 @@ mod tests {
 
     #[test]
     fn money_shows_cents_or_less_and_marks_estimates() {
-        let shown =
-            [(0, false), (1_600, false), (80_000, false), (2_140_000, true)].map(|(m, e)| dollars(m, e));
-        assert_eq!(shown, ["$0.00", "$0.0016", "$0.08", "~$2.14"]);
+        let shown = [(0, false), (7, true), (1_600, false), (80_000, false), (2_140_000, true)]
+            .map(|(m, e)| dollars(m, e));
+        assert_eq!(shown, ["$0.00", "~<$0.0001", "$0.0016", "$0.08", "~$2.14"]);
     }
 
     #[test]

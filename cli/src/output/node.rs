@@ -39,16 +39,19 @@ impl Node {
     pub(crate) fn select(self, fields: &[String]) -> Self {
         match self {
             Self::List(items) => Self::List(items.into_iter().map(|item| item.select(fields)).collect()),
-            Self::Object(mut members) => {
-                let mut take = |field: &String| {
-                    let found = members.iter_mut().find(|(name, _)| name == field);
-                    let value = found.map_or(Self::Null, |(_, value)| std::mem::replace(value, Self::Null));
-                    (field.clone(), value)
-                };
-                Self::Object(fields.iter().map(&mut take).collect())
+            Self::Object(_) => {
+                let take = |field: &String| (field.clone(), self.at(field).cloned().unwrap_or(Self::Null));
+                Self::Object(fields.iter().map(take).collect())
             }
             other @ (Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_)) => other,
         }
+    }
+
+    /// The member of a name; `a.b` is `b` of `a`.
+    fn at(&self, path: &str) -> Option<&Self> {
+        let Self::Object(members) = self else { return None };
+        let member = |name: &str| members.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        member(path).or_else(|| path.split_once('.').and_then(|(name, rest)| member(name)?.at(rest)))
     }
 
     /// The value in a cell of a table.

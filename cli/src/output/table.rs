@@ -28,6 +28,15 @@ impl Cell {
         Self { text: if text.is_empty() { "-".to_owned() } else { text }, style }
     }
 
+    fn title(text: &str) -> Self {
+        if text.is_empty() { Self::blank() } else { Self::dim(text) }
+    }
+
+    /// A cell with nothing in it: not even that there is nothing to say.
+    pub(crate) fn blank() -> Self {
+        Self { text: String::new(), style: Style::new() }
+    }
+
     /// A cell of things that matter less.
     pub(crate) fn dim(text: impl AsRef<str>) -> Self {
         Self::styled(text, DIM)
@@ -51,6 +60,8 @@ pub(crate) enum Column {
     Extra(&'static str),
     /// Figures, aligned to the right.
     Figures(&'static str),
+    /// Figures that are left out where there is no room for everything.
+    Spare(&'static str),
     /// Words that stand in a wide table only.
     Wide(&'static str),
 }
@@ -62,6 +73,7 @@ impl Column {
             | Self::Words(title)
             | Self::Extra(title)
             | Self::Figures(title)
+            | Self::Spare(title)
             | Self::Wide(title) => title,
         }
     }
@@ -99,7 +111,7 @@ impl Table {
     /// The table as text for a stream, every line ended.
     pub(crate) fn render(&self, stream: &Stream) -> String {
         let widths = self.widths(stream);
-        let titles: Vec<_> = self.titles.iter().map(|title| Cell::styled(title, DIM)).collect();
+        let titles: Vec<_> = self.titles.iter().map(|title| Cell::title(title)).collect();
         let mut text = String::new();
         for row in std::iter::once(&titles).chain(&self.rows) {
             self.line(row, &widths, stream, &mut text);
@@ -118,13 +130,16 @@ impl Table {
             let padding = " ".repeat(width.saturating_sub(width_of(&shown)));
             let painted = stream.paint(cell.style, &shown);
             match column {
-                Column::Figures(_) => text.push_str(&format!("{padding}{painted}")),
+                Column::Figures(_) | Column::Spare(_) => text.push_str(&format!("{padding}{painted}")),
                 Column::Whole(_) | Column::Words(_) | Column::Extra(_) | Column::Wide(_) if is_last => {
                     text.push_str(&painted)
                 }
                 Column::Whole(_) | Column::Words(_) | Column::Extra(_) | Column::Wide(_) => {
                     text.push_str(&format!("{painted}{padding}"))
                 }
+            }
+            if is_last {
+                text.truncate(text.trim_end_matches(' ').len());
             }
             text.push_str(if is_last { "\n" } else { GAP });
         }
@@ -149,7 +164,7 @@ impl Table {
         }
         let Some(limit) = stream.width() else { return widths };
         for index in (0..widths.len()).rev() {
-            if total(&widths) > limit && matches!(self.columns[index], Column::Extra(_)) {
+            if total(&widths) > limit && matches!(self.columns[index], Column::Extra(_) | Column::Spare(_)) {
                 widths[index] = 0;
             }
         }

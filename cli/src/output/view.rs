@@ -10,10 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use self::money::{BudgetView, EstimateView};
 use super::figures::{rfc3339, seconds, usd};
 use crate::args::parse::{on_failure_word, role_word, run_state_word, task_state_word};
 
 pub(crate) mod fleet;
+pub(crate) mod money;
 pub(crate) mod operate;
 pub(crate) mod result;
 pub(crate) mod storage;
@@ -108,6 +110,9 @@ pub(crate) struct RunView {
     max_parallel: u32,
     /// Why it is in its state, where its tasks do not say it.
     detail: Option<String>,
+    /// The ceiling over it and how far that is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetView>,
 }
 
 impl From<&v1::Run> for RunView {
@@ -128,6 +133,7 @@ impl From<&v1::Run> for RunView {
             on_failure: on_failure_word(run.on_failure()),
             max_parallel: run.max_parallel,
             detail: some(&run.detail),
+            budget: run.budget.as_ref().map(BudgetView::from),
         }
     }
 }
@@ -159,6 +165,12 @@ pub(crate) struct TaskView {
     #[serde(flatten)]
     cost: Cost,
     session_id: Option<String>,
+    /// Credential pool of its latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    /// What its author expects it to cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_cost_usd: Option<f64>,
     #[serde(flatten)]
     place: Place,
     /// What was found when its gates were checked last.
@@ -259,6 +271,8 @@ impl From<&v1::Task> for TaskView {
             denied_tools: task.denied_tools.clone(),
             cost: Cost::of(task.usage.as_ref()),
             session_id: some(&task.session_id),
+            pool: some(&task.pool),
+            expected_cost_usd: task.expected_cost_micro_usd.map(usd),
             place: Place::from(task),
             gates: task.gates.iter().map(GateView::from).collect(),
             attempts: task.attempts.iter().map(AttemptView::from).collect(),
@@ -305,6 +319,9 @@ pub(crate) struct SubmittedView {
     pub(crate) existing: bool,
     pub(crate) dry_run: bool,
     pub(crate) impossible: Vec<ImpossibleView>,
+    /// What earlier work of the same kind says it will cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) estimate: Option<EstimateView>,
 }
 
 /// A task that nothing known can run.

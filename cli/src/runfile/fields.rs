@@ -4,12 +4,15 @@
 use std::ops::Range;
 
 use orch_proto::codes::ErrorCode;
-use orch_proto::v1::{ContextFile, FailurePolicy, PlannedRequest, RunSpec, TaskSpec};
+use orch_proto::v1::{
+    BudgetLimit, BudgetMode, ContextFile, FailurePolicy, PlannedRequest, RunSpec, TaskSpec,
+};
 
 use super::MAX_TASKS;
 use super::diagnostic::Diagnostic;
 use super::json::{Key, Spanned, Value};
-use crate::args::parse::on_failure_word;
+use crate::args::amounts;
+use crate::args::parse::{self, on_failure_word};
 
 mod checks;
 mod object;
@@ -30,6 +33,9 @@ pub(crate) const RUN_FIELDS: &[&str] = &[
     "max_parallel",
     "workspace",
     "no_cache",
+    "budget_usd",
+    "budget_tokens",
+    "budget_mode",
 ];
 /// Every field of a request.
 const REQUEST_FIELDS: &[&str] = &["text", "context", "max_tasks", "approve", "plan_only", "workers"];
@@ -101,8 +107,27 @@ fn whole(object: &mut Object<'_, '_>) -> RunSpec {
         request: request(object),
         workspace: workspace(object),
         no_cache: object.flag("no_cache"),
+        budget: budget(object),
         ..RunSpec::default()
     }
+}
+
+/// The ceiling over the run.
+fn budget(object: &mut Object<'_, '_>) -> Option<BudgetLimit> {
+    let micro_usd = object.number_or_text("budget_usd", "a sum in dollars such as 0.50", parse::budget);
+    let tokens = object.number_or_text("budget_tokens", "tokens such as 200000 or \"200k\"", amounts::tokens);
+    let modes = [BudgetMode::Hard, BudgetMode::Soft, BudgetMode::Drain];
+    let mode = object.one_of("budget_mode", &modes.map(|mode| (amounts::mode_word(mode), mode)));
+    if mode.is_some() && !object.has("budget_usd") && !object.has("budget_tokens") {
+        let message = "there is no budget that could be used up";
+        object.wrong(ErrorCode::InvalidField, "budget_mode", message, "add budget_usd or budget_tokens");
+    }
+    (micro_usd.is_some() || tokens.is_some()).then(|| BudgetLimit {
+        micro_usd,
+        tokens,
+        runs: None,
+        mode: mode.unwrap_or(BudgetMode::Hard).into(),
+    })
 }
 
 /// A request that is planned.

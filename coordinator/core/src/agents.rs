@@ -13,6 +13,7 @@ pub(crate) use lease::{Lease, Overdue};
 pub(crate) use orders::{Orders, key_of};
 
 use crate::ids::{AgentKey, AttemptKey, ClassId, SessionId, TaskKey, TenantId};
+use crate::limits::Route;
 use crate::query::AgentStateView;
 use crate::schedule::{GroupId, Queue, Rank};
 use crate::time::{Tick, Wall};
@@ -75,6 +76,8 @@ pub(crate) struct Agent {
     /// Tasks whose conversation it says it keeps.
     pub(crate) conversations: BTreeSet<TaskKey>,
     pub(crate) clones: Clones,
+    /// The credential pools it uses.
+    pub(crate) routes: Arc<[Route]>,
     /// The agents it is interchangeable with.
     pub(crate) group: GroupId,
     /// Its place among them while it takes work.
@@ -118,6 +121,7 @@ impl Agent {
             warm: Queue::default(),
             conversations: BTreeSet::new(),
             clones: Clones::default(),
+            routes: Arc::default(),
             group: GroupId::NONE,
             rank: None,
             shown: AgentStateView::Offline,

@@ -3,6 +3,16 @@
 //!
 //! The words only; sums and decisions are in the modules below.
 
+pub(crate) mod admit;
+mod amount;
+mod book;
+mod hold;
+pub(crate) mod period;
+
+pub(crate) use amount::Amount;
+pub(crate) use book::{AccountKey, Budgets, Purse, Standing};
+pub(crate) use hold::Hold;
+
 use crate::ids::{AttemptKey, RunId, TenantId};
 use crate::outcome::Outcome;
 use crate::time::{Span, Wall};
@@ -114,6 +124,8 @@ pub struct Spending {
     pub in_flight: u32,
     /// Part of it was estimated.
     pub estimated: bool,
+    /// [`Allowance::seq`] of the newest allowance it acts by; 0 without one.
+    pub seen: u64,
 }
 
 /// What an attempt may spend. The default is: whatever it likes.
@@ -129,6 +141,8 @@ pub struct Allowance {
     pub spent: bool,
     /// Which budget that is, for people.
     pub detail: Arc<str>,
+    /// Rises with everything that is said of one attempt, over restarts too.
+    pub seq: u64,
 }
 
 /// What an ended attempt has cost, for the ledger; or a correction.

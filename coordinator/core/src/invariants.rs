@@ -18,9 +18,13 @@
 //! | `orders` | agents count as offering what they and operators say; drained ones, and those in quarantine, take no work |
 //! | `sessions` | streams and agents name each other |
 //! | `timers` | whatever waits for time has a timer that is not too late, and no timer is forgotten |
+//! | `budgets` | sums of budgets are what the reservations say, and a reservation is that of a live attempt or of an open bill |
+//! | `limits` | buckets hold and gave no more than they can, permits are with agents that exist, and what is parked wakes |
 //! | `register` | names, request ids and finished runs are found and will be forgotten, dead letters are counted |
 
 mod agents;
+mod budgets;
+mod limits;
 mod queues;
 mod runs;
 
@@ -51,6 +55,7 @@ pub fn check_invariants(state: &State) -> Result<(), Violation> {
     runs::terminal(state)?;
     runs::recorded_once(state)?;
     runs::usage(state)?;
+    budgets::reservations(state)?;
     agents::leases(state)?;
     queues::queues(state)?;
     queues::classes(state)?;
@@ -58,6 +63,7 @@ pub fn check_invariants(state: &State) -> Result<(), Violation> {
     agents::orders(state)?;
     agents::sessions(state)?;
     agents::timers(state)?;
+    limits::limits(state)?;
     runs::register(state)
 }
 

@@ -3,6 +3,20 @@
 //!
 //! The words only; buckets and decisions are in the modules below.
 
+mod account;
+mod book;
+mod bucket;
+mod class;
+mod gate;
+mod pool;
+mod prefix;
+mod starts;
+mod views;
+
+pub(crate) use book::{ClassMeter, Limits, PoolId, Route, pool_of};
+pub(crate) use gate::Meaning;
+pub(crate) use pool::Hold;
+
 use crate::time::Span;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ mod agents;
 mod answers;
 mod attempts;
 mod bills;
-mod budgets;
+pub(crate) mod budgets;
 mod cancel;
 pub(crate) mod consult;
 mod expand;
@@ -35,7 +35,7 @@ pub use timers::next_deadline;
 
 use crate::effect::Effects;
 use crate::event::Event;
-use crate::state::State;
+use crate::state::{Phase, State};
 use crate::time::Now;
 
 /// Applies one event. Deterministic: the same state, moment and event give the same state and effects.
@@ -44,8 +44,18 @@ use crate::time::Now;
 pub fn apply(state: &mut State, now: Now, event: Event) -> Effects {
     let mut effects = Effects::default();
     state.now = Now { tick: now.tick.max(state.now.tick), wall: now.wall };
+    budgets::roll(state, &mut effects);
     dispatch(state, &mut effects, event);
+    budgets::settle(state, &mut effects);
+    limits::settle(state, &mut effects);
     attempts::grant_waiting(state, &mut effects);
+    // What was granted may have used a budget up, and what ends because of that may make room for something else.
+    while (!state.budgets.touched.is_empty() || attempts::may_grant(state)) && state.phase != Phase::Loading {
+        budgets::settle(state, &mut effects);
+        limits::settle(state, &mut effects);
+        attempts::grant_waiting(state, &mut effects);
+    }
+    limits::rearm(state);
     effects
 }
 
@@ -93,10 +103,10 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         }
         Event::RunRecalled(run) => retention::recalled(state, *run),
         Event::Stalled { away } => start::stalled(state, away),
-        Event::LimitsReported { session, report } => limits::reported(state, effects, session, *report),
+        Event::LimitsReported { session, report } => limits::reported(state, effects, session, &report),
         Event::LimitSignalled { session, signal } => limits::signalled(state, effects, session, &signal),
-        Event::PoolsChanged { session, pools } => limits::pools_changed(state, effects, session, pools),
-        Event::LimitsConfigured { pools } => limits::configured(state, effects, pools),
+        Event::PoolsChanged { session, pools } => limits::pools_changed(state, effects, session, &pools),
+        Event::LimitsConfigured { pools } => limits::configured(state, pools),
         Event::AttemptWarmed { session, attempt } => limits::warmed(state, effects, session, attempt),
         Event::SpendingReported { session, spending } => {
             budgets::reported(state, effects, session, spending);

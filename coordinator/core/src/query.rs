@@ -372,6 +372,8 @@ pub struct RunView {
     pub shape: Shape,
     /// Why it is in its state where its tasks do not say it, or empty.
     pub detail: Arc<str>,
+    /// Its budget, while it is live.
+    pub budget: Option<BudgetView>,
 }
 
 /// A task, seen.
@@ -403,7 +405,7 @@ pub struct TaskView {
     pub execution_time: Option<Span>,
     /// Spent so far.
     pub cost_micro_usd: u64,
-    /// When a waiting retry becomes ready: from now.
+    /// When a waiting retry, or what is parked, becomes ready: from now.
     pub retry_in: Option<Span>,
     /// Priority.
     pub priority: i32,
@@ -496,6 +498,11 @@ pub struct StatusView {
     pub running: u64,
     /// Waiting for a retry.
     pub waiting_retry: u64,
+    /// Parked until a limit is reset.
+    pub parked: u64,
+    /// Of those that are ready: more agents would not help them, because every pool they could use is used up, fails or is
+    /// asked for more than it gives. No demand for scaling out.
+    pub queued_for_limits: u64,
     /// How long the oldest ready task has waited.
     pub oldest_wait: Option<Span>,
     /// Runs that are not terminal.
@@ -520,4 +527,6 @@ pub struct StatusView {
     pub tick: Tick,
     /// The newest run of all; 0 before the first.
     pub last_run: RunId,
+    /// What attempts that run now have spent, as far as their agents said; in millionths of a US dollar.
+    pub running_micro_usd: u64,
 }

@@ -16,6 +16,7 @@
 //! | failed, cancelled | planning, waiting_approval, running | somebody asked for another try |
 //! | succeeded | planning, running | somebody had it go back to one of its tasks |
 
+use crate::budgets::Purse;
 use crate::event::{Role, Shape};
 use crate::graph::Graph;
 use crate::ids::{TaskIndex, TenantId};
@@ -138,6 +139,8 @@ pub(crate) struct Run {
     pub(crate) places: u32,
     /// Blocked tasks that wait for nothing but a place.
     pub(crate) waiting: BTreeSet<TaskIndex>,
+    /// What it keeps of its budget.
+    pub(crate) purse: Purse,
     /// Its synthesis.
     pub(crate) synthesis: Option<TaskIndex>,
 }

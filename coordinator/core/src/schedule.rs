@@ -20,6 +20,7 @@ pub(crate) use standing::{enqueue, enqueue_cold, relist, unqueue};
 
 use crate::agents::{Agent, Agents};
 use crate::ids::{AgentKey, ClassId, TaskKey};
+use crate::limits::Limits;
 use crate::outcome::Outcome;
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,8 +43,13 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The class of `key`, made when there is none.
-    pub(crate) fn intern(&mut self, key: ClassKey, agents: &mut Agents) -> ClassId {
+    /// The class of `key`, made when there is none. With more than half of `most` classes, tasks no longer have one of
+    /// their own only because their prompts begin otherwise.
+    pub(crate) fn intern(&mut self, key: ClassKey, most: usize, agents: &mut Agents) -> ClassId {
+        if let Some(id) = self.classes.find(&key) {
+            return id;
+        }
+        let key = if self.classes.len() < most / 2 { key } else { key.without_prefix() };
         if let Some(id) = self.classes.find(&key) {
             return id;
         }
@@ -102,14 +108,19 @@ impl Schedule {
         id: ClassId,
         class: &Class,
         agents: &Agents,
+        limits: &Limits,
         shunned: &[Arc<str>],
     ) -> Option<AgentKey> {
+        let meter = class.key.meter.as_ref();
         if let Some(name) = &class.key.pinned {
             let key = agents.find_for(class.key.tenant, name)?;
-            return has_room(agents.get(key), id, class).then_some(key);
+            let agent = agents.get(key);
+            return (has_room(agent, id, class) && limits.hold(&agent.routes, meter, false).is_none())
+                .then_some(key);
         }
         let best_of = |shunned: &[Arc<str>]| {
             let groups = class.groups.iter().filter_map(|group| self.groups.get(*group));
+            let groups = groups.filter(|group| limits.hold(&group.routes, meter, false).is_none());
             let first = |group: &Group| {
                 let roomy = group.ranked.iter().take_while(|rank| rank.has_room(class.key.prefetch));
                 let fit = |rank: &&Rank| {
@@ -124,7 +135,7 @@ impl Schedule {
     }
 }
 
-/// Whether an agent may be given a task of the class now.
+/// Whether an agent has room for a task of the class. Whether its pool lets it begin is [`Limits::hold`]'s to say.
 pub(crate) fn has_room(agent: &Agent, id: ClassId, class: &Class) -> bool {
     agent.rank.as_ref().is_some_and(|rank| rank.has_room(class.key.prefetch))
         && !agent.avoid.contains_key(&id)

@@ -16,10 +16,12 @@ pub use crate::task::{TaskCounts, TaskState};
 pub(crate) use totals::Totals;
 
 use crate::agents::Agents;
+use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::effect::{Change, Effects, Notice};
 use crate::event::{RunTarget, Target};
 use crate::ids::{AttemptNo, Epoch, EventSeq, RunId, TaskKey, TenantId};
+use crate::limits::Limits;
 use crate::names::Names;
 use crate::outcome::Outcome;
 use crate::query::QuestionKind;
@@ -48,9 +50,12 @@ pub struct State {
     pub(crate) agents: Agents,
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
+    /// Rate limits of credential pools.
+    pub(crate) limits: Limits,
     /// What only payloads tell, by the task it is about: oldest run first.
     pub(crate) questions: BTreeMap<TaskKey, QuestionKind>,
     pub(crate) totals: Totals,
+    pub(crate) budgets: Budgets,
     /// Tasks of runs up to this one get attempts above this number: what a restore left behind.
     pub(crate) attempt_floor: (RunId, AttemptNo),
     /// Before this nothing more is deleted from the store.
@@ -87,8 +92,10 @@ impl State {
             agents: Agents::default(),
             schedule: Schedule::default(),
             timers: Timers::default(),
+            limits: Limits::default(),
             questions: BTreeMap::new(),
             totals: Totals::default(),
+            budgets: Budgets::default(),
             attempt_floor: (RunId(0), AttemptNo(0)),
             forget_after: Tick(0),
             restoring: Vec::new(),

@@ -7,6 +7,7 @@
 //! | blocked | cancelled | somebody cancelled the run or the task |
 //! | blocked | skipped | a dependency, or what it waits for, did not succeed; its conditions do not hold; there is nothing to do |
 //! | queued | leased | granted to an agent |
+//! | queued | failed | the budget of the run is used up |
 //! | queued | cancelled | somebody cancelled the run or the task |
 //! | leased | running | the agent accepted |
 //! | leased | queued | the agent rejected, did not accept in time, or was lost |
@@ -18,21 +19,27 @@
 //! | verifying | failed | the result does not hold, or could not be judged |
 //! | verifying | cancelled | somebody cancelled the run or the task |
 //! | leased, running | waiting_retry | a report gave a retryable outcome and retries are left |
+//! | leased, running | parked | a report said that a window of a credential's limits is used up |
+//! | parked | queued | the window is reset, or somebody did not want to wait |
+//! | parked | cancelled | somebody cancelled the run or the task |
 //! | leased, running | failed | a report gave another outcome, or the task is poison |
 //! | leased, running | cancelled | somebody cancelled the run or the task |
 //! | running | queued | the agent was lost |
 //! | waiting_retry | queued | the delay is over, or somebody did not want to wait |
+//! | waiting_retry, parked | failed | the budget of the run is used up |
 //! | waiting_retry | cancelled | somebody cancelled the run or the task |
 //! | failed, cancelled, skipped | queued, blocked | somebody asked for another try |
 //! | succeeded | queued, blocked | somebody had the run go back to it, or to what it waits for; a review: its task is judged again |
 //!
-//! `parked` is not entered yet. [`TaskState::may_become`] is this table;
+//! [`TaskState::may_become`] is this table;
 //! `docs/states.md` is compared with it by a test.
 
+use crate::budgets::Amount;
 use crate::config::Config;
 use crate::event::{After, Flow, OnLoss, Role};
 use crate::graph::Graph;
 use crate::ids::{AgentKey, AttemptNo, ClassId, TaskIndex};
+use crate::limits::LimitHit;
 use crate::names::NameId;
 use crate::outcome::Outcome;
 use crate::state::record::EndedAttempt;
@@ -105,13 +112,14 @@ impl TaskState {
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Blocked => matches!(next, Self::Queued | Self::Cancelled | Self::Skipped),
-            Self::Queued => matches!(next, Self::Leased | Self::Cancelled),
+            Self::Queued => matches!(next, Self::Leased | Self::Failed | Self::Cancelled),
             Self::Leased => matches!(
                 next,
                 Self::Running
                     | Self::Queued
                     | Self::Verifying
                     | Self::WaitingRetry
+                    | Self::Parked
                     | Self::Succeeded
                     | Self::Failed
                     | Self::Cancelled
@@ -121,6 +129,7 @@ impl TaskState {
                 Self::Queued
                     | Self::Verifying
                     | Self::WaitingRetry
+                    | Self::Parked
                     | Self::Succeeded
                     | Self::Failed
                     | Self::Cancelled
@@ -128,11 +137,12 @@ impl TaskState {
             Self::Verifying => {
                 matches!(next, Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled)
             }
-            Self::WaitingRetry => matches!(next, Self::Queued | Self::Cancelled),
+            Self::WaitingRetry | Self::Parked => {
+                matches!(next, Self::Queued | Self::Failed | Self::Cancelled)
+            }
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => {
                 matches!(next, Self::Queued | Self::Blocked)
             }
-            Self::Parked => false,
         }
     }
 
@@ -148,6 +158,11 @@ impl TaskState {
             | Self::Parked => true,
             Self::Blocked | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => false,
         }
+    }
+
+    /// Whether it is queued again when a time has come.
+    pub(crate) const fn waits_for_time(self) -> bool {
+        matches!(self, Self::WaitingRetry | Self::Parked)
     }
 
     /// Whether an agent holds it.
@@ -237,7 +252,7 @@ pub(crate) struct Task {
     pub(crate) since: Tick,
     /// The latest grant.
     pub(crate) granted: Now,
-    /// When a waiting retry becomes ready; meaningless in other states.
+    /// When a waiting retry, or what is parked, becomes ready; meaningless in other states.
     pub(crate) retry: Tick,
     /// When it became terminal.
     pub(crate) finished: Option<Wall>,
@@ -257,6 +272,8 @@ pub(crate) struct Task {
     pub(crate) repairs: u32,
     /// Levels it was raised by waiting.
     pub(crate) level: u32,
+    /// What its author expects it to cost, in ten thousandths of a dollar; 0 when nothing was said.
+    pub(crate) expected: u32,
     /// Where it waits.
     pub(crate) place: Place,
     pub(crate) state: TaskState,
@@ -298,13 +315,20 @@ pub(crate) struct History {
     pub(crate) attempts: Vec<EndedAttempt>,
     /// Sum over all ended attempts.
     pub(crate) usage: Usage,
+    /// What attempts that ended without a bill may have spent beyond what was counted.
+    pub(crate) unbilled: Amount,
     /// Agents on which an attempt crashed, without repetition.
     pub(crate) crashed_on: Vec<Arc<str>>,
     /// Attempts up to this one leave nothing to go on with.
     pub(crate) afresh: AttemptNo,
+    /// The limit it waits for while it is parked.
+    pub(crate) parked: Option<LimitHit>,
     /// Why it is where it is, when no ended attempt says so.
     pub(crate) note: Option<Arc<str>>,
 }
+
+/// Millionths of a dollar in one unit of [`Task::expected`].
+const EXPECTED_UNIT: u64 = 100;
 
 static NOTHING_SPENT: Usage = Usage { models: Vec::new(), cost_micro_usd: 0, estimated: false };
 
@@ -317,8 +341,27 @@ impl Task {
         self.history.as_ref().map_or(&[], |history| &history.attempts)
     }
 
+    pub(crate) fn unbilled(&self) -> Amount {
+        self.history.as_ref().map_or(Amount::ZERO, |history| history.unbilled)
+    }
+
+    /// What its author expects it to cost, rounded up to ten thousandths of a dollar; 0 when nothing was said.
+    pub(crate) const fn expected_micro_usd(&self) -> u64 {
+        self.expected as u64 * EXPECTED_UNIT
+    }
+
+    /// The same as it is kept.
+    pub(crate) fn keep_expected(micro_usd: Option<u64>) -> u32 {
+        micro_usd.map_or(0, |cost| u32::try_from(cost.div_ceil(EXPECTED_UNIT)).unwrap_or(u32::MAX))
+    }
+
     pub(crate) fn crashed_on(&self) -> &[Arc<str>] {
         self.history.as_ref().map_or(&[], |history| &history.crashed_on)
+    }
+
+    /// The limit it waits for while it is parked.
+    pub(crate) fn parked(&self) -> Option<&LimitHit> {
+        self.history.as_ref()?.parked.as_ref()
     }
 
     pub(crate) fn history_mut(&mut self) -> &mut History {

@@ -17,8 +17,12 @@ pub(crate) enum Timer {
     Warm(AgentKey),
     /// May the agent be tried again for a class it rejected?
     Avoid(AgentKey),
-    /// The task may be tried again.
+    /// The task may be tried again, or goes on after a limit.
     Retry(TaskKey),
+    /// Something about rate limits is due.
+    Limits,
+    /// Does a budget begin anew, or is an open bill given up?
+    Budgets,
 }
 
 /// All timers.

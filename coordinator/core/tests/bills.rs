@@ -1,4 +1,5 @@
-//! What a cancelled attempt cost: the last heartbeat's word until the report of its end comes, which is fenced.
+//! What an attempt cost that was cancelled or lost: the last heartbeat's word until the report of its end comes, which is
+//! fenced.
 
 mod support;
 
@@ -109,7 +110,7 @@ fn a_bill_of_nothing_is_not_written() {
 }
 
 #[test]
-fn only_the_attempt_that_was_cancelled_is_billed_and_only_by_its_agent() {
+fn only_the_attempt_that_ended_without_a_report_is_billed_and_only_by_its_agent() {
     let mut env = two_running();
     env.join("box-2", 1, NOOP);
     env.cancel("1/a");
@@ -119,9 +120,11 @@ fn only_the_attempt_that_was_cancelled_is_billed_and_only_by_its_agent() {
     env.pass_with_heartbeats(30, &["box-2"]);
     assert_eq!(env.task("1/b").attempt, 2, "lost, not cancelled");
     env.join("box-1", 2, NOOP);
-    let before = env.task("1/b").cost_micro_usd;
     env.report_as("box-1", "1/b#1", Outcome::OK, |report| report.usage = exact(1_200));
-    assert_eq!(env.task("1/b").cost_micro_usd, before);
+    assert_eq!(env.task("1/b").cost_micro_usd, 1_200, "its answer is not taken, what it cost is");
+    assert_eq!(env.task("1/b").attempt, 2);
+    env.report_as("box-1", "1/b#1", Outcome::OK, |report| report.usage = exact(1_200));
+    assert_eq!(env.task("1/b").cost_micro_usd, 1_200, "once");
 }
 
 #[test]

@@ -179,6 +179,9 @@ impl Fleet {
             | Action::HeartbeatAck { .. }
             | Action::Reply { .. }
             | Action::Consult
+            | Action::LimitGrant { .. }
+            | Action::PoolNotice { .. }
+            | Action::Allowance { .. }
             | Action::Close { .. } => {}
         }
     }

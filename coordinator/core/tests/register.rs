@@ -214,7 +214,9 @@ fn finished_runs_are_deleted_after_30_days_a_little_at_a_time() {
             | Write::Agent(_)
             | Write::ForgetAgent { .. }
             | Write::Request { .. }
-            | Write::ForgetRequest { .. } => None,
+            | Write::ForgetRequest { .. }
+            | Write::Budget { .. }
+            | Write::ForgetBudget { .. } => None,
         })
         .collect();
     assert_eq!(forgotten, [(1, None), (2, None), (3, None), (4, Some(4))]);

@@ -353,7 +353,9 @@ fn an_agent_of_the_whole_cluster_serves_tenants_in_turns() {
                 | Write::ForgetAgent { .. }
                 | Write::Agent(_)
                 | Write::Request { .. }
-                | Write::ForgetRequest { .. } => None,
+                | Write::ForgetRequest { .. }
+                | Write::Budget { .. }
+                | Write::ForgetBudget { .. } => None,
             })
             .expect("a task was written");
         let session = env.session("shared");

@@ -3,8 +3,10 @@
 mod support;
 
 use orch_core::event::Consultation;
+use orch_core::limits::LimitHit;
 use orch_core::outcome::Outcome;
 use orch_core::state::{RunState, TaskState};
+use orch_core::time::Span;
 use std::fmt::Write;
 use std::sync::Arc;
 use support::*;
@@ -15,7 +17,7 @@ const DOCUMENT: &str = include_str!("../../../docs/states.md");
 type Step = (&'static str, fn(&mut Env));
 
 /// States that can be reached now, each with how to bring task `t` of run 1 into it. `d` is its dependency.
-const STATES: [Step; 10] = [
+const STATES: [Step; 11] = [
     ("blocked", |env| {
         env.submit("d\nt after d");
     }),
@@ -40,6 +42,10 @@ const STATES: [Step; 10] = [
         env.submit("t");
         env.report("box-1", "1/t#1", API_ERROR);
     }),
+    ("parked", |env| {
+        env.submit("t");
+        use_up(env);
+    }),
     ("succeeded", |env| {
         env.submit("t");
         env.report("box-1", "1/t#1", Outcome::OK);
@@ -60,13 +66,14 @@ const STATES: [Step; 10] = [
 ];
 
 /// Events, each as it happens to task `t` at its first attempt.
-const EVENTS: [Step; 15] = [
+const EVENTS: [Step; 16] = [
     ("dependency succeeds", |env| dependency(env, Outcome::OK)),
     ("dependency fails", |env| dependency(env, TIMEOUT)),
     ("accepted", |env| env.accept("box-1", "1/t#1")),
     ("rejected", |env| env.reject("box-1", "1/t#1")),
     ("report `ok`", |env| env.report("box-1", "1/t#1", Outcome::OK)),
     ("report, retryable", |env| env.report("box-1", "1/t#1", API_ERROR)),
+    ("report: a window is used up", use_up),
     ("report, not retryable", |env| env.report("box-1", "1/t#1", TIMEOUT)),
     ("judged: it holds", |env| judge(env, Consultation::Accept { payload: None })),
     ("judged: sent back", |env| {
@@ -88,6 +95,13 @@ const EVENTS: [Step; 15] = [
     ("retry", |env| drop(env.retry("1/t", false))),
 ];
 
+fn use_up(env: &mut Env) {
+    env.report_as("box-1", "1/t#1", Outcome::RATE_LIMITED, |report| {
+        report.retry_after = Some(Span::seconds(20));
+        report.limit = Some(LimitHit { pool: "team".into(), window: "five_hour".into(), exhausted: true });
+    });
+}
+
 fn dependency(env: &mut Env, outcome: Outcome) {
     if env.has("1/d") && env.state_of("1/d") == "leased" {
         env.report("box-1", "1/d#1", outcome);
@@ -107,7 +121,7 @@ fn bring(state: &str, reach: fn(&mut Env)) -> Env {
     let mut env = Env::new();
     env.join("box-1", 1, "");
     reach(&mut env);
-    if state == "queued" || state == "waiting_retry" || env.run(1).state.is_terminal() {
+    if ["queued", "waiting_retry", "parked"].contains(&state) || env.run(1).state.is_terminal() {
         let session = env.session("box-1");
         env.apply(orch_core::event::Event::AgentDraining { session });
     }

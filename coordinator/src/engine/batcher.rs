@@ -24,9 +24,10 @@ use super::dirty::Dirty;
 use super::release::Release;
 use crate::events::page::{self, Page};
 use crate::events::retention::Trim;
+use crate::ledger::LedgerWriter;
 use crate::metrics::Metrics;
 use crate::payloads::{SpecCache, SpecRecords, SubmitPayload};
-use crate::store::KeyError;
+use crate::store::{Key, KeyError};
 
 /// Longest time between two durable ticks while something is committed. A crash takes the coordinator's clock back by
 /// at most this plus its idle time, which only makes deadlines later.
@@ -51,6 +52,7 @@ pub(super) struct Batcher {
     in_flight: Option<InFlight>,
     tick_written: Tick,
     specs: SpecCache,
+    ledger: LedgerWriter,
     metrics: Arc<Metrics>,
 }
 
@@ -106,6 +108,7 @@ impl Batcher {
         epoch: Epoch,
         tick: Tick,
         specs: SpecCache,
+        ledger: LedgerWriter,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -116,6 +119,7 @@ impl Batcher {
             in_flight: None,
             tick_written: tick,
             specs,
+            ledger,
             metrics,
         }
     }
@@ -146,22 +150,14 @@ impl Batcher {
 
     /// Applies an event.
     pub(super) fn apply(&mut self, now: Now, event: Event) {
-        let spent = if let Event::AttemptReported { report, .. } = &event {
-            Some(report.usage.clone())
-        } else {
-            None
-        };
         let rides_along = matches!(event, Event::AttemptAccepted { .. });
         let effects = machine::apply(&mut self.state, now, event);
-        if let Some(usage) = spent.filter(|_| effects.billed) {
-            self.metrics.spent(&usage, now.wall);
-        }
         if rides_along && effects.actions.is_empty() {
             self.open.ride_until.get_or_insert(now.tick + RIDE_ALONG);
         } else {
             self.open.awaited = true;
         }
-        self.gather(effects, &mut SpecRecords::default());
+        self.gather(now, effects, &mut SpecRecords::default());
     }
 
     /// Applies a submit, or what has tasks join a run; `payload` is what is written of them if they do.
@@ -178,11 +174,12 @@ impl Batcher {
                 self.specs.insert((run, number), page);
             }
         }
-        self.gather(effects, &mut records);
+        self.gather(now, effects, &mut records);
     }
 
-    fn gather(&mut self, effects: Effects, records: &mut SpecRecords) {
+    fn gather(&mut self, now: Now, effects: Effects, records: &mut SpecRecords) {
         self.open.events += 1;
+        self.ledger.note(&effects.bills, now.wall);
         for write in effects.writes {
             self.dirty.note(write, records);
         }
@@ -211,6 +208,11 @@ impl Batcher {
         self.dirty.note_trim(trim);
     }
 
+    /// Records to be deleted with the next batches.
+    pub(super) fn forget(&mut self, keys: Vec<Key>) {
+        self.dirty.note_gone(keys);
+    }
+
     /// Closes the open batch, if none is in flight.
     ///
     /// # Errors
@@ -219,7 +221,7 @@ impl Batcher {
         if self.is_busy() {
             return Ok(Turn::Wait);
         }
-        if self.dirty.is_empty() && self.open.notices.is_empty() {
+        if self.dirty.is_empty() && self.open.notices.is_empty() && self.ledger.is_empty() {
             let open = std::mem::take(&mut self.open);
             return Ok(if open.releases.is_empty() { Turn::Wait } else { Turn::Leave(open.releases) });
         }
@@ -230,6 +232,7 @@ impl Batcher {
         let mut writes = self.dirty.close(&self.state)?;
         let pages = page::pack(&notices, now.tick);
         writes.drafts.extend(pages.iter().map(Page::to_draft));
+        writes.drafts.extend(self.ledger.close(now.tick));
         self.in_flight = Some(InFlight { pages, releases, trims: writes.trims, events, expanded });
         let due = now.tick - self.tick_written >= TICK_EVERY;
         if due {
@@ -247,6 +250,7 @@ impl Batcher {
         for run in expanded {
             self.specs.forget(run);
         }
+        self.ledger.durable();
         Completed { pages, trims, releases, events }
     }
 }

@@ -11,7 +11,7 @@ use orch_core::state::{RunRecordView, State};
 use crate::events::retention::{MAX_DELETES, Trim};
 use crate::payloads::SpecRecords;
 use crate::persist::page::pages_of;
-use crate::persist::{Draft, Part, cached, encode};
+use crate::persist::{Draft, Part, budget, cached, encode};
 use crate::store::{Key, KeyError, Tenant};
 
 /// Bytes of pages of lone runs kept in memory until their runs end. Beyond it the committer reads them back from the
@@ -20,6 +20,9 @@ const MAX_LONE_BYTES: usize = 16 << 20;
 
 /// An agent by its name.
 type AgentName = (TenantId, Arc<str>);
+
+/// A standing budget by its name.
+type BudgetName = (TenantId, Arc<str>);
 
 /// A request by its id.
 type RequestKey = (TenantId, Arc<str>);
@@ -33,6 +36,8 @@ pub(super) struct Dirty {
     /// Agents that were forgotten. One that is known again by the time the batch is closed is written after all.
     gone_agents: BTreeSet<AgentName>,
     requests: BTreeSet<RequestKey>,
+    /// Standing budgets that changed; those that are no more by the time the batch is closed are deleted.
+    budgets: BTreeSet<BudgetName>,
     /// Spec pages of runs with several tasks that are new in this batch, or that tasks joined.
     pages: Vec<(RunId, Vec<Arc<[u8]>>)>,
     lone_pages: LonePages,
@@ -54,6 +59,7 @@ impl Dirty {
             && self.agents.is_empty()
             && self.gone_agents.is_empty()
             && self.requests.is_empty()
+            && self.budgets.is_empty()
             && self.deletions.is_empty()
     }
 
@@ -91,7 +97,10 @@ impl Dirty {
             Write::ForgetAgent { tenant, name } => {
                 self.gone_agents.insert((tenant, name));
             }
-            Write::Budget { .. } | Write::ForgetBudget { .. } => {}
+            // One that was removed and set again within a batch is written, whatever came first.
+            Write::Budget { tenant, name } | Write::ForgetBudget { tenant, name } => {
+                self.budgets.insert((tenant, name));
+            }
             // An id may come again while the deletion of its earlier use still waits.
             Write::Request { tenant, id } => {
                 let key = (tenant, id);
@@ -109,6 +118,11 @@ impl Dirty {
     /// Takes note of event pages to be deleted.
     pub(super) fn note_trim(&mut self, trim: Trim) {
         self.deletions.trims.push_back(trim);
+    }
+
+    /// Takes note of records to be deleted that no state knows.
+    pub(super) fn note_gone(&mut self, keys: Vec<Key>) {
+        self.deletions.keys.extend(keys);
     }
 
     /// Everything noted, encoded from `state`; afterwards nothing is noted but deletions beyond the limit of a batch.
@@ -136,6 +150,12 @@ impl Dirty {
         }
         for (tenant, id) in std::mem::take(&mut self.requests) {
             drafts.extend(state.request_record(tenant, &id).as_ref().map(encode::request));
+        }
+        for (tenant, name) in std::mem::take(&mut self.budgets) {
+            drafts.push(match state.budget_record(tenant, &name) {
+                Some(view) => budget::draft(&view)?,
+                None => Draft::Gone { key: budget::key(tenant, &name)? },
+            });
         }
         let trims = self.deletions.take(MAX_DELETES, &mut drafts)?;
         Ok(ClosedWrites { drafts, trims })
@@ -227,6 +247,7 @@ impl LonePages {
 struct Deletions {
     runs: VecDeque<Forget>,
     requests: VecDeque<RequestKey>,
+    keys: VecDeque<Key>,
     trims: VecDeque<Trim>,
 }
 
@@ -243,7 +264,7 @@ struct Forget {
 
 impl Deletions {
     fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.requests.is_empty() && self.trims.is_empty()
+        self.runs.is_empty() && self.requests.is_empty() && self.keys.is_empty() && self.trims.is_empty()
     }
 
     /// Deletes up to `limit` keys, or one trim more. Returns the trims that are complete.
@@ -262,6 +283,8 @@ impl Deletions {
             let Some((tenant, id)) = self.requests.pop_front() else { break };
             drafts.push(Draft::Gone { key: encode::request_key(tenant, &id) });
         }
+        let room = limit.saturating_sub(drafts.len() - start).min(self.keys.len());
+        drafts.extend(self.keys.drain(..room).map(|key| Draft::Gone { key }));
         let mut trims = Vec::new();
         while drafts.len() - start < limit {
             let Some(trim) = self.trims.pop_front() else { break };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use orch_core::event::{Consultation, Event, Submit, Target};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, Token};
 use orch_core::query::Answer;
+use orch_core::time::Wall;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::pool::BlockingPool;
@@ -16,10 +17,11 @@ use crate::blobs::Blobs;
 use crate::clock::Ticker;
 use crate::events::retention::Trim;
 use crate::events::{Activities, EventLog, WatchSource};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::payloads::{Archive, Preparer, ResultReader, SpecReader, SubmitPayload};
 use crate::persist::{MAX_PLANNING_BYTES, MAX_RESULT_BYTES};
-use crate::store::{ClusterId, Store};
+use crate::store::{ClusterId, Key, Store};
 
 /// Commands that wait for the engine. Full means that senders wait too: a session then stops reading its stream, a
 /// call its client. The engine takes up to a round of them at once, so this is two rounds.
@@ -49,6 +51,8 @@ pub(super) enum Command {
     Activity(AttemptActivity),
     /// Event pages have had their time.
     Trim { trim: Trim, reply: oneshot::Sender<()> },
+    /// Records that no state knows have had their time.
+    Forget { keys: Vec<Key>, reply: oneshot::Sender<()> },
 }
 
 /// What a running attempt is doing: shown, not stored.
@@ -122,6 +126,7 @@ pub(super) struct Shared {
     pub(super) writers: BlockingPool,
     pub(super) specs: SpecReader,
     pub(super) archive: Archive,
+    pub(super) ledger: Ledger,
     pub(super) preparer: Preparer,
     pub(super) log: Arc<EventLog>,
     pub(super) activities: Activities,
@@ -147,6 +152,7 @@ impl std::fmt::Debug for Command {
             Self::Resolve { .. } => "Resolve",
             Self::Activity(_) => "Activity",
             Self::Trim { .. } => "Trim",
+            Self::Forget { .. } => "Forget",
         })
     }
 }
@@ -242,6 +248,11 @@ impl Handle {
         self.ask(|reply| Command::Trim { trim, reply }).await
     }
 
+    /// Deletes records that no state knows with the next batches; returns when that was taken.
+    pub(crate) async fn forget(&self, keys: Vec<Key>) -> Result<(), EngineGone> {
+        self.ask(|reply| Command::Forget { keys, reply }).await
+    }
+
     /// Makes checked runs ready for [`Handle::submit`].
     #[must_use]
     pub fn preparer(&self) -> Preparer {
@@ -258,6 +269,25 @@ impl Handle {
     #[must_use]
     pub fn archive(&self) -> Archive {
         self.shared.archive.clone()
+    }
+
+    /// Reads what was spent.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.shared.ledger.clone()
+    }
+
+    /// Definitions of these workers were replaced: runs that are submitted from now on have the new ones.
+    pub fn workers_changed(&self, workers: &[String]) {
+        let newest = self.shared.newest_run.load(Ordering::Relaxed);
+        let now = self.shared.ticker.now().wall;
+        self.shared.ledger.book().definitions_changed(workers, now, newest);
+    }
+
+    /// What the wall clock says.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        self.shared.ticker.now().wall
     }
 
     /// Reads results for what comes after them.

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 use orch_core::event::Event;
 use orch_core::ids::TenantId;
 use orch_core::query::{Answer, Query};
+use orch_core::time::Span;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{EngineGone, Handle};
-use crate::events::retention::{EAGER, EventRetention, LOOK_EVERY, due};
+use crate::events::retention::{EAGER, EventRetention, LOOK_EVERY, MAX_DELETES, due};
+use crate::ledger::retention as ledger;
 use crate::payloads::references;
 use crate::store::REFUSE_SUBMITS_BELOW_FREE_PERCENT;
 
@@ -20,12 +22,16 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// How often blobs that no record names are looked for. Every record is read for it.
 const SWEEP_EVERY: Duration = Duration::from_secs(12 * 3_600);
 
+/// How often old pages of the ledger are looked for: they are kept for a year.
+const LOOK_AT_COSTS: Duration = Duration::from_secs(3_600);
+
 /// Keeps house until the engine has stopped.
-pub async fn run(handle: Handle, keep: EventRetention) {
+pub async fn run(handle: Handle, keep: EventRetention, keep_costs: Span) {
     let mut refresh = tokio::time::interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_look = Instant::now() + LOOK_EVERY;
     let mut next_sweep = Instant::now() + SWEEP_EVERY;
+    let mut next_page = Instant::now() + LOOK_EVERY;
     loop {
         tokio::select! {
             _ = refresh.tick() => {
@@ -36,6 +42,11 @@ pub async fn run(handle: Handle, keep: EventRetention) {
             () = tokio::time::sleep_until(next_look) => match trim(&handle, keep).await {
                 Ok(true) => next_look = Instant::now() + EAGER,
                 Ok(false) => next_look = Instant::now() + LOOK_EVERY,
+                Err(EngineGone) => return,
+            },
+            () = tokio::time::sleep_until(next_page) => match forget(&handle, keep_costs).await {
+                Ok(true) => next_page = Instant::now() + EAGER,
+                Ok(false) => next_page = Instant::now() + LOOK_AT_COSTS,
                 Err(EngineGone) => return,
             },
             () = tokio::time::sleep_until(next_sweep) => {
@@ -64,6 +75,14 @@ async fn figures(handle: &Handle) -> Result<(), EngineGone> {
     if let Answer::Status(status) = handle.request(asked).await? {
         shared.metrics.set_status(&status);
     }
+    let asked = move |token| Event::Asked { token, tenant, query: Query::Limits(None) };
+    if let Answer::Limits(pools) = handle.request(asked).await? {
+        shared.metrics.set_pools(&pools);
+    }
+    let asked = move |token| Event::Asked { token, tenant, query: Query::Budgets(false) };
+    if let Answer::Budgets(budgets) = handle.request(asked).await? {
+        shared.metrics.set_budgets(&budgets);
+    }
     Ok(())
 }
 
@@ -75,6 +94,24 @@ async fn trim(handle: &Handle, keep: EventRetention) -> Result<bool, EngineGone>
         Ok(None) => Ok(false),
         Err(error) => {
             tracing::warn!(%error, "cannot look for old events");
+            Ok(false)
+        }
+    }
+}
+
+/// Deletes the oldest pages of the ledger if they are too old. Whether there may be more.
+async fn forget(handle: &Handle, keep: Span) -> Result<bool, EngineGone> {
+    let shared = handle.shared();
+    match ledger::due(&shared.ledger, keep, shared.ticker.now().tick).await {
+        Ok(keys) => {
+            let more = keys.len() == MAX_DELETES;
+            if !keys.is_empty() {
+                handle.forget(keys).await?;
+            }
+            Ok(more)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for old costs");
             Ok(false)
         }
     }

@@ -26,6 +26,7 @@ use super::rounds::Rounds;
 use crate::blobs::Blobs;
 use crate::clock::{Clock, Ticker};
 use crate::events::{Activities, EventWriter, PageError as EventPageError};
+use crate::ledger::{Book, Ledger, LedgerWriter, PageError as LedgerPageError};
 use crate::metrics::Metrics;
 use crate::payloads::{Archive, PageError, Preparer, SpecCache, SpecReader};
 use crate::persist::decode::FieldError;
@@ -128,6 +129,9 @@ pub enum RecoverError {
     /// A page of the event log cannot be read.
     #[error(transparent)]
     Events(#[from] EventPageError),
+    /// A page of the ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerPageError),
     /// The records are whole, but contradict each other.
     #[error("the records contradict each other: the store is damaged, restore the last export")]
     State(#[from] RestoreError),
@@ -157,6 +161,8 @@ impl Engine {
         let cache = SpecCache::default();
         let events = EventWriter::open(Arc::clone(&store), readers.clone(), loaded.extent);
         let epoch = Epoch(meta.epoch);
+        let next_page = loaded.ledger.next();
+        let book = Arc::new(Book::new(loaded.ledger, Arc::clone(&metrics)));
         let newest_run = Arc::new(AtomicU64::new(loaded.state.last_run().0));
         let shared = Arc::new(Shared {
             epoch,
@@ -168,6 +174,7 @@ impl Engine {
                 readers.clone(),
                 Arc::clone(&newest_run),
             ),
+            ledger: Ledger::new(Arc::clone(&store), readers.clone(), Arc::clone(&book)),
             preparer: Preparer::new(Arc::clone(&blobs), Arc::clone(&clock), writers.clone()),
             store,
             blobs,
@@ -184,7 +191,8 @@ impl Engine {
             consult: Arc::default(),
         });
         let (commands, inbox) = mpsc::channel(INBOX);
-        let mut batcher = Batcher::new(loaded.state, epoch, tick, cache, Arc::clone(&metrics));
+        let ledger = LedgerWriter::new(book, next_page);
+        let mut batcher = Batcher::new(loaded.state, epoch, tick, cache, ledger, Arc::clone(&metrics));
         batcher.apply(ticker.now(), Event::Started { epoch });
         let handle = Handle::new(commands, Arc::clone(&shared));
         let rounds = Rounds::begin(tick, batcher.state().config().heartbeat);

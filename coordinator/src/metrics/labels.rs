@@ -25,6 +25,11 @@ pub(super) struct ByModelAndType {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByWorker {
+    pub(super) worker: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Rpc {
     pub(super) method: &'static str,
     pub(super) code: &'static str,

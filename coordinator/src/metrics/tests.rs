@@ -1,19 +1,22 @@
 //! What a scrape shows, and that nobody from outside can make it grow.
 
+use super::money::{MAX_MODELS, MAX_NAME_BYTES};
 use super::*;
-use orch_core::usage::ModelUsage;
-use std::sync::Arc;
+use orch_proto::v1;
 
-fn usage(model: &str) -> Usage {
-    let row = ModelUsage {
-        model: Arc::from(model),
-        input: 10,
-        output: 20,
-        cache_read: 30,
-        cache_write: 40,
+const MILLIS_A_DAY: i64 = 86_400_000;
+
+fn spent(model: &str) -> LedgerEntry {
+    let row = v1::ModelUsage {
+        model: model.to_owned(),
+        input_tokens: 10,
+        output_tokens: 20,
+        cache_read_tokens: 30,
+        cache_write_tokens: 40,
         cost_micro_usd: 1_500_000,
     };
-    Usage { models: vec![row], cost_micro_usd: 1_500_000, estimated: false }
+    let usage = v1::Usage { models: vec![row], cost_micro_usd: 1_500_000, estimated: false };
+    LedgerEntry { usage: Some(usage), attempt: 1, ..LedgerEntry::default() }
 }
 
 #[test]
@@ -82,15 +85,42 @@ fn waits_are_counted_in_seconds_and_the_certificate_has_its_end() {
 fn models_from_outside_are_bounded_and_harmless() {
     let metrics = Metrics::new("1");
     for n in 0..10 * MAX_MODELS {
-        metrics.spent(&usage(&format!("model-{n}")), Wall(0));
+        metrics.billed(&spent(&format!("model-{n}")));
     }
-    metrics.spent(&usage("line\nbreak"), Wall(0));
-    metrics.spent(&usage(&"x".repeat(MAX_MODEL_BYTES + 1)), Wall(0));
+    metrics.billed(&spent("line\nbreak"));
+    metrics.billed(&spent(&"x".repeat(MAX_NAME_BYTES + 1)));
     let text = metrics.encode().unwrap();
     let series = text.lines().filter(|line| line.starts_with("orch_cost_usd_total{")).count();
     assert_eq!(series, MAX_MODELS + 1);
     let other = (9 * MAX_MODELS + 2) as f64 * 1.5;
     assert!(text.contains(&format!("orch_cost_usd_total{{model=\"other\"}} {other:.1}")), "{text}");
+    assert!(!text.contains("break"));
+}
+
+#[test]
+fn what_is_put_right_is_not_counted_twice() {
+    let metrics = Metrics::new("1");
+    let guess = v1::Usage { cost_micro_usd: 1_000_000, estimated: true, ..v1::Usage::default() };
+    metrics.billed(&LedgerEntry { usage: Some(guess), attempt: 1, ..LedgerEntry::default() });
+    metrics.billed(&LedgerEntry { attempt: 0, taken_back_micro_usd: 1_000_000, ..spent("opus") });
+    let text = metrics.encode().unwrap();
+    for line in ["orch_cost_usd_total{model=\"unknown\"} 1.0", "orch_cost_usd_total{model=\"opus\"} 0.5"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    assert_eq!(metrics.cost_today_micro_usd(), 1_500_000);
+}
+
+#[test]
+fn workers_of_series_are_bounded() {
+    let metrics = Metrics::new("1");
+    for index in 0..1_000 {
+        metrics.set_cache_read_ratio(&format!("worker-{index}"), 250);
+    }
+    metrics.set_cache_read_ratio("line\nbreak", 1);
+    let text = metrics.encode().unwrap();
+    let series = text.lines().filter(|line| line.starts_with("orch_cache_read_ratio{")).count();
+    assert_eq!(series, 100);
+    assert!(text.contains("orch_cache_read_ratio{worker=\"worker-1\"} 0.25"), "{text}");
     assert!(!text.contains("break"));
 }
 

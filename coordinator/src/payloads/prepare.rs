@@ -10,7 +10,7 @@ mod expansion;
 pub use self::expansion::Joining;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use orch_core::event::{NewTask, Planning, Shape, Submit};
 use orch_core::ids::{TenantId, Token};
@@ -27,6 +27,7 @@ use crate::engine::pool::{BlockingPool, BrokenOff};
 use crate::persist::decode::{self, FieldError, Interner};
 use crate::persist::encode::RunTexts;
 use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS, StoredPage};
+use crate::prices::{PriceList, PricesInForce};
 use crate::store::{MAX_VALUE_BYTES, Tenant};
 use crate::submission::{CheckedContext, CheckedPlanning, CheckedRun, CheckedRunner, CheckedTask};
 
@@ -86,6 +87,8 @@ pub struct Preparer {
     clock: Arc<dyn Clock>,
     pool: BlockingPool,
     shared: Arc<Mutex<BTreeMap<Shared, (Span, v1::BlobRef)>>>,
+    /// For classes of models.
+    prices: Arc<OnceLock<Arc<PricesInForce>>>,
 }
 
 /// A worker definition or the context files of runs, of a tenant, by digest.
@@ -115,7 +118,18 @@ impl Preparer {
     /// Stores bulk in `blobs`, on threads of `pool`.
     #[must_use]
     pub fn new(blobs: Arc<dyn Blobs>, clock: Arc<dyn Clock>, pool: BlockingPool) -> Self {
-        Self { blobs, clock, pool, shared: Arc::default() }
+        Self { blobs, clock, pool, shared: Arc::default(), prices: Arc::default() }
+    }
+
+    /// Names the price list, once, for this one and all its clones: it says of which class the models of tasks are.
+    /// Without one it is the built-in list.
+    pub fn with_prices(&self, prices: Arc<PricesInForce>) {
+        // A second list is not to be: all that is prepared goes by one.
+        let _ = self.prices.set(prices);
+    }
+
+    fn price_list(&self) -> Arc<PriceList> {
+        self.prices.get().map(|prices| prices.current()).unwrap_or_default()
     }
 
     /// Splits a run and makes its bulk durable. What comes back is for [`crate::engine::Handle::submit`].
@@ -162,7 +176,8 @@ impl Preparer {
         run: CheckedRun,
         files: Files,
     ) -> Result<(Submit, SubmitPayload), Halt> {
-        let CheckedRun { name, labels, tasks, context, policy, max_parallel, planning, workflow } = run;
+        let CheckedRun { name, labels, tasks, context, policy, max_parallel, budget, planning, workflow } =
+            run;
         let shape = Shape {
             policy,
             max_parallel,
@@ -172,7 +187,7 @@ impl Preparer {
                 expanded: false,
             }),
             workflow: (!workflow.is_empty()).then(|| workflow.into()),
-            budget: None,
+            budget,
             settings: planning.map(settings).unwrap_or_default(),
         };
         let labels: Vec<(Arc<str>, Arc<str>)> =
@@ -243,7 +258,7 @@ impl Preparer {
         files: Option<Files>,
     ) -> Result<StoredSpec, Halt> {
         let (CheckedRunner::Worker(worker), Some(files)) = (&task.runner, files) else {
-            return Ok(stored_spec(task, None, None));
+            return Ok(stored_spec(task, None, None, &self.price_list().prices));
         };
         let definition = self.kept(tenant, worker.worker.digest, &worker.worker.definition, files)?;
         let context = match worker.continues.as_ref().map(|continued| &continued.context) {
@@ -251,7 +266,7 @@ impl Preparer {
             Some(None) => None,
             Some(Some(begun_with)) => Some(self.kept_context(tenant, begun_with, files)?),
         };
-        Ok(stored_spec(task, Some(definition), context))
+        Ok(stored_spec(task, Some(definition), context, &self.price_list().prices))
     }
 
     fn kept_context(

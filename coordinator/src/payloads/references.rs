@@ -141,11 +141,13 @@ impl References {
                 | Kind::Agent
                 | Kind::Worker
                 | Kind::Request
+                | Kind::Budget
                 // An entry of the index says whose result it is; the bytes are kept by that task's record.
                 | Kind::Cache
                 | Kind::Counters
                 | Kind::EventPage
-                | Kind::Audit,
+                | Kind::Audit
+                | Kind::Ledger,
             )
             | None => Ok(()),
         }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use orch_proto::prices::Prices;
 use orch_proto::store::v1::{StoredSpec, StoredWorkerTask, stored_spec::Runner};
 use orch_proto::v1;
 use prost::Message as _;
@@ -10,6 +11,7 @@ use prost::Message as _;
 use super::bulk::{self, BulkError};
 use super::cache_key::cache_key;
 use crate::blobs::Blobs;
+use crate::persist::meter::stored_class;
 use crate::store::Tenant;
 use crate::submission::{CheckedRunner, CheckedTask};
 
@@ -20,11 +22,12 @@ pub(super) const PAGE_TEXT_BYTES: usize = 4_096;
 const MAX_COMMAND_BYTES: u64 = 1 << 20;
 
 /// The spec of a task, every text inside. `definition` is where that of its worker lies, `context` where the context files
-/// that it is given do.
+/// that it is given do; `prices` know the class of its model.
 pub(super) fn stored_spec(
     task: CheckedTask,
     definition: Option<v1::BlobRef>,
     context: Option<v1::BlobRef>,
+    prices: &Prices,
 ) -> StoredSpec {
     let cache_key = cache_key(&task, context.as_ref()).map(Vec::from).unwrap_or_default();
     let runner = match task.runner {
@@ -32,6 +35,7 @@ pub(super) fn stored_spec(
             worker: task.worker.name.clone(),
             definition,
             prompt: bulk::text(task.prompt),
+            model_class: stored_class(prices, &task.model),
             model: task.model,
             output_schema: bulk::text(task.output_schema),
             budget_micro_usd: task.budget_micro_usd,

@@ -4,9 +4,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use orch_core::budgets::Spent;
 use orch_core::effect::Payload;
 use orch_core::event::{After, Flow, NewTask, Planning, Role, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
+use orch_core::limits::LimitHit;
 use orch_core::outcome::Outcome;
 use orch_core::state::{
     EndedAttempt, RestoredAgent, RestoredRequest, RestoredRun, RestoredTask, RunState, TaskProgress,
@@ -17,6 +19,7 @@ use orch_proto::v1;
 
 use prost::Message as _;
 
+use super::meter::meter;
 use crate::rpc::convert;
 
 /// Attempts that an agent may hold beyond its slots, of tasks that cost nothing but the way there and back.
@@ -28,6 +31,12 @@ pub(crate) const PREFETCH: u32 = 16;
 pub struct FieldError {
     field: &'static str,
     value: i64,
+}
+
+impl FieldError {
+    pub(super) const fn new(field: &'static str, value: i64) -> Self {
+        Self { field, value }
+    }
 }
 
 /// Shares equal texts: names of agents, workers and requirements repeat a million times.
@@ -106,7 +115,7 @@ fn shape(stored: &record::RunRecord, shared: &mut Interner) -> Shape {
             expanded: planning.expanded,
         }),
         workflow: (!stored.workflow.is_empty()).then(|| shared.intern(&stored.workflow)),
-        budget: None,
+        budget: stored.budget.as_ref().and_then(convert::budgets::limit_from_wire),
         settings: stored.planning.clone().map(settings).unwrap_or_default(),
     }
 }
@@ -168,8 +177,8 @@ pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewT
         on_loss: convert::on_loss_from_wire(on_loss),
         prefetch,
         flow: flow(spec),
-        meter: None,
-        expected_micro_usd: None,
+        meter: meter(spec, shared),
+        expected_micro_usd: spec.expected_cost_micro_usd,
     })
 }
 
@@ -217,7 +226,20 @@ pub fn task_progress(stored: &record::TaskRecord, shared: &mut Interner) -> Resu
         repairs: stored.repairs,
         afresh: AttemptNo(stored.afresh),
         note: (!stored.note.is_empty()).then(|| Arc::from(stored.note.as_str())),
+        parked: (stored.state == i32::from(v1::TaskState::Parked)).then(|| LimitHit {
+            pool: shared.intern(&stored.pool),
+            window: shared.intern(&stored.window),
+            exhausted: true,
+        }),
+        allowed: money(stored.allowed_micro_usd, stored.allowed_tokens),
+        pool: (stored.state != i32::from(v1::TaskState::Parked) && !stored.pool.is_empty())
+            .then(|| shared.intern(&stored.pool)),
+        unbilled: money(stored.unbilled_micro_usd, stored.unbilled_tokens),
     })
+}
+
+const fn money(micro_usd: u64, tokens: u64) -> Spent {
+    Spent { micro_usd, tokens, runs: 0 }
 }
 
 /// An agent.

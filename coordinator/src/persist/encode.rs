@@ -17,8 +17,8 @@ use crate::rpc::convert;
 use crate::store::{Key, KeyError, MAX_VALUE_BYTES, Tenant};
 
 /// Most that the numbers of a run's record take, tags included: name number, two moments, states, counts, digest, policy,
-/// limit and dead letters.
-const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34 + 3 + 7 + 7;
+/// limit, dead letters and a budget.
+const RUN_NUMBERS_BYTES: usize = 11 + 4 * 11 + 2 * 2 + 6 + 34 + 3 + 7 + 7 + (3 + 3 * 11 + 2);
 
 /// Most that the texts of a run take which come later or from a workflow: its detail and the workflow's name.
 const RUN_LATER_BYTES: usize = 3 + MAX_DETAIL_BYTES + 2 + 63;
@@ -179,6 +179,7 @@ fn run_head(view: &RunRecordView<'_>) -> record::RunRecord {
         workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
         detail: text(view.detail),
         dead: view.dead,
+        budget: view.shape.budget.as_ref().map(convert::budgets::limit),
         ..record::RunRecord::default()
     }
 }
@@ -231,10 +232,12 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         repairs: view.repairs,
         note: view.note.map(|note| text(note)).unwrap_or_default(),
         afresh: view.afresh.0,
-        allowed_micro_usd: 0,
-        allowed_tokens: 0,
-        pool: String::new(),
-        window: String::new(),
+        allowed_micro_usd: view.allowed.micro_usd,
+        allowed_tokens: view.allowed.tokens,
+        unbilled_micro_usd: view.unbilled.micro_usd,
+        unbilled_tokens: view.unbilled.tokens,
+        pool: view.parked.map(|hit| &hit.pool).or(view.pool).map(|pool| text(pool)).unwrap_or_default(),
+        window: view.parked.map(|hit| text(&hit.window)).unwrap_or_default(),
     }
 }
 

@@ -12,7 +12,7 @@ const SHORT_DETAIL_BYTES: usize = 60;
 /// Longest model name in a record.
 const MAX_MODEL_BYTES: usize = 48;
 /// Row of a usage that stands for several models.
-const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 /// Agents on which attempts crashed that are remembered, once room is short: as many as poison needs.
 const LEAST_CRASHED_ON: usize = 2;
 

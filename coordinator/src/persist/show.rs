@@ -29,7 +29,30 @@ pub fn run(id: u64, stored: &record::RunRecord, task: Option<&record::TaskRecord
         workflow: stored.workflow.clone(),
         detail: stored.detail.clone(),
         max_parallel: stored.max_parallel,
-        budget: None,
+        budget: stored.budget.as_ref().map(|limit| spent_budget(limit, stored, task)),
+    }
+}
+
+/// The budget of a run that is no longer in the state: nothing is reserved.
+fn spent_budget(
+    limit: &v1::BudgetLimit,
+    stored: &record::RunRecord,
+    task: Option<&record::TaskRecord>,
+) -> v1::BudgetUse {
+    let usage = task.map_or(stored.usage.as_ref(), |task| task.usage.as_ref());
+    let tokens = |row: &v1::ModelUsage| {
+        row.input_tokens + row.output_tokens + row.cache_read_tokens + row.cache_write_tokens
+    };
+    let spent = usage.map_or_else(v1::Spent::default, |usage| v1::Spent {
+        micro_usd: usage.cost_micro_usd,
+        tokens: usage.models.iter().map(tokens).sum(),
+        runs: 0,
+    });
+    v1::BudgetUse {
+        spent: Some(spent),
+        limit: Some(*limit),
+        run_ref: run_ref(stored),
+        ..v1::BudgetUse::default()
     }
 }
 

@@ -87,6 +87,14 @@ impl Fields {
         Ok(Some(items))
     }
 
+    /// One text, or a list of at most `limit` without repetition; empty when there is none.
+    pub(super) fn text_or_list(&mut self, key: &'static str, limit: usize) -> Result<Vec<Text>, PromptError> {
+        match self.entries.get(key) {
+            Some(Value::Scalar(_)) => Ok(self.text(key)?.into_iter().collect()),
+            _ => Ok(self.list(key, limit)?.unwrap_or_default()),
+        }
+    }
+
     /// Capability labels: `key: value` pairs of at most `limit`.
     pub(super) fn labels(
         &mut self,

@@ -121,6 +121,23 @@ fn settings_sources_and_pools_reach_the_definition() {
 }
 
 #[test]
+fn models_that_step_in_are_one_or_a_list_in_their_order_and_never_the_workers_own() {
+    let of = |key: &str| load(&[worker(key)]).unwrap().worker("w").unwrap().fallback.clone();
+    assert_eq!(of(""), [""; 0]);
+    assert_eq!(of("fallback: opus\n"), ["opus"]);
+    assert_eq!(of("fallback: [opus, claude-haiku-4-5]\n"), ["opus", "claude-haiku-4-5"]);
+    for (bad, told) in [
+        ("fallback: sonnet", "another model than `model`"),
+        ("fallback: opsu", "did you mean `opus`?"),
+        ("fallback: [haiku, haiku]", "haiku"),
+        ("fallback: [opus, haiku, fable, claude-opus-4-8]", "the limit is 3"),
+    ] {
+        let said = refusal(&[worker(&format!("{bad}\n"))]);
+        assert!(said.contains(told), "{bad}: {said}");
+    }
+}
+
+#[test]
 fn json_that_will_not_do_is_refused_with_file_line_and_column() {
     let settings = |text: &str| refusal(&[worker(""), file("settings/s.json", text)]);
     assert_eq!(settings("{\n \"a\": x\n}"), "settings/s.json:2:7: not valid JSON: expected value");

@@ -12,7 +12,7 @@ pub(super) fn is_valid(name: &str) -> bool {
 
 /// The candidate that `name` was probably meant to be, if any is near enough: at most a third of the name's
 /// characters differ, case aside. Ties go to the candidate that comes first.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Distance is quadratic in length, and nobody misspells a name into a page of text.
     if name.len() > 2 * MAX_NAME_BYTES {
         return None;

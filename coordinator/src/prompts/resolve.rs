@@ -48,6 +48,7 @@ impl Sources {
             name: source.name().to_owned(),
             description: source.description.clone(),
             model: source.model.clone(),
+            fallback: source.fallback.clone(),
             system_prompt: prompt + &self.context(source)?,
             agents: self.agents(source)?,
             tools: flags.tools,

@@ -55,6 +55,11 @@ fn what_is_built_in_is_what_lies_in_the_folder() {
 #[test]
 fn models_are_of_the_tier_the_work_needs() {
     assert_eq!(worker("orchestrator").model, "opus");
+    for (name, fallback) in
+        [("orchestrator", "sonnet"), ("anga", "opus"), ("marie", "opus"), ("fabien", "haiku")]
+    {
+        assert_eq!(worker(name).fallback, [fallback], "{name}");
+    }
     for name in ["anga", "fabien", "marie"] {
         assert_eq!(worker(name).model, "sonnet", "{name}");
         for (agent, definition) in worker(name).agents {

@@ -9,6 +9,7 @@ use super::error::{PromptError, PromptErrorKind};
 use super::fields::Fields;
 use super::front_matter::Text;
 use super::material::is_context_path;
+use super::models::{TIERS, fallback, model};
 use super::names;
 use super::tools::{AGENT, BUILT_IN_SUBAGENTS, ToolEntry, ToolProblem};
 use super::worker::{OnDenial, OnLoss, PermissionMode};
@@ -19,6 +20,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "name",
     "description",
     "model",
+    "fallback",
     "tools",
     "disallowed_tools",
     "permission_mode",
@@ -39,9 +41,6 @@ pub(super) const WORKER_KEYS: &[&str] = &[
 
 /// Keys of a sub-agent file.
 pub(super) const SUBAGENT_KEYS: &[&str] = &["name", "description", "model", "tools", "max_turns"];
-
-/// The CLI's tier aliases; any other model is named by its full id.
-const TIERS: [&str; 4] = ["fable", "haiku", "opus", "sonnet"];
 
 /// Sub-agents are many and narrow: the smallest tier unless the file says otherwise.
 const DEFAULT_SUBAGENT_MODEL: &str = "haiku";
@@ -64,6 +63,7 @@ pub struct WorkerSource {
     pub(super) name: Text,
     pub(super) description: String,
     pub(super) model: String,
+    pub(super) fallback: Vec<String>,
     pub(super) tools: Vec<(Text, ToolEntry)>,
     pub(super) disallowed_tools: Vec<ToolEntry>,
     pub(super) permission_mode: PermissionMode,
@@ -120,11 +120,14 @@ impl SubAgentSource {
 pub fn parse_worker(file: &str, text: &str) -> Result<WorkerSource, PromptError> {
     let mut fields = Fields::read(file, text, WORKER_KEYS)?;
     let modes = PermissionMode::ALL.map(|mode| (mode, mode.as_str()));
+    let (name, description) = (name(&mut fields)?, description(&mut fields)?);
+    let model = model(&mut fields, &TIERS)?.ok_or_else(|| fields.missing("model"))?;
     let source = WorkerSource {
         file: fields.file().to_owned(),
-        name: name(&mut fields)?,
-        description: description(&mut fields)?,
-        model: model(&mut fields, &TIERS)?.ok_or_else(|| fields.missing("model"))?,
+        name,
+        description,
+        fallback: fallback(&mut fields, Some(&model))?,
+        model,
         tools: tools(&mut fields, "tools")?.ok_or_else(|| fields.missing("tools"))?,
         disallowed_tools: tools(&mut fields, "disallowed_tools")?
             .unwrap_or_default()
@@ -249,22 +252,6 @@ fn description(fields: &mut Fields) -> Result<String, PromptError> {
         return Err(fields.bad("description", &text, "a sentence saying what it is for", None));
     }
     Ok(text.value)
-}
-
-/// A tier alias, or a full id. The CLI passes any unknown word through to the API, so that a misspelt alias
-/// would fail only when the task runs: a plain word must be an alias.
-fn model(fields: &mut Fields, aliases: &[&'static str]) -> Result<Option<String>, PromptError> {
-    const MAX_MODEL_BYTES: usize = 128;
-    let Some(text) = fields.text("model")? else { return Ok(None) };
-    let base = text.value.strip_suffix("[1m]").unwrap_or(&text.value);
-    let is_word = base.chars().all(|c| c.is_ascii_alphabetic());
-    let is_id = base.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && base.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '@'));
-    if aliases.contains(&base) || (is_id && !is_word && text.value.len() <= MAX_MODEL_BYTES) {
-        return Ok(Some(text.value));
-    }
-    let nearest = names::nearest(base, aliases.iter().copied());
-    Err(fields.bad("model", &text, "opus, sonnet, haiku, fable or a full model id", nearest))
 }
 
 fn context_files(fields: &mut Fields) -> Result<Vec<Text>, PromptError> {

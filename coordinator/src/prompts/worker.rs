@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The format of the stored definition. Raised when a field is added or changes its meaning.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// A named persona, ready to be run: its fields are arguments of the CLI or limits of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Worker {
     pub description: String,
     /// `--model`: a tier alias of the CLI or a full model id.
     pub model: String,
+    /// `--fallback-model`, in order: models that step in while that one is overloaded or gone. May be empty (no flag).
+    pub fallback: Vec<String>,
     /// The whole system prompt, templates and context files included, for `--system-prompt-file`. Ends with a line feed.
     pub system_prompt: String,
     /// `--tools`: the exact set of built-in tools offered to it and its sub-agents, sorted. Empty means the
@@ -251,6 +253,7 @@ mod tests {
             name: "one".into(),
             description: "does one thing".into(),
             model: "sonnet".into(),
+            fallback: vec!["haiku".into()],
             system_prompt: "Do it.\n".into(),
             tools: vec!["Agent".into(), "Read".into()],
             allowed_tools: vec![],
@@ -295,6 +298,7 @@ mod tests {
             Worker { name: "two".into(), ..worker() },
             Worker { description: "x".into(), ..worker() },
             Worker { model: "opus".into(), ..worker() },
+            Worker { fallback: vec![], ..worker() },
             Worker { system_prompt: "Do it!\n".into(), ..worker() },
             Worker { tools: vec![], ..worker() },
             Worker { allowed_tools: vec!["Bash".into()], ..worker() },
@@ -320,16 +324,16 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":3}", b"\xff"] {
+        for bytes in [&b""[..], b"{}", b"[]", b"{\"format\":4}", b"\xff"] {
             assert!(
                 matches!(Worker::from_definition_bytes(bytes), Err(DefinitionError::Malformed(_))),
                 "{bytes:?}"
             );
         }
-        let newer = br#"{"format":4,"name":"from the future"}"#;
+        let newer = br#"{"format":5,"name":"from the future"}"#;
         assert!(matches!(
             Worker::from_definition_bytes(newer),
-            Err(DefinitionError::UnknownFormat { found: 4, known: FORMAT })
+            Err(DefinitionError::UnknownFormat { found: 5, known: FORMAT })
         ));
         let text = String::from_utf8(worker().to_definition_bytes()).unwrap();
         let extended = text.replacen("\"name\"", "\"extra\":1,\"name\"", 1);

@@ -13,6 +13,7 @@ use crate::workers::PromptReloads;
 use orch_certs::ServerTls;
 use orch_core::event::Event;
 use orch_core::ids::TenantId;
+use orch_core::limits::{PoolState, PoolView};
 use orch_core::query::{AgentStateView, AgentView, Answer, Query, StatusView};
 use orch_proto::v1::admin_service_server::AdminService;
 use orch_proto::v1::{
@@ -184,6 +185,14 @@ impl Admin {
         })
     }
 
+    /// Pools that are closed, or of which something is odd.
+    async fn limit_lines(&self, tenant: TenantId) -> Result<Vec<String>, Status> {
+        let Answer::Limits(views) = ask(&self.engine, tenant, Query::Limits(None)).await? else {
+            return Err(unexpected());
+        };
+        Ok(views.iter().filter_map(limit_line).take(MAX_POOL_LINES).collect())
+    }
+
     /// Pools that nobody can use, of agents that are there.
     async fn pool_lines(&self, tenant: TenantId) -> Result<Vec<String>, Status> {
         let mut lines = Vec::new();
@@ -202,6 +211,25 @@ impl Admin {
             }
         }
         Ok(lines)
+    }
+}
+
+/// What keeps a pool from being used as it could.
+fn limit_line(view: &PoolView) -> Option<String> {
+    let pool = &view.pool;
+    if let Some(warning) = view.warnings.first() {
+        return Some(format!("pool {pool}: {warning}: orchctl limits {pool}"));
+    }
+    let parked = match view.parked {
+        0 => String::new(),
+        1 => "; 1 conversation is parked until then".to_owned(),
+        more => format!("; {more} conversations are parked until then"),
+    };
+    match view.state {
+        PoolState::Exhausted | PoolState::Failing => {
+            Some(format!("pool {pool}: {}{parked}: orchctl limits {pool}", view.detail))
+        }
+        PoolState::Open | PoolState::Throttled => None,
     }
 }
 
@@ -284,6 +312,7 @@ impl AdminService for Admin {
         };
         let mut status = self.cluster_status(&view);
         status.attention.extend(self.pool_lines(caller.tenant).await?);
+        status.attention.extend(self.limit_lines(caller.tenant).await?);
         Ok(Response::new(GetStatusResponse { status: Some(status) }))
     }
 
@@ -385,6 +414,7 @@ impl AdminService for Admin {
         let caller = Caller::of(&request)?;
         let workers = Arc::clone(&self.workers);
         let response = blocking(move || worker_admin::reload(&workers)).await?;
+        self.engine.workers_changed(&response.changed);
         audited(&caller, &format!("reload workers, {} mistakes", response.problems.len()));
         Ok(Response::new(response))
     }

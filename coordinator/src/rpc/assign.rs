@@ -4,6 +4,7 @@
 use crate::payloads::inputs::{Dispatch, Inputs};
 use crate::presence::harmless;
 use crate::rpc::convert::{self, attempt_id};
+use orch_core::budgets::Allowance;
 use orch_core::ids::{AttemptKey, TaskKey};
 use orch_core::state::EndedAttempt;
 use orch_proto::store::v1::{StoredWorkerTask, stored_spec};
@@ -43,8 +44,16 @@ const MAX_CAUSE: usize = 400;
 /// Longest assignment: the limit of a message, with room for its frame.
 const MAX_ASSIGNMENT_BYTES: usize = (1 << 20) - 1_024;
 
-/// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`, `interrupted` the attempt in
-/// whose conversation it may go on.
+/// What a grant says of an attempt, as far as its agent understands it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Granted<'a> {
+    /// The attempt in whose conversation it may go on.
+    pub interrupted: Option<&'a EndedAttempt>,
+    /// What it may spend from the start.
+    pub allowance: Option<&'a Allowance>,
+}
+
+/// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`.
 ///
 /// # Errors
 /// When the record is damaged.
@@ -53,7 +62,7 @@ pub fn assignment(
     attempt: AttemptKey,
     task_ref: String,
     dispatch: Dispatch,
-    interrupted: Option<&EndedAttempt>,
+    granted: Granted<'_>,
 ) -> Result<v1::Assignment, AssignError> {
     use v1::assignment::Runner;
     let Dispatch { spec, inputs, feedback, publish, reuse } = dispatch;
@@ -61,10 +70,11 @@ pub fn assignment(
         stored_spec::Runner::Worker(task) => {
             // Feedback says more, and the conversation of a follow-up is there before its prompt was said.
             let goes_on = feedback.is_none() && task.conversation.is_none();
-            let interrupted = interrupted.filter(|_| goes_on).map(note).unwrap_or_default();
+            let interrupted = granted.interrupted.filter(|_| goes_on).map(note).unwrap_or_default();
             Runner::Claude(v1::ClaudeAssignment {
                 feedback,
                 interrupted,
+                allowance: granted.allowance.map(|allowance| convert::allowance(None, allowance)),
                 ..claude(cluster, attempt.task, task)
             })
         }
@@ -190,7 +200,7 @@ mod tests {
     }
 
     fn sent(attempt: AttemptKey, dispatch: Dispatch) -> v1::Assignment {
-        assignment(CLUSTER, attempt, "a/1/t".into(), dispatch, None).unwrap()
+        assignment(CLUSTER, attempt, "a/1/t".into(), dispatch, Granted::default()).unwrap()
     }
 
     fn for_claude(attempt: AttemptKey, dispatch: Dispatch) -> v1::ClaudeAssignment {
@@ -239,7 +249,8 @@ mod tests {
             duration: Some(Span::seconds(835)),
         };
         let told = |dispatch: Dispatch, ended: &EndedAttempt| {
-            let sent = assignment(CLUSTER, key(1, 3), "a/1/t".into(), dispatch, Some(ended)).unwrap();
+            let granted = Granted { interrupted: Some(ended), allowance: None };
+            let sent = assignment(CLUSTER, key(1, 3), "a/1/t".into(), dispatch, granted).unwrap();
             let Some(v1::assignment::Runner::Claude(claude)) = sent.runner else { panic!("{sent:?}") };
             claude.interrupted
         };
@@ -259,6 +270,17 @@ mod tests {
         let follow_up = StoredWorkerTask { conversation: Some(v1::TaskId::default()), ..worker() };
         assert_eq!(told(dispatch(stored_spec::Runner::Worker(follow_up)), &ended), "");
         assert_eq!([0, 119_500, 7_199_000, 7_200_001].map(in_words), ["0 s", "2 min", "120 min", "3 h"]);
+    }
+
+    #[test]
+    fn an_allowance_of_the_grant_is_part_of_the_assignment() {
+        let allowance = Allowance { micro_usd: Some(9), one_more: true, ..Allowance::default() };
+        let granted = Granted { interrupted: None, allowance: Some(&allowance) };
+        let read = dispatch(stored_spec::Runner::Worker(worker()));
+        let sent = assignment(CLUSTER, key(1, 1), "a/1/t".into(), read, granted).unwrap();
+        let Some(v1::assignment::Runner::Claude(claude)) = sent.runner else { panic!("{sent:?}") };
+        let told = claude.allowance.unwrap();
+        assert_eq!((told.attempt, told.micro_usd, told.tokens, told.one_more), (None, Some(9), None, true));
     }
 
     #[test]
@@ -314,7 +336,8 @@ mod tests {
     fn damaged_records_are_refused() {
         let mut nothing = dispatch(stored_spec::Runner::Noop(v1::NoopTask {}));
         nothing.spec = Arc::new(StoredSpec::default());
-        let refused = |read| assignment(CLUSTER, key(1, 1), String::new(), read, None).unwrap_err();
+        let refused =
+            |read| assignment(CLUSTER, key(1, 1), String::new(), read, Granted::default()).unwrap_err();
         assert_eq!(refused(nothing), AssignError::NoRunner);
         let packed = dispatch(stored_spec::Runner::PackedCommand(v1::BlobRef::default()));
         assert_eq!(refused(packed), AssignError::Packed);

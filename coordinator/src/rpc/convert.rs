@@ -1,8 +1,14 @@
 //! From the core's views to the wire, and from the wire's enumerations back.
 //! The only place that names both; no rule is decided here.
 
+pub mod budgets;
+mod limits;
 mod watch;
 
+pub use self::limits::{
+    allowance, bucket, limit_grant, limit_hit, limit_report, limit_signal, meter_from_wire, pool_notice,
+    pool_state, spending,
+};
 pub use self::watch::watch_event;
 
 use orch_core::effect::{ReportResult, StopReason, Verdict};
@@ -253,7 +259,7 @@ pub fn run(view: &RunView) -> v1::Run {
         workflow: view.shape.workflow.as_ref().map(ToString::to_string).unwrap_or_default(),
         detail: view.detail.to_string(),
         max_parallel: view.shape.max_parallel,
-        budget: None,
+        budget: view.budget.as_ref().map(budgets::budget_use),
     }
 }
 

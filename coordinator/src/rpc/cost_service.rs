@@ -1,22 +1,38 @@
 //! Costs, budgets and limits over gRPC.
-//! Thin: the ledger and the engine know; refuses to reckon anything itself.
+//! Thin: the ledger and the engine know; refuses to reckon anything itself. Each of the three has a room below.
+
+mod budgets;
+mod limits;
+mod query;
 
 use crate::engine::Handle;
+use crate::presence::Registry;
+use crate::rpc::auth::Caller;
 use orch_proto::v1;
 use orch_proto::v1::cost_service_server::CostService;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// Answers what people ask of money.
 #[derive(Debug, Clone)]
 pub struct Costs {
-    _engine: Handle,
+    parts: Arc<CostParts>,
+}
+
+/// What the service needs.
+#[derive(Debug)]
+pub struct CostParts {
+    /// The engine.
+    pub engine: Handle,
+    /// What agents say about themselves.
+    pub registry: Arc<Registry>,
 }
 
 impl Costs {
-    /// Answers from what `engine` knows.
+    /// Answers from what its parts know.
     #[must_use]
-    pub const fn new(engine: Handle) -> Self {
-        Self { _engine: engine }
+    pub fn new(parts: CostParts) -> Self {
+        Self { parts: Arc::new(parts) }
     }
 }
 
@@ -24,36 +40,41 @@ impl Costs {
 impl CostService for Costs {
     async fn query_costs(
         &self,
-        _request: Request<v1::QueryCostsRequest>,
+        request: Request<v1::QueryCostsRequest>,
     ) -> Result<Response<v1::QueryCostsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        query::costs(&self.parts, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_budgets(
         &self,
-        _request: Request<v1::ListBudgetsRequest>,
+        request: Request<v1::ListBudgetsRequest>,
     ) -> Result<Response<v1::ListBudgetsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        budgets::list(&self.parts, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn set_budget(
         &self,
-        _request: Request<v1::SetBudgetRequest>,
+        request: Request<v1::SetBudgetRequest>,
     ) -> Result<Response<v1::SetBudgetResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        budgets::set(&self.parts, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn remove_budget(
         &self,
-        _request: Request<v1::RemoveBudgetRequest>,
+        request: Request<v1::RemoveBudgetRequest>,
     ) -> Result<Response<v1::RemoveBudgetResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        budgets::remove(&self.parts, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_limits(
         &self,
-        _request: Request<v1::GetLimitsRequest>,
+        request: Request<v1::GetLimitsRequest>,
     ) -> Result<Response<v1::GetLimitsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        limits::pools(&self.parts, &caller, request.into_inner()).await.map(Response::new)
     }
 }

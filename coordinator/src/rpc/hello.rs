@@ -2,6 +2,7 @@
 //! Knows the rules of a Hello; refuses to know the engine.
 
 use crate::rpc::convert::{attempt_key, held_state};
+use crate::rpc::session::agent_pools;
 use crate::rpc::status::{refuse, refuse_field};
 use orch_certs::Identity;
 use orch_core::event::{AgentHello, InventoryItem};
@@ -70,11 +71,16 @@ pub fn check_epoch(hello: &v1::Hello, cluster: &[u8; 16], epoch: u64) -> Result<
     Err(refuse(ErrorCode::CoordinatorOutdated, message))
 }
 
-/// The Hello as the core takes it, but for its session.
+/// The Hello as the core takes it, but for its session. `protocol` is what was negotiated.
 ///
 /// # Errors
 /// The field at fault: a name that is not the certificate's, an attempt 0, an unknown state, too much of something.
-pub fn check_hello(hello: &v1::Hello, identity: &Identity, tenant: TenantId) -> Result<AgentHello, Status> {
+pub fn check_hello(
+    hello: &v1::Hello,
+    identity: &Identity,
+    tenant: TenantId,
+    protocol: u32,
+) -> Result<AgentHello, Status> {
     if hello.agent != identity.name() {
         let shown: String = hello.agent.chars().take(80).flat_map(char::escape_debug).collect();
         let message = format!("the agent calls itself `{shown}`, its certificate says `{}`", identity.name());
@@ -95,7 +101,7 @@ pub fn check_hello(hello: &v1::Hello, identity: &Identity, tenant: TenantId) -> 
         capabilities: capabilities(hello)?,
         inventory: inventory(&hello.inventory)?,
         conversations: conversations(&hello.conversations),
-        pools: Vec::new(),
+        pools: agent_pools(&hello.pools, protocol)?,
     })
 }
 
@@ -177,7 +183,7 @@ mod tests {
     }
 
     fn check(hello: &v1::Hello) -> Result<AgentHello, Status> {
-        check_hello(hello, &identity(), DEFAULT_TENANT)
+        check_hello(hello, &identity(), DEFAULT_TENANT, PROTOCOL_MAX)
     }
 
     #[test]

@@ -3,16 +3,20 @@
 //! round: an agent that stops reading is closed by the engine when its queue is full.
 
 mod inbound;
+mod intake;
 mod outbound;
 mod report;
 
 use crate::engine::{Handle, Outbound};
 use crate::presence::{Registry, printable};
+use crate::prices::PricesInForce;
 use crate::rpc::assign::Cluster;
 use crate::rpc::auth::Caller;
 use crate::rpc::gone;
 use crate::rpc::hello::{check_epoch, check_hello, first_hello, negotiate};
 use crate::rpc::session::inbound::SessionReader;
+use crate::rpc::session::intake::LimitIntake;
+pub(crate) use crate::rpc::session::intake::agent_pools;
 use crate::rpc::session::outbound::{SessionWriter, WriterParts};
 pub use crate::rpc::session::report::ReportIntake;
 use crate::rpc::status::{from_decoder, refuse};
@@ -50,6 +54,8 @@ pub struct SessionParts {
     pub registry: Arc<Registry>,
     /// Bulk bytes of reports.
     pub reports: ReportIntake,
+    /// List prices, as Welcome says them.
+    pub prices: Arc<PricesInForce>,
     /// Every task of every session, so that a shutdown can wait for them.
     pub tasks: TaskTracker,
     /// Set when the coordinator drains: sessions say GoAway and end.
@@ -88,7 +94,7 @@ pub async fn open(
         let agent = caller.identity.name();
         tracing::warn!(agent, version = printable(&hello.version), why = refused.message(), "agent refused");
     })?;
-    let joined = check_hello(&hello, &caller.identity, caller.tenant)?;
+    let joined = check_hello(&hello, &caller.identity, caller.tenant, protocol)?;
     check_epoch(&hello, &parts.cluster.id, parts.cluster.epoch).inspect_err(|refused| {
         let agent = caller.identity.name();
         tracing::error!(
@@ -102,6 +108,7 @@ pub async fn open(
     let session = parts.engine.open_session(outbound).await.map_err(|_| gone())?;
     parts.registry.joined(&hello);
     let joined = AgentHello { session, ..joined };
+    let intake = LimitIntake::new(session, protocol, joined.pools.clone());
     parts.engine.apply(Event::AgentJoined(Box::new(joined))).await.map_err(|_| gone())?;
     let agent = caller.identity.name().to_owned();
     tracing::info!(agent, session = session.0, version = printable(&hello.version), "agent joined");
@@ -115,6 +122,7 @@ pub async fn open(
         cluster: parts.cluster,
         timing: parts.timing,
         results: parts.engine.results(),
+        prices: Arc::clone(&parts.prices),
         draining: parts.draining.clone(),
         ending: Arc::clone(&ending),
     });
@@ -125,6 +133,7 @@ pub async fn open(
         agent,
         registry: Arc::clone(&parts.registry),
         reports: parts.reports.clone(),
+        intake,
         tenant: caller.tenant,
     };
     parts.tasks.spawn(async move { reader.run(rest, inbound, &ending).await }.in_current_span());

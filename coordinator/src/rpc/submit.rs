@@ -7,6 +7,7 @@ use self::follow_up::FollowUps;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::engine::{Handle, SubmitError};
+use crate::ledger::EstimateTask;
 use crate::payloads::{PrepareError, Preparer, Request as Prepare, SubmitPayload};
 use crate::persist::fit::cut_text;
 use crate::planning::Catalogue;
@@ -14,7 +15,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::lookup::Lookup;
 use crate::rpc::status::{from_spec_error, internal, refuse, refuse_field};
 use crate::rpc::{answered, ask, blocking, convert, gone, unexpected};
-use crate::submission::{CheckedRun, Conversation, Given};
+use crate::submission::{CheckedRun, CheckedRunner, Conversation, Given};
 use crate::workers::WorkersInForce;
 use crate::workflows;
 use orch_core::event::{Flow, NewTask, OnLoss, Shape, Submit};
@@ -103,10 +104,23 @@ impl Submitter {
             // Also asked by the engine; here before anything is written to that disk.
             self.parts.engine.can_store().map_err(|why| refuse(ErrorCode::DiskLow, why))?;
         }
+        let estimate = self.estimate(caller, &checked);
         let prepared = self.preparer.prepare(prepare, checked).await;
         let (submit, payload) = prepared.map_err(|error| prepare_status(&error))?;
         let answer = self.parts.engine.submit(submit, payload).await;
-        submitted(answered(Ok(answer.map_err(|error| submit_status(&error))?))?)
+        let response = submitted(answered(Ok(answer.map_err(|error| submit_status(&error))?))?)?;
+        Ok(SubmitRunResponse { estimate: estimate.filter(|_| !response.existing), ..response })
+    }
+
+    /// What earlier work of the same kind says the run will cost; tasks that a plan adds are not in it.
+    fn estimate(&self, caller: &Caller, run: &CheckedRun) -> Option<v1::CostEstimate> {
+        let tasks = run.tasks.iter().filter_map(|task| match &task.runner {
+            CheckedRunner::Worker(worker) => {
+                Some(EstimateTask { worker: &worker.worker.name, model: &worker.model, task_id: &task.id })
+            }
+            CheckedRunner::Command(_) | CheckedRunner::Noop | CheckedRunner::Publish(_) => None,
+        });
+        self.parts.engine.ledger().book().estimate(caller.tenant, &run.name, tasks)
     }
 
     /// Checks a spec against everything that it is about: workflows, conversations, agents, workers.
@@ -226,6 +240,7 @@ fn joined(outer: v1::RunSpec, compiled: v1::RunSpec) -> v1::RunSpec {
             compiled.context_files
         },
         on_failure: or(compiled.on_failure, outer.on_failure),
+        budget: outer.budget.or(compiled.budget),
         max_parallel: if compiled.max_parallel == 0 { outer.max_parallel } else { compiled.max_parallel },
         workspace: if compiled.workspace.is_empty() { outer.workspace } else { compiled.workspace },
         no_cache: outer.no_cache || compiled.no_cache,

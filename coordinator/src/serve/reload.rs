@@ -1,13 +1,17 @@
-//! What SIGHUP puts in force without a restart: certificates, prompts and the log filter.
+//! What SIGHUP puts in force without a restart: certificates, prompts, limits, prices and the log filter.
 //! Each keeps what it has when the new one will not do, and says so.
 
 use crate::config::Config;
+use crate::engine::Handle;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::prices::PriceList;
 use crate::serve::announce::notify;
 use crate::telemetry::{self, FilterHandle};
 use crate::workers::PromptReloads;
 use anyhow::Context as _;
 use orch_certs::ServerTls;
+use orch_core::event::Event;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,6 +25,7 @@ pub(super) struct Reloads {
     pub(super) tls: Arc<ServerTls>,
     pub(super) filter: FilterHandle,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) engine: Handle,
 }
 
 impl Reloads {
@@ -31,14 +36,23 @@ impl Reloads {
         let read = tokio::task::spawn_blocking(move || {
             let wanted = config.again().context("cannot read the settings");
             let prompts = prompts.reload().map_err(anyhow::Error::from);
-            (tls.reload(SystemTime::now()).map_err(anyhow::Error::from), prompts, wanted)
+            let prices = wanted.as_ref().ok().map(|wanted| PriceList::load(wanted.prices.as_deref()));
+            (tls.reload(SystemTime::now()).map_err(anyhow::Error::from), prompts, prices, wanted)
         });
         match read.await {
-            Ok((certificates, prompts, wanted)) => {
+            Ok((certificates, prompts, prices, wanted)) => {
                 self.metrics.set_certificate(self.tls.expires());
                 told("certificates", certificates);
-                told("prompts", prompts.map(drop));
+                told("prompts", prompts.map(|changes| self.engine.workers_changed(&changes.changed)));
+                if let Some(prices) = prices {
+                    let prices = prices.map(|list| self.engine.ledger().book().prices().replace(list));
+                    told("prices", prices.map_err(anyhow::Error::from));
+                }
+                let limits = wanted.as_ref().ok().map(|wanted| wanted.pools.clone());
                 told("settings", wanted.and_then(|wanted| self.put_in_force(&wanted)));
+                if let Some(limits) = limits {
+                    told("limits", configure(&self.engine, limits).await);
+                }
             }
             Err(error) => tracing::error!(%error, "the reload broke off"),
         }
@@ -53,6 +67,11 @@ impl Reloads {
         }
         Ok(())
     }
+}
+
+/// Tells the core of an operator's limits, in place of those before.
+pub(super) async fn configure(engine: &Handle, pools: Limits) -> anyhow::Result<()> {
+    engine.apply(Event::LimitsConfigured { pools }).await.context("the engine has stopped")
 }
 
 fn told(what: &'static str, done: anyhow::Result<()>) {

@@ -8,10 +8,11 @@ use crate::engine::commit::ThreadCommitter;
 use crate::engine::{Engine, Handle, Parts, Recovered};
 use crate::metrics::Metrics;
 use crate::presence::Registry;
+use crate::prices::PricesInForce;
 use crate::rpc::admin_service::{Admin, AdminParts};
 use crate::rpc::assign::Cluster;
 use crate::rpc::blob_service::Blobber;
-use crate::rpc::cost_service::Costs;
+use crate::rpc::cost_service::{CostParts, Costs};
 use crate::rpc::lookup::Lookup;
 use crate::rpc::plan_service::Plans;
 use crate::rpc::run_service::{RunParts, Runs};
@@ -54,6 +55,8 @@ pub struct Wiring<'a> {
     pub transcripts: &'a Arc<Transcripts>,
     /// Workers in force.
     pub prompts: Arc<PromptReloads>,
+    /// List prices in force.
+    pub prices: Arc<PricesInForce>,
     /// Certificates, to be told of.
     pub tls: Arc<ServerTls>,
     /// Streams and the tasks behind them.
@@ -71,6 +74,7 @@ impl Wiring<'_> {
     #[must_use]
     pub fn services<H: Health>(self, health: HealthServer<H>) -> Services<H> {
         let clock = Arc::clone(&self.clock);
+        self.handle.preparer().with_prices(Arc::clone(&self.prices));
         let lookup = Lookup::new(self.handle.clone(), Arc::clone(&clock));
         let submitter = Submitter::new(SubmitParts {
             engine: self.handle.clone(),
@@ -98,6 +102,7 @@ impl Wiring<'_> {
             blobs: Blobber::new(Arc::clone(self.blobs), self.handle.clone(), self.streams.clone()),
             transcripts: Scribe::new(transcripts, lookup, self.handle.clone(), streams),
             agents,
+            costs: Costs::new(CostParts { engine: self.handle.clone(), registry: Arc::clone(&registry) }),
             admin: Admin::new(AdminParts {
                 engine: self.handle.clone(),
                 registry,
@@ -105,7 +110,6 @@ impl Wiring<'_> {
                 tls: self.tls,
                 started: self.started,
             }),
-            costs: Costs::new(self.handle.clone()),
             health,
         }
     }
@@ -138,6 +142,7 @@ impl Wiring<'_> {
             },
             registry: Arc::clone(registry),
             reports: ReportIntake::new(Arc::clone(self.blobs), self.handle.results()),
+            prices: Arc::clone(&self.prices),
             tasks: self.streams.clone(),
             draining: self.draining.clone(),
         }

@@ -110,8 +110,10 @@ impl Counters {
             Entity::Agent { .. }
             | Entity::Worker { .. }
             | Entity::Request { .. }
+            | Entity::Budget { .. }
             | Entity::Cache { .. }
             | Entity::Audit { .. }
+            | Entity::LedgerPage { .. }
             | Entity::StoreOwned => Self::default(),
         };
         *self = self.max(seen);

@@ -79,15 +79,19 @@ pub enum Kind {
     Cache = 0x17,
     /// What a restore left behind: ids that may have been given out before it.
     Counters = 0x18,
+    /// A standing budget and what was spent of it.
+    Budget = 0x19,
     /// The events of one batch.
     EventPage = 0x20,
     /// An entry of the audit log.
     Audit = 0x21,
+    /// What attempts that ended in one batch have cost.
+    Ledger = 0x22,
 }
 
 impl Kind {
     /// Every kind this binary knows.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Commit,
         Self::Staged,
@@ -100,8 +104,10 @@ impl Kind {
         Self::Request,
         Self::Cache,
         Self::Counters,
+        Self::Budget,
         Self::EventPage,
         Self::Audit,
+        Self::Ledger,
     ];
 
     /// The kind with this stored number, if this binary knows it.
@@ -173,6 +179,14 @@ impl Key {
         Self::named(tenant, Kind::Agent, name)
     }
 
+    /// Key of a standing budget.
+    ///
+    /// # Errors
+    /// [`KeyError::NameLength`] unless the name has 1 to [`MAX_NAME_BYTES`] bytes.
+    pub fn budget(tenant: Tenant, name: &str) -> Result<Self, KeyError> {
+        Self::named(tenant, Kind::Budget, name)
+    }
+
     /// Key of a worker definition.
     pub fn worker(tenant: Tenant, digest: &[u8; 32]) -> Self {
         Self::build(tenant, Kind::Worker, &[digest])
@@ -201,6 +215,12 @@ impl Key {
     /// Key of audit entry `sequence`.
     pub fn audit(sequence: u64) -> Self {
         Self::build(Tenant::CLUSTER, Kind::Audit, &[&sequence.to_be_bytes()])
+    }
+
+    /// Key of the ledger page with this number, of a day since 1970: days are key ranges, and the number, which is never
+    /// used again, keeps pages apart when the wall clock goes back.
+    pub fn ledger_page(day: u32, number: u64) -> Self {
+        Self::build(Tenant::CLUSTER, Kind::Ledger, &[&day.to_be_bytes(), &number.to_be_bytes()])
     }
 
     /// Key of the store's own record.
@@ -268,8 +288,10 @@ impl Key {
             Kind::Request => whole(id).map(|digest| Entity::Request { tenant, digest }),
             Kind::Cache => whole(id).map(|digest| Entity::Cache { tenant, digest }),
             Kind::Counters => Some(Entity::Counters),
+            Kind::Budget => text(id).map(|name| Entity::Budget { tenant, name }),
             Kind::EventPage => whole(id).map(|first| Entity::EventPage { first: u64::from_be_bytes(first) }),
             Kind::Audit => whole(id).map(|seq| Entity::Audit { sequence: u64::from_be_bytes(seq) }),
+            Kind::Ledger => day_and_number(id).map(|(day, number)| Entity::LedgerPage { day, number }),
         };
         entity.ok_or(KeyError::Id(kind))
     }
@@ -327,10 +349,14 @@ pub enum Entity<'a> {
     Cache { tenant: Tenant, digest: [u8; 32] },
     /// See [`Key::counters`].
     Counters,
+    /// See [`Key::budget`].
+    Budget { tenant: Tenant, name: &'a str },
     /// See [`Key::event_page`].
     EventPage { first: u64 },
     /// See [`Key::audit`].
     Audit { sequence: u64 },
+    /// See [`Key::ledger_page`].
+    LedgerPage { day: u32, number: u64 },
 }
 
 /// A range of keys: all that start with the same bytes.
@@ -391,6 +417,11 @@ fn run_and_part(id: &[u8]) -> Option<(u64, u32)> {
     Some((u64::from_be_bytes(*run), u32::from_be_bytes(whole(part)?)))
 }
 
+fn day_and_number(id: &[u8]) -> Option<(u32, u64)> {
+    let (day, number) = id.split_first_chunk()?;
+    Some((u32::from_be_bytes(*day), u64::from_be_bytes(whole(number)?)))
+}
+
 fn text(id: &[u8]) -> Option<&str> {
     if id.is_empty() { None } else { std::str::from_utf8(id).ok() }
 }
@@ -418,7 +449,9 @@ mod tests {
         check(Key::cache(T, &digest), Entity::Cache { tenant: T, digest });
         check(Key::event_page(5), Entity::EventPage { first: 5 });
         check(Key::counters(), Entity::Counters);
+        check(Key::budget(T, "nightly").unwrap(), Entity::Budget { tenant: T, name: "nightly" });
         check(Key::audit(6), Entity::Audit { sequence: 6 });
+        check(Key::ledger_page(20_413, 8), Entity::LedgerPage { day: 20_413, number: 8 });
         check(Key::meta(), Entity::StoreOwned);
     }
 

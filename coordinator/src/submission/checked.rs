@@ -2,6 +2,7 @@
 //! Knows shapes only; the rules that lead here are its siblings'.
 
 use super::CheckedContext;
+use orch_core::budgets::BudgetLimit;
 use orch_core::event::FailurePolicy;
 use orch_proto::store::v1::{PlanningRecord, StoredPublish};
 use orch_proto::v1;
@@ -23,6 +24,8 @@ pub struct CheckedRun {
     pub policy: FailurePolicy,
     /// Most tasks at once; 0 means no limit.
     pub max_parallel: u32,
+    /// Ceiling over the run and everything below it.
+    pub budget: Option<BudgetLimit>,
     /// Set when `tasks` are a planner and a synthesis, and the plan's are yet to come.
     pub planning: Option<CheckedPlanning>,
     /// Name of the workflow it was made from, or empty.

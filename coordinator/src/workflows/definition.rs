@@ -75,12 +75,6 @@ impl Definition {
         if !matches!(root.json, Json::Object(_)) {
             return (None, None);
         }
-        if let Some(budget) = root.get("budget_usd") {
-            let message = "a budget over a whole run cannot be enforced until run budgets exist";
-            problems
-                .add(&source, ErrorCode::BudgetNotEnforceable, budget.at.clone(), message)
-                .help("give `budget_usd` to each task, or under `defaults`");
-        }
         let name = name(&source, &root, problems);
         let description = description(&source, &root, problems);
         let parameters = root

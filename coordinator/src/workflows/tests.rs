@@ -63,7 +63,7 @@ fn graph(spec: &v1::RunSpec) -> Vec<String> {
 #[test]
 fn every_field_reaches_the_run() {
     let spec = run(
-        r#"{"$schema": "x", "name": "all", "description": "d", "on_failure": "best_effort", "max_parallel": 3,
+        r#"{"$schema": "x", "name": "all", "description": "d", "on_failure": "best_effort", "max_parallel": 3, "budget_usd": 2.5,
         "workspace": "dance", "labels": {"team": "{{team}}", "n": 3},
         "parameters": {"team": {"default": "red"}, "tries": {"type": "integer", "default": 4}},
         "tasks": [
@@ -82,6 +82,8 @@ fn every_field_reaches_the_run() {
     );
     assert_eq!((spec.name.as_str(), spec.workspace.as_str(), spec.max_parallel), ("all", "dance", 3));
     assert_eq!(spec.on_failure(), v1::FailurePolicy::BestEffort);
+    let budget = spec.budget.unwrap();
+    assert_eq!((budget.micro_usd, budget.mode()), (Some(2_500_000), v1::BudgetMode::Hard));
     assert_eq!((spec.labels["team"].as_str(), spec.labels["n"].as_str()), ("red", "3"));
     assert!(spec.workflow.is_none() && spec.request.is_none());
     let [first, last] = spec.tasks.as_slice() else { panic!("{:?}", graph(&spec)) };

@@ -1,6 +1,11 @@
 //! What processes of an attempt say.
 
+use std::time::Instant;
+
 use orch_agent::credentials::login_file::Login;
+use orch_agent::gateway::sse::SseScanner;
+use orch_agent::gateway::warmth::Warmth;
+use orch_agent::gateway::{question, usage, wire as gateway};
 use orch_agent::runner::Live;
 use orch_agent::runner::claude::judge::{Terms, denied, judge};
 use orch_agent::runner::claude::observer::{Demands, Facts, Observer};
@@ -49,6 +54,34 @@ fn followed(bytes: &[u8], cut: usize, structured: bool) -> Facts {
     }
     observer.describe(&mut live);
     observer.finish()
+}
+
+/// What passes a gateway: requests of the CLI, answers of the API, words of an agent. Where a stream is cut never matters, and
+/// a weight is never above the length of what was weighed.
+pub fn gateway(bytes: &[u8]) {
+    let Some((&first, rest)) = bytes.split_first() else { return };
+    let scanned = |cut: usize| {
+        let mut scanner = SseScanner::default();
+        rest.chunks(cut).for_each(|piece| scanner.push(piece));
+        (scanner.seen(), scanner.tokens())
+    };
+    let (seen, tokens) = scanned(rest.len().max(1));
+    assert_eq!((seen, tokens), scanned(usize::from(first) + 1));
+    assert!(seen.ended || tokens.output >= seen.tokens.output);
+    if let Ok(question) = question::read(rest) {
+        // A number of one digit weighs four, the mark of a list nothing.
+        assert!(question.weight <= 4 * rest.len() as u64, "{question:?}");
+        assert!(question.beginnings.iter().all(|beginning| beginning.weight <= question.weight));
+        let bound = Warmth::bound(&question);
+        assert!(Warmth::default().likely_cached(&question, Instant::now()) <= bound);
+    }
+    let _ = usage::of_answer(rest);
+    if let Ok(event) = parse::<gateway::Event>(rest) {
+        assert_eq!(parse::<gateway::Event>(&spell(&event)).ok(), Some(event));
+    }
+    if let Ok(command) = parse::<gateway::Command>(rest) {
+        assert_eq!(parse::<gateway::Command>(&spell(&command)).ok(), Some(command));
+    }
 }
 
 /// What agent and supervisor say to each other, and the files that they and the CLI leave: read, spelt, read again.

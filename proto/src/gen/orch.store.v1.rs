@@ -258,6 +258,9 @@ pub struct StoredWorkerTask {
     /// CLI session of that conversation.
     #[prost(string, tag = "12")]
     pub session_id: ::prost::alloc::string::String,
+    /// Class of the model, where a price list of the operator's gave it another than the built-in one.
+    #[prost(string, tag = "13")]
+    pub model_class: ::prost::alloc::string::String,
 }
 /// A task's changing part.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -328,6 +331,12 @@ pub struct TaskRecord {
     /// Window that a parked conversation waits for, or empty.
     #[prost(string, tag = "22")]
     pub window: ::prost::alloc::string::String,
+    /// What attempts that ended without a bill may have spent beyond what was counted, in millionths of a US dollar.
+    #[prost(uint64, tag = "23")]
+    pub unbilled_micro_usd: u64,
+    /// The same in tokens.
+    #[prost(uint64, tag = "24")]
+    pub unbilled_tokens: u64,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -542,6 +551,9 @@ pub struct LedgerPage {
     /// In the order in which they were recorded.
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<LedgerEntry>,
+    /// Tick of the batch, ms: the age of the page, whatever the wall clock says.
+    #[prost(uint64, tag = "2")]
+    pub tick: u64,
 }
 /// What one attempt has cost, or a later correction of that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -582,6 +594,9 @@ pub struct LedgerEntry {
     /// How long the attempt took, ms.
     #[prost(uint64, tag = "12")]
     pub duration_ms: u64,
+    /// Whose.
+    #[prost(uint32, tag = "13")]
+    pub tenant: u32,
 }
 /// A standing budget and what was spent of it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

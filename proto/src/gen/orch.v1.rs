@@ -559,6 +559,10 @@ pub struct Spending {
     /// Part of it was estimated.
     #[prost(bool, tag = "9")]
     pub estimated: bool,
+    /// `seq` of the newest Allowance that it acts by; 0 without one. An Allowance is answered by a Spending at once: what a lower
+    /// one takes back is free for others only then.
+    #[prost(uint64, tag = "10")]
+    pub seen: u64,
 }
 /// What an attempt may spend. Replaces what was said of it before, and is durable at the coordinator before it is said.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -581,6 +585,9 @@ pub struct Allowance {
     /// Which budget that is, for people, for example `budget of run evaluate/3: $5.00 of $5.00`.
     #[prost(string, tag = "6")]
     pub detail: ::prost::alloc::string::String,
+    /// Rises with everything that is said of one attempt. One that is not above the newest is old and changes nothing.
+    #[prost(uint64, tag = "7")]
+    pub seq: u64,
 }
 /// The first answer of an attempt that the prompt cache knows has begun: others with the same prefix may start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -810,6 +817,12 @@ pub struct BudgetUse {
     /// Of the recorded money: estimated.
     #[prost(uint64, tag = "6")]
     pub estimated_micro_usd: u64,
+    /// The ceiling in force: that of the budget, or of the run.
+    #[prost(message, optional, tag = "7")]
+    pub limit: ::core::option::Option<BudgetLimit>,
+    /// Of the budget of a run: `name/number`; empty for a standing one.
+    #[prost(string, tag = "8")]
+    pub run_ref: ::prost::alloc::string::String,
 }
 /// Money, tokens, runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

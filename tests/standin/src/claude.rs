@@ -1,6 +1,7 @@
 //! Knows how to be a program with the command line and the control protocol of `claude` 2.1.197, headless, whose
 //! model is a script in the prompt or, without one, a labelled rehearsal. It says what it is: in `--version`, once
-//! on stderr, and in every init event (`orch_standin`). Refuses to call any model or leave the machine.
+//! on stderr, and in every init event (`orch_standin`). Refuses to call any model or leave the machine: asked to (directive
+//! `api`), it calls an endpoint on loopback as the real one would.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ mod input;
 mod mind;
 mod output;
 mod permissions;
+mod remote;
 mod replay;
 mod session;
 mod settings;

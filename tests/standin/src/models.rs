@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 /// Tokens of one or more model answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Usage {
     /// Input tokens that were neither read from nor written to the prompt cache.
     pub input: u64,

@@ -82,9 +82,10 @@ fn subject(task: &str) -> String {
     if short.len() < line.len() { format!("{short}…") } else { short.to_owned() }
 }
 
-/// The task without what orch puts before it: the directories, and the context.
+/// The task without what orch puts around it: the directories, and the context.
 fn request(task: &str) -> &str {
     let task = task.trim_start();
+    let task = task.rsplit_once("\n\nWorking directory:").map_or(task, |(request, _)| request);
     let task = match task.strip_prefix("Working directory:").and_then(|rest| rest.split_once("\n\n")) {
         Some((_, request)) => request,
         None => task,

@@ -257,3 +257,30 @@ fn only_loopback_is_served() {
         assert!(ApiStandin::start(listener).is_err());
     });
 }
+
+#[test]
+fn it_carries_more_requests_than_a_small_fleet_makes() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 60;
+    let server = Server::start();
+    let setup = orch_standin::api::Setup {
+        cache: Some(orch_standin::api::CacheRules::default()),
+        ..Default::default()
+    };
+    server.handle.set_up(setup);
+    let mut body = prompt("[[text]]");
+    body["system"] = json!("x".repeat(20_000));
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| (0..EACH).for_each(|_| assert_eq!(server.ask(&body, "").status, 200)));
+        }
+    });
+    let rate = (CLIENTS * EACH) as f64 / began.elapsed().as_secs_f64();
+    std::io::stderr()
+        .write_all(format!("standin: {rate:.0} requests of 20 KB a second\n").as_bytes())
+        .unwrap();
+    assert_eq!(server.handle.entries().len(), CLIENTS * EACH);
+    assert!(rate > 100.0, "{rate} a second");
+    server.stop();
+}

@@ -48,7 +48,10 @@ fn ended_within(fleet: &mut Fleet, limit: Duration) -> Option<ExitStatus> {
 
 /// The last thing that a coordinator said before it ended.
 fn last_words(fleet: &Fleet) -> String {
-    fleet.coordinator_log().lines().rfind(|line| line.starts_with("orchd: ")).unwrap_or_default().to_owned()
+    let log = fleet.coordinator_log();
+    // What is wrong, and a line with what to do.
+    let words: Vec<&str> = log.lines().rev().filter(|line| line.starts_with("orchd: ")).take(2).collect();
+    words.into_iter().rev().collect::<Vec<_>>().join("; ")
 }
 
 /// Names are given past the C library, so that a rename that fails is a failpoint's affair.

@@ -10,7 +10,7 @@ use orch_proto::v1::Outcome;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::login::{self, LOGIN_FILE, Lock, LoginPlace, Stored};
-use super::{Pool, told};
+use super::{KEY_VARIABLE, Pool, URL_VARIABLE, told};
 use crate::supervisor::spec::Secrets;
 
 /// A pool in use by one attempt.
@@ -59,6 +59,21 @@ impl Held {
         if let Err(error) = login::remove_stray(config) {
             tracing::warn!(dir = %config.display(), %error, "a login may still lie in a conversation");
         }
+    }
+
+    /// The API key, and where its API is when that is not the usual place; `None` where the CLI itself must hold the
+    /// credential.
+    pub(in crate::credentials) fn for_gateway(&self) -> Option<(&str, Option<&str>)> {
+        let key = self.secrets.env.get(KEY_VARIABLE).filter(|_| self.pool.is_for_gateway())?;
+        Some((key, self.secrets.env.get(URL_VARIABLE).map(String::as_str)))
+    }
+
+    pub(in crate::credentials) fn is_api_key(&self) -> bool {
+        self.secrets.env.contains_key(KEY_VARIABLE)
+    }
+
+    pub(in crate::credentials) async fn renewed(&self, in_use: &str) -> String {
+        self.pool.renewed(in_use).await.reveal().to_owned()
     }
 
     pub(in crate::credentials) fn note_outcome(&self, outcome: Outcome) {

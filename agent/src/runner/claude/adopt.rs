@@ -13,8 +13,9 @@ use crate::runner::supervised;
 use crate::runner::{Adopted, AttemptKey, AttemptLink, AttemptReport, Outcome};
 use crate::supervisor::client::Survivor;
 
+use super::asking::{Asking, Told};
 use super::observer::Observer;
-use super::{ClaudeRunner, ClaudeWatcher, give_back, report};
+use super::{ClaudeRunner, give_back, report};
 
 /// What an attempt has already, taken again before anything new starts.
 struct Seats {
@@ -41,15 +42,23 @@ impl ClaudeRunner {
         Seats { claim, seat }: Seats,
         mut link: AttemptLink,
     ) -> AttemptReport {
-        let ClaudeNote { demands, terms, worker, pool, config } = claude;
-        let lease = self.settings.pools.lease_again(&config, &pool, &worker, &note.reference).await;
+        let ClaudeNote { terms, config, .. } = claude.clone();
+        let lease =
+            self.settings.pools.lease_again(&config, &claude.pool, &claude.worker, &note.reference).await;
         let secrets = lease.secrets(&config);
-        let mut watcher = ClaudeWatcher(Observer::new(demands));
-        let ended =
-            supervised::adopt(&self.launcher, &survivor, note.segment_bytes, seat, &mut link, &mut watcher)
-                .await;
-        let judged = report(watcher.0.finish(), terms, &ended, &note.gates);
+        let place = (self.launcher.runtime_dir(), survivor.id.as_str());
+        let asking =
+            Asking::again(&self.settings.broker, (key, &claude), &lease, place, &survivor.attempt_dir);
+        let mut watcher = asking.watcher(Observer::new(claude.demands));
+        let live = link.live.clone();
+        let run =
+            supervised::adopt(&self.launcher, &survivor, note.segment_bytes, seat, &mut link, &mut watcher);
+        let ended = asking.beside(run, &lease, live).await;
+        let facts = watcher.finish();
+        let told = Told::of(&facts, Some(&ended.end));
+        let judged = report(facts, terms, &ended, &note.gates);
         let judged = reworded(judged, &ended, &note).handing_over(&note.tree.out);
+        let judged = asking.settled(judged, told).await;
         let redact = give_back(lease, secrets, config, judged.outcome).await;
         let tree = Tree { redact, tool_calls: judged.tool_calls, ..note.tree.clone() };
         let mut report = self.checked(key, judged, &note, &tree, &mut link).await;

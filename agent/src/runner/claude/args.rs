@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::super::ClaudeWork;
 use super::checks;
+use crate::gateway::spec::LONGEST_HOLD;
 
 /// Longest JSON passed as one argument, in bytes: the kernel allows 128 KiB for one.
 pub const LONGEST_JSON: usize = 96 * 1024;
@@ -32,6 +33,20 @@ const MAX_RETRIES: &str = "2";
 
 /// How long the CLI waits for the headers of an answer, in milliseconds; five minutes by default.
 const API_TIMEOUT_MS: &str = "120000";
+
+/// Behind a gateway a refusal that cannot be retried says so itself, and what is left are holds of the gateway that took too
+/// long: the most retries that the CLI knows, each after [`crate::gateway::spec::LONGEST_HOLD`].
+const GATEWAY_RETRIES: &str = "15";
+
+/// How long the API may take to begin an answer, beside the time the gateway holds a request, in milliseconds.
+const API_BEGINS_MS: u64 = 300_000;
+
+/// Variable of a block at the beginning of the system prompt that changes with the task's words, which would be the first
+/// thing that is not the same for all tasks of a worker: nothing behind it would be read from the cache.
+const ATTRIBUTION: &str = "CLAUDE_CODE_ATTRIBUTION_HEADER";
+
+/// Variable of the place of the API.
+const BASE_URL: &str = "ANTHROPIC_BASE_URL";
 
 /// Why an attempt cannot be put on a command line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -107,6 +122,9 @@ pub fn arguments(work: &ClaudeWork, place: Place<'_>) -> Result<Vec<String>, Arg
             .into();
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
     option("--model", word("the model", &worker.model)?);
+    if !worker.fallback_model.is_empty() {
+        option("--fallback-model", fallback(&worker.fallback_model)?);
+    }
     option(if place.resume { "--resume" } else { "--session-id" }, work.session.to_string());
     option("--add-dir", path("the output directory", place.out)?);
     if let Some(dir) = place.workspace {
@@ -167,14 +185,30 @@ pub fn environment(
         ("DISABLE_AUTOUPDATER", "1".to_owned()),
         ("DISABLE_ERROR_REPORTING", "1".to_owned()),
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        (ATTRIBUTION, "0".to_owned()),
         ("CLAUDE_CODE_MAX_RETRIES", MAX_RETRIES.to_owned()),
         ("API_TIMEOUT_MS", API_TIMEOUT_MS.to_owned()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
     if let Some(url) = api_base_url {
-        env.insert("ANTHROPIC_BASE_URL".to_owned(), url.to_owned());
+        env.insert(BASE_URL.to_owned(), url.to_owned());
     }
     Ok(env)
+}
+
+/// Changes a child's environment for one whose requests pass a gateway: it holds them as long as their limits say, and
+/// where the API is, it knows.
+pub fn through_gateway(env: &mut BTreeMap<String, String>) {
+    let hold = u64::try_from(LONGEST_HOLD.as_millis()).unwrap_or(u64::MAX);
+    env.remove(BASE_URL);
+    env.insert("CLAUDE_CODE_MAX_RETRIES".to_owned(), GATEWAY_RETRIES.to_owned());
+    env.insert("API_TIMEOUT_MS".to_owned(), hold.saturating_add(API_BEGINS_MS).to_string());
+}
+
+/// Changes it for one that pays by a subscription: there the first block of the system prompt tells the API who asks, and
+/// stays.
+pub fn by_subscription(env: &mut BTreeMap<String, String>) {
+    env.remove(ATTRIBUTION);
 }
 
 /// Checks a prompt.
@@ -198,6 +232,13 @@ fn word(what: &'static str, value: &str) -> Result<String, ArgsError> {
         return Err(ArgsError::Word { what, value: value.to_owned() });
     }
     Ok(value.to_owned())
+}
+
+/// Models separated by commas, in the order in which they are tried.
+fn fallback(models: &str) -> Result<String, ArgsError> {
+    let checked: Result<Vec<String>, ArgsError> =
+        models.split(',').map(|model| word("the fallback model", model.trim())).collect();
+    Ok(checked?.join(","))
 }
 
 /// Tools joined as the CLI takes lists. An empty list is an empty argument: no tools at all. The CLI would split a name
@@ -293,6 +334,7 @@ mod tests {
             feedback: None,
             interrupted: None,
             conversation: None,
+            allowance: None,
         }
     }
 
@@ -398,6 +440,7 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r"
         ANTHROPIC_BASE_URL=http://127.0.0.1:1
         API_TIMEOUT_MS=120000
+        CLAUDE_CODE_ATTRIBUTION_HEADER=0
         CLAUDE_CODE_DISABLE_ATTACHMENTS=1
         CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
@@ -410,6 +453,27 @@ mod tests {
         HOME=/t/home
         TMPDIR=/t/home/tmp
         ");
+    }
+
+    #[test]
+    fn behind_a_gateway_the_cli_waits_longer_than_the_gateway_holds_and_knows_no_place() {
+        let mut env = environment(BTreeMap::new(), PLACE(false), Some("http://127.0.0.1:1")).unwrap();
+        through_gateway(&mut env);
+        let timeout: u128 = env["API_TIMEOUT_MS"].parse().unwrap();
+        assert!(timeout > LONGEST_HOLD.as_millis());
+        assert_eq!((env.get(BASE_URL), env["CLAUDE_CODE_MAX_RETRIES"].as_str()), (None, "15"));
+        by_subscription(&mut env);
+        assert!(!env.contains_key(ATTRIBUTION));
+    }
+
+    #[test]
+    fn fallback_models_are_passed_in_their_order() {
+        let mut work = work();
+        work.worker.fallback_model = "sonnet, haiku".to_owned();
+        let args = arguments(&work, PLACE(false)).unwrap();
+        assert!(args.windows(2).any(|pair| pair == ["--fallback-model", "sonnet,haiku"]));
+        work.worker.fallback_model = "--x".to_owned();
+        assert!(arguments(&work, PLACE(false)).is_err());
     }
 
     fn refused(change: impl FnOnce(&mut ClaudeWork)) -> String {

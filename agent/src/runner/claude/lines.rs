@@ -14,12 +14,13 @@ pub fn user(text: &str) -> String {
     .to_string()
 }
 
-/// The line of a task: its text after a preamble that names the place it works in. The preamble belongs to the task
-/// and not to the system prompt, which is the same for all tasks of a worker.
+/// The line of a task: its text, then the place it works in. The place belongs to the task and not to the system prompt,
+/// which is the same for all tasks of a worker; and it follows the text, so that equal beginnings of tasks are equal bytes.
 #[must_use]
 pub fn task(text: &str, work: &str, out: &str) -> String {
     user(&format!(
-        "Working directory: {work}\nOutput directory: {out}\nFiles to hand over go into the output directory.\n\n{text}"
+        "{}\n\nWorking directory: {work}\nOutput directory: {out}\nFiles to hand over go into the output directory.",
+        text.trim_end_matches('\n')
     ))
 }
 
@@ -119,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_task_names_its_place_first_and_its_text_stays_as_it_is() {
+    fn a_tasks_text_stays_as_it_is_and_its_place_follows() {
         let line: serde_json::Value = serde_json::from_str(&task("/help\n @x", "/t/work", "/t/out")).unwrap();
         assert_eq!(
             line["message"]["content"][0]["text"],
-            "\nWorking directory: /t/work\nOutput directory: /t/out\nFiles to hand over go into the output \
-             directory.\n\n/help\n @x"
+            "\n/help\n @x\n\nWorking directory: /t/work\nOutput directory: /t/out\nFiles to hand over go into the \
+             output directory."
         );
     }
 

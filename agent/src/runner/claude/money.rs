@@ -16,8 +16,11 @@ pub struct Ledger {
     billed: Option<(u64, BTreeMap<String, ModelUsage>)>,
     /// Messages since the last bill, by message id.
     since: BTreeMap<String, Unbilled>,
-    /// What they cost, kept up to date: it is asked for with every event.
+    /// What they cost and how many tokens they have, kept up to date: both are asked for with every event.
     since_micro_usd: u64,
+    since_tokens: u64,
+    /// Some message read from the cache or wrote to it.
+    cached: bool,
     /// The dearest message so far.
     dearest_micro_usd: u64,
 }
@@ -36,13 +39,16 @@ impl Ledger {
             return;
         }
         let entry = self.since.entry(said.message_id.clone()).or_default();
-        let before = entry.estimate().cost_micro_usd;
+        let before = entry.estimate();
         entry.model.clone_from(&said.model);
         entry.usage = said.usage;
         entry.written = entry.written.saturating_add(said.written);
-        let after = entry.estimate().cost_micro_usd;
-        self.since_micro_usd = self.since_micro_usd.saturating_sub(before).saturating_add(after);
-        self.dearest_micro_usd = self.dearest_micro_usd.max(after);
+        let after = entry.estimate();
+        let replaced = |sum: u64, before: u64, after: u64| sum.saturating_sub(before).saturating_add(after);
+        self.since_micro_usd = replaced(self.since_micro_usd, before.cost_micro_usd, after.cost_micro_usd);
+        self.since_tokens = replaced(self.since_tokens, tokens(&before), tokens(&after));
+        self.dearest_micro_usd = self.dearest_micro_usd.max(after.cost_micro_usd);
+        self.cached |= after.cache_read_tokens > 0 || after.cache_write_tokens > 0;
     }
 
     /// Notes a bill. One without figures, as from a CLI that could not start its turn, bills nothing new.
@@ -51,7 +57,27 @@ impl Ledger {
             self.billed = Some((cost, result.models.clone()));
             self.since.clear();
             self.since_micro_usd = 0;
+            self.since_tokens = 0;
         }
+    }
+
+    /// Whether a bill tells of everything that was seen.
+    #[must_use]
+    pub fn is_billed(&self) -> bool {
+        self.billed.is_some() && self.since.is_empty()
+    }
+
+    /// Whether some answer was read from the prompt cache or written to it.
+    #[must_use]
+    pub const fn has_cached(&self) -> bool {
+        self.cached
+    }
+
+    /// Tokens of every kind so far, estimated where there is no bill yet.
+    #[must_use]
+    pub fn spent_tokens(&self) -> u64 {
+        let billed = self.billed.iter().flat_map(|(_, models)| models.values()).map(tokens);
+        billed.fold(self.since_tokens, u64::saturating_add)
     }
 
     /// What was spent so far, in millionths of a US dollar, estimated where there is no bill yet.
@@ -88,6 +114,14 @@ impl Unbilled {
         usage.cost_micro_usd = list_price(&self.model, &usage);
         usage
     }
+}
+
+const fn tokens(usage: &ModelUsage) -> u64 {
+    usage
+        .input_tokens
+        .saturating_add(usage.output_tokens)
+        .saturating_add(usage.cache_read_tokens)
+        .saturating_add(usage.cache_write_tokens)
 }
 
 fn add(sum: &mut ModelUsage, usage: &ModelUsage) {
@@ -198,10 +232,13 @@ mod tests {
         ledger.result(&bill(1_000));
         for (id, written) in [("a", 30), ("b", 0), ("a", 600), ("c", 9_000)] {
             ledger.message(&block(id, "claude-sonnet-5", written));
-            assert_eq!(ledger.spent_micro_usd(), ledger.total(false).cost_micro_usd, "{id}");
+            let total = ledger.total(false);
+            assert_eq!(ledger.spent_micro_usd(), total.cost_micro_usd, "{id}");
+            assert_eq!(ledger.spent_tokens(), total.models.values().map(tokens).sum::<u64>(), "{id}");
+            assert!(!ledger.is_billed() && !ledger.has_cached());
         }
         ledger.result(&bill(50_000));
-        assert_eq!(ledger.spent_micro_usd(), 50_000);
+        assert_eq!((ledger.spent_micro_usd(), ledger.spent_tokens(), ledger.is_billed()), (50_000, 0, true));
     }
 
     #[test]

@@ -173,6 +173,12 @@ impl Observer {
         located.into_iter().flat_map(|located| self.observe(located)).collect()
     }
 
+    /// What was observed so far.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// The attempt is being stopped: nothing more is asked of it.
     pub fn stopping(&mut self) {
         self.stopping = true;

@@ -149,6 +149,7 @@ impl ClaudeRunner {
             worker: work.worker.name.clone(),
             pool: work.worker.pool.clone(),
             config: dirs.config,
+            allowance: work.allowance.clone(),
         };
         let note = Note {
             boot_id: boot_id(),
@@ -172,6 +173,7 @@ impl ClaudeRunner {
             args,
             env,
             sandbox: self.settings.sandbox.plan(bounds),
+            gateway: None,
             program,
             cwd: conversation.work(),
             input: Input::Conversation { first },

@@ -148,6 +148,7 @@ fn pools(pools: &[Pool]) -> Table {
         Column::Whole("KIND"),
         Column::Whole("STATE"),
         Column::Figures("IN USE"),
+        Column::Words("API"),
         Column::Words("WORKERS"),
         Column::Words("DETAIL"),
     ]);
@@ -165,6 +166,7 @@ fn pools(pools: &[Pool]) -> Table {
             Cell::from(word(pool.kind().as_str_name(), "POOL_KIND_").replace('_', " ")),
             Cell::styled(state, style),
             Cell::from(format!("{}{most}", pool.in_use)),
+            Cell::from(if pool.gateway { "gateway" } else { "direct" }),
             Cell::from(workers),
             Cell::dim(&pool.detail),
         ]);

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use orch_proto::v1::{Agent, AgentState, ClusterStatus, PoolHealth, Storage, Worker};
+use orch_proto::v1::{Agent, AgentState, ClusterStatus, PoolHealth, PoolLimits, PoolState, Storage, Worker};
 
 use super::local::expiry;
 use super::{ok, skip, wrong};
@@ -36,6 +36,8 @@ pub(super) struct Fleet {
     pub(super) storage: Option<Storage>,
     /// Tasks that were given up for taking their agents down, as far as they were counted; `None` as above.
     pub(super) dead: Option<usize>,
+    /// How the credential pools stand; `None` as above.
+    pub(super) limits: Option<Vec<PoolLimits>>,
     pub(super) asked: Asked,
 }
 
@@ -47,7 +49,7 @@ pub(super) struct Asked {
 }
 
 /// Every check there is, in order.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "coordinator",
     "clock",
     "versions",
@@ -55,6 +57,7 @@ const NAMES: [&str; 12] = [
     "isolation",
     "claude",
     "credentials",
+    "limits",
     "workers",
     "queue",
     "dead letters",
@@ -72,6 +75,7 @@ pub(super) fn checks(fleet: &Fleet) -> Vec<CheckView> {
         isolation(fleet),
         claude(fleet),
         credentials(fleet),
+        limits(fleet),
         workers(fleet),
         queue(fleet),
         dead(fleet),
@@ -311,6 +315,45 @@ fn credentials(fleet: &Fleet) -> CheckView {
         (true, false) => CheckState::Warning,
         (true, true) => CheckState::Ok,
     };
+    wrong(NAME, state, found.join("; "), fixes)
+}
+
+/// Whether requests are counted, against which limits, and whether a pool is closed.
+fn limits(fleet: &Fleet) -> CheckView {
+    const NAME: &str = "limits";
+    let Some(pools) = &fleet.limits else { return skip(NAME, "the coordinator does not say") };
+    if pools.is_empty() {
+        return skip(NAME, "no agent has told of a credential pool");
+    }
+    let unknown: Vec<_> =
+        pools.iter().filter(|pool| pool.buckets.is_empty()).map(|pool| pool.pool.as_str()).collect();
+    let mut direct: Vec<_> = fleet
+        .connected()
+        .flat_map(|agent| &agent.pools)
+        .filter(|pool| !pool.gateway)
+        .map(|pool| pool.name.as_str())
+        .collect();
+    direct.sort_unstable();
+    direct.dedup();
+    let mut found = vec![plural(pools.len() as u64, "pool")];
+    // Both are as they may be, and worth knowing.
+    if !unknown.is_empty() {
+        found.push(format!("no limit known of {} until the API names one", listed(&unknown)));
+    }
+    if !direct.is_empty() {
+        found.push(format!("without gateway, so counted late: {}", listed(&direct)));
+    }
+    let closed = pools.iter().filter_map(|pool| match pool.state() {
+        PoolState::Exhausted => Some(format!("pool {} is used up: orchctl limits {}", pool.pool, pool.pool)),
+        PoolState::Failing => {
+            Some(format!("the API fails for pool {}: orchctl limits {}", pool.pool, pool.pool))
+        }
+        PoolState::Unspecified | PoolState::Open | PoolState::Throttled => None,
+    });
+    let warned =
+        pools.iter().flat_map(|pool| pool.warnings.iter().map(|text| format!("pool {}: {text}", pool.pool)));
+    let fixes: Vec<_> = closed.chain(warned).collect();
+    let state = if fixes.is_empty() { CheckState::Ok } else { CheckState::Warning };
     wrong(NAME, state, found.join("; "), fixes)
 }
 

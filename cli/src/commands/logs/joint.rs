@@ -30,6 +30,9 @@ const AT_ONCE: usize = 64;
 const TRIES: u32 = 10;
 const APART: Duration = Duration::from_millis(300);
 
+/// Longest warning told.
+const TOLD: usize = 300;
+
 type Pieces = Pin<Box<dyn Stream<Item = Outcome<Piece>> + Send>>;
 
 /// What one transcript yields.
@@ -70,6 +73,11 @@ pub(super) async fn run(session: &Session, client: &Client, run: &str, args: &Lo
             frame = watch.next(), if !over => match frame? {
                 Some(Frame::Update(update)) => {
                     waiting.extend(attempts.of(&update));
+                    for event in &update.events {
+                        if let Some(Change::Budget(warning)) = &event.change {
+                            out.note(&format!("! {}", one_line(&warning.text, TOLD)));
+                        }
+                    }
                     over = attempts.over;
                 }
                 Some(Frame::Lost(cause)) => out.note(&format!("lost the coordinator ({cause}); trying again")),

@@ -8,6 +8,7 @@ use futures_util::Stream;
 use futures_util::stream::{iter, unfold};
 use orch_proto::v1::admin_service_server::AdminServiceServer;
 use orch_proto::v1::blob_service_server::BlobServiceServer;
+use orch_proto::v1::cost_service_server::CostServiceServer;
 use orch_proto::v1::run_service_server::{RunService, RunServiceServer};
 use orch_proto::v1::task_spec::Runner;
 use orch_proto::v1::transcript_service_server::{TranscriptService, TranscriptServiceServer};
@@ -26,6 +27,7 @@ use crate::output::words::run_ended;
 
 mod admin;
 mod blobs;
+pub(super) mod money;
 pub(super) mod planned;
 pub(super) mod storage;
 mod workflows;
@@ -70,6 +72,7 @@ pub(super) struct Held {
     pub(super) blobs: HashMap<Vec<u8>, Vec<u8>>,
     /// Offsets from which bytes were asked for.
     pub(super) read_from: Vec<u64>,
+    pub(super) money: money::Money,
     uploads: HashMap<String, (String, Vec<u8>)>,
 }
 
@@ -84,6 +87,7 @@ impl Fake {
             .add_service(RunServiceServer::new(self.clone()))
             .add_service(AdminServiceServer::new(self.clone()))
             .add_service(BlobServiceServer::new(self.clone()))
+            .add_service(CostServiceServer::new(self.clone()))
             .add_service(WorkflowServiceServer::new(self.clone()))
             .add_service(TranscriptServiceServer::new(self.clone()));
         tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
@@ -152,7 +156,8 @@ impl Held {
             })
             .collect();
         if validate_only {
-            return SubmitRunResponse { impossible, ..SubmitRunResponse::default() };
+            let estimate = self.money.estimate;
+            return SubmitRunResponse { impossible, estimate, ..SubmitRunResponse::default() };
         }
         if let Some(known) = self.request_ids.iter().position(|id| *id == request_id) {
             return SubmitRunResponse {

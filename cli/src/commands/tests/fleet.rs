@@ -113,8 +113,8 @@ async fn an_agent_fits_one_screen_with_everything_there_is() {
       runners    claude noop
       isolation  mount-namespace no-new-privs
       pools
-        POOL  KIND   STATE       IN USE  WORKERS     DETAIL
-        team  login  signed out     0/1  all others  nobody is signed in
+        POOL  KIND   STATE       IN USE  API     WORKERS     DETAIL
+        team  login  signed out     0/1  direct  all others  nobody is signed in
     ! no sandbox: bwrap not found
     help: on the agent's host: orch-agent login --pool team
     "#);

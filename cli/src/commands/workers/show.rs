@@ -23,6 +23,7 @@ pub(super) fn text(out: &Out, worker: &Worker, definition: &WorkerDefinition) ->
     let requires: Vec<_> = worker.requires.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let rows = [
         ("model", worker.model.clone()),
+        ("fallback", definition.fallback_model.replace(',', ", ")),
         ("source", worker.source.clone()),
         ("requires", requires.join(" ")),
         ("pool", definition.pool.clone()),

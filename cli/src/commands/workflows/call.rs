@@ -12,12 +12,13 @@ use crate::args::workflows::{How, RunWorkflowArgs};
 use crate::client::submission::Submission;
 use crate::client::{Client, new_request_id};
 use crate::commands::batch::roster;
-use crate::commands::submit::{executor, queued, see_through};
+use crate::commands::submit::{estimated, executor, queued, see_through};
 use crate::commands::tables::task_name;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::figures::{dollars, plural};
 use crate::output::table::{Cell, Column, Table};
+use crate::output::view::money::EstimateView;
 use crate::output::view::{ImpossibleView, SubmittedView};
 use crate::output::words::BAD;
 use crate::session::Session;
@@ -55,6 +56,7 @@ pub(in crate::commands) fn specification(call: WorkflowCall, how: &How) -> RunSp
         workflow: Some(call),
         labels: how.labels.iter().cloned().collect(),
         no_cache: how.whole.no_cache,
+        budget: how.whole.budget_limit(),
         ..RunSpec::default()
     }
 }
@@ -96,9 +98,13 @@ pub(in crate::commands) async fn dry_run(session: &Session, spec: RunSpec) -> Ou
             existing: answer.existing,
             dry_run: true,
             impossible: answer.impossible.iter().map(ImpossibleView::from).collect(),
+            estimate: answer.estimate.as_ref().map(EstimateView::from),
         })?,
         Format::Name => tasks.iter().try_for_each(|task| out.name(task_name(task)))?,
         Format::None => {}
+    }
+    if let Some(estimate) = &answer.estimate {
+        out.hint(&estimated(estimate));
     }
     let Some(first) = answer.impossible.first() else {
         out.hint(&summary(tasks));

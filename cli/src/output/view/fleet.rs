@@ -188,6 +188,12 @@ pub(crate) struct ExplainView {
     since: Option<f64>,
     summary: String,
     impossible: bool,
+    /// When it is tried again, or goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<String>,
+    /// Credential pool of its latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
     reasons: Vec<ReasonView>,
     help: Option<String>,
 }
@@ -200,6 +206,8 @@ impl From<&v1::ExplainTaskResponse> for ExplainView {
             since: seconds(explained.since),
             summary: explained.summary.clone(),
             impossible: explained.impossible,
+            retry_at: explained.task.as_ref().and_then(|task| rfc3339(task.retry_at)),
+            pool: explained.task.as_ref().and_then(|task| some(&task.pool)),
             reasons: explained.reasons.iter().map(ReasonView::from).collect(),
             help: some(&explained.help),
         }

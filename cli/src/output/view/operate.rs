@@ -26,6 +26,8 @@ pub(crate) struct PoolView {
     in_use: u32,
     /// One attempt at a time.
     exclusive: bool,
+    /// Requests pass the agent's gateway; otherwise the CLI asks the API itself.
+    gateway: bool,
 }
 
 impl From<&v1::Pool> for PoolView {
@@ -38,6 +40,7 @@ impl From<&v1::Pool> for PoolView {
             workers: pool.workers.clone(),
             in_use: pool.in_use,
             exclusive: pool.exclusive,
+            gateway: pool.gateway,
         }
     }
 }
@@ -58,6 +61,9 @@ pub(crate) struct DefinedWorkerView {
     settings: Option<Value>,
     mcp_config: Option<Value>,
     pool: Option<String>,
+    /// Models for when its own is overloaded, in order, with commas between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<String>,
     /// Whether a denied tool fails a task.
     denial_fails: bool,
 }
@@ -77,6 +83,7 @@ impl DefinedWorkerView {
             settings: json(&definition.settings_json),
             mcp_config: json(&definition.mcp_config_json),
             pool: some(&definition.pool),
+            fallback_model: some(&definition.fallback_model),
             denial_fails: definition.denial_fails,
         }
     }

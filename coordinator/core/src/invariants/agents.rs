@@ -82,7 +82,7 @@ pub(super) fn sessions(state: &State) -> Result<(), Violation> {
 
 pub(super) fn timers(state: &State) -> Result<(), Violation> {
     let mut expected = 0;
-    for (key, task) in tasks(state).filter(|(_, task)| task.state == TaskState::WaitingRetry) {
+    for (key, task) in tasks(state).filter(|(_, task)| task.state.waits_for_time()) {
         expected += 1;
         let set = state.timers.contains(task.retry, Timer::Retry(key));
         rule("timers", set, || format!("{key} is never tried again"))?;
@@ -114,6 +114,14 @@ pub(super) fn timers(state: &State) -> Result<(), Violation> {
         let due = agent.avoid.values().min().copied();
         let late = due.is_some_and(|due| agent.armed.avoid.is_none_or(|at| at > due));
         rule("timers", !late, || format!("classes that agent {key} is spared"))?;
+    }
+    if let Some(at) = state.limits.armed {
+        expected += 1;
+        rule("timers", state.timers.contains(at, Timer::Limits), || "the timer of limits is not set")?;
+    }
+    if let Some(at) = state.budgets.armed {
+        expected += 1;
+        rule("timers", state.timers.contains(at, Timer::Budgets), || "the timer of budgets is not set")?;
     }
     let set = state.timers.len();
     rule("timers", set == expected, || format!("{set} timers, {expected} of them known"))

@@ -4,6 +4,7 @@ use super::runs::tasks;
 use super::{Violation, rule};
 use crate::agents::{Agent, serves};
 use crate::ids::{AgentKey, ClassId};
+use crate::machine::budgets::gate_of;
 use crate::schedule::{Class, Entry, Rank, has_room};
 use crate::state::{Phase, State, TaskState};
 use crate::task::Place;
@@ -60,7 +61,7 @@ pub(super) fn classes(state: &State) -> Result<(), Violation> {
     }
     let mut kinds = BTreeSet::new();
     for (id, group) in state.schedule.groups.iter() {
-        let first = kinds.insert((group.tenant, &group.fits));
+        let first = kinds.insert((group.tenant, &group.fits, &group.routes));
         rule("classes", first, || format!("{id:?} is a second group of its kind"))?;
         rule("classes", !group.members.is_empty(), || format!("{id:?} has no members"))?;
         let stray = group.ranked.iter().find(|rank| !group.members.contains(&rank.agent));
@@ -88,7 +89,10 @@ fn placed(state: &State, key: AgentKey, agent: &Agent) -> Result<(), Violation> 
         classes.iter().filter(|(_, class)| fits(class)).map(|(id, _)| id).collect();
     let group = state.schedule.groups.get(agent.group);
     let right = group.is_some_and(|group| {
-        group.members.contains(&key) && group.fits == wanted && group.tenant == agent.tenant
+        group.members.contains(&key)
+            && group.fits == wanted
+            && group.tenant == agent.tenant
+            && group.routes == agent.routes
     });
     rule("classes", right, || format!("agent {key} fits {wanted:?}, {group:?}"))?;
     let linked = wanted
@@ -110,13 +114,20 @@ pub(super) fn work_conserving(state: &State) -> Result<(), Violation> {
     let marks = schedule.fresh.is_empty() && schedule.roomy.is_empty() && schedule.relist.is_empty();
     rule("work_conserving", marks, || "something is still to be looked at")?;
     for (id, class) in schedule.classes.iter().filter(|(_, class)| !class.queue.is_empty()) {
-        let idle = schedule.best(id, class, &state.agents, &[]);
+        if class.queue.iter().all(|task| gate_of(state, task).is_some()) {
+            continue;
+        }
+        let idle = schedule.best(id, class, &state.agents, &state.limits, &[]);
         rule("work_conserving", idle.is_none(), || format!("class {id} waits, agent {idle:?} has room"))?;
     }
     for (key, agent) in state.agents.iter() {
         for task in agent.warm.iter() {
             let class = state.task(task).map(|task| task.class).unwrap_or_default();
-            let room = schedule.classes.get(class).is_some_and(|held| has_room(agent, class, held));
+            let room = schedule.classes.get(class).is_some_and(|held| {
+                let meter = held.key.meter.as_ref();
+                has_room(agent, class, held) && state.limits.hold(&agent.routes, meter, true).is_none()
+            });
+            let room = room && gate_of(state, task).is_none();
             rule("work_conserving", !room, || format!("{task} waits for agent {key}, which has room"))?;
         }
     }

@@ -9,7 +9,7 @@ use crate::machine::retry::{retry_dead, retry_run, retry_task};
 use crate::machine::submit::{reply, taken};
 use crate::machine::targets::{find_task, named};
 use crate::machine::view::{finished_run_view, run_view};
-use crate::machine::{flow, settle};
+use crate::machine::{budgets, flow, settle};
 use crate::query::{Answer, Refusal, RunView};
 use crate::register::Request;
 use crate::run::Run;
@@ -60,6 +60,7 @@ pub(super) fn known_request(
 
 fn carry_out(state: &mut State, effects: &mut Effects, again: &Again) -> Result<(RunId, u32), Refusal> {
     let (run, task) = named(state, &again.target)?;
+    budgets::check_retry(state, run)?;
     let count = match (&again.from, task) {
         (Some(from), _) => from_task(state, effects, run, from),
         (None, _) if again.dead => retry_dead(state, effects, run, task),

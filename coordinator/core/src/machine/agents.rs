@@ -5,7 +5,9 @@ use crate::effect::{Action, CloseReason, Effects, Verdict, Write, may_run};
 use crate::event::{AgentHello, HeldState, InventoryItem};
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::attempts::{holds, lose, taken_over};
+use crate::machine::budgets;
 use crate::machine::leases::{heard, watch_leases, watch_silence};
+use crate::machine::limits;
 use crate::machine::revoke::given_back;
 use crate::query::AgentStateView;
 use crate::schedule;
@@ -44,6 +46,8 @@ pub(super) fn joined(state: &mut State, effects: &mut Effects, hello: AgentHello
     watch_leases(state, key);
     refresh(state, key);
     show(state, effects, key);
+    limits::joined(state, effects, key, session, &hello.pools);
+    budgets::rejoined(state, effects, key);
 }
 
 /// Ends the older stream of the same identity. False when the newcomer must go too: the identity is used twice.
@@ -65,6 +69,7 @@ fn displace(state: &mut State, effects: &mut Effects, key: AgentKey, hello: &Age
 fn close(state: &mut State, effects: &mut Effects, key: AgentKey, session: SessionId, reason: CloseReason) {
     effects.actions.push(Action::Close { session, reason });
     state.agents.disconnect(session);
+    limits::lost(state, key, session);
     gone(state, effects, key);
 }
 
@@ -185,6 +190,7 @@ pub(super) fn draining(state: &mut State, effects: &mut Effects, session: Sessio
 
 pub(super) fn session_ended(state: &mut State, effects: &mut Effects, session: SessionId) {
     if let Some(key) = state.agents.disconnect(session) {
+        limits::lost(state, key, session);
         gone(state, effects, key);
     }
 }

@@ -34,7 +34,9 @@ pub(super) fn asked(state: &State, effects: &mut Effects, token: Token, tenant: 
         Query::Agent(name) => agent_of(state, tenant, &name).map(|key| Answer::Agent(agent_view(state, key))),
         Query::Dead { from, limit } => Ok(Answer::Dead(dead(state, tenant, from, limit))),
         Query::Status => Ok(Answer::Status(status_view(state, tenant))),
-        Query::Limits(pool) => Ok(Answer::Limits(crate::machine::limits::views(state, pool.as_ref()))),
+        Query::Limits(pool) => {
+            Ok(Answer::Limits(crate::machine::limits::views(state, tenant, pool.as_ref())))
+        }
         Query::Budgets(runs) => Ok(Answer::Budgets(crate::machine::budgets::views(state, tenant, runs))),
         Query::Questions { limit } => Ok(Answer::Questions(questions(state, limit))),
         Query::Decision { request_id, digest } => known_decision(state, tenant, &request_id, &digest),

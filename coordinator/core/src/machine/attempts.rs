@@ -8,7 +8,7 @@ use crate::machine::agents::refresh;
 use crate::machine::leases::watch_lease;
 use crate::machine::moves::{self, Told};
 use crate::machine::reports::{Ending, end_attempt, is_poison};
-use crate::machine::{quarantine, revoke};
+use crate::machine::{budgets, limits, quarantine, revoke};
 use crate::outcome::Outcome;
 use crate::schedule::{self, Round};
 use crate::state::record::EndedAttempt;
@@ -18,8 +18,14 @@ use crate::timers::Timer;
 use crate::usage::Usage;
 use std::sync::Arc;
 
+/// Whether a round of granting would look at anything.
+pub(super) fn may_grant(state: &State) -> bool {
+    !state.schedule.fresh.is_empty() || !state.schedule.roomy.is_empty()
+}
+
 /// Grants what waits and what some agent has room for.
 pub(super) fn grant_waiting(state: &mut State, effects: &mut Effects) {
+    budgets::mark_pools(state);
     if state.phase == crate::state::Phase::Serving {
         if !state.schedule.fresh.is_empty() || !state.schedule.roomy.is_empty() {
             let mut round = Round::begin(state);
@@ -59,7 +65,9 @@ fn grant(state: &mut State, effects: &mut Effects, key: TaskKey, agent: AgentKey
     let lease = Lease::granted(attempt.attempt, now.tick, on_loss, timeout, &state.config);
     state.agents.get_mut(agent).leases.insert(key, lease);
     state.schedule.passes.charge(tenant, key.run);
+    budgets::granted(state, effects, attempt, agent, session);
     moves::change(state, effects, key, TaskState::Leased, Told::default());
+    limits::started(state, agent, attempt);
     refresh(state, agent);
     watch_lease(state, agent, key);
     effects.actions.push(Action::Grant { session, attempt });
@@ -145,7 +153,9 @@ pub(super) fn give_back(
     let until = state.now.tick + state.config.reject_pause;
     let Some(class) = state.task(key).map(|task| task.class) else { return };
     let held = state.agents.get_mut(agent);
-    held.leases.remove(&key);
+    if let Some(lease) = held.leases.remove(&key) {
+        budgets::given_back(&mut state.budgets, AttemptKey { task: key, attempt: lease.attempt });
+    }
     held.avoid.insert(class, until);
     let first = held.avoid.values().min().copied();
     state.timers.rearm(&mut held.armed.avoid, Timer::Avoid(agent), first);
@@ -180,10 +190,11 @@ pub(super) fn lose(
         detail: Arc::clone(detail),
         cost_micro_usd: lease.cost_micro_usd,
         digest: None,
-        awaits_bill: false,
+        awaits_bill: true,
         duration: Some(state.now.tick - lease.granted),
     };
-    end_attempt(state, key, ended, &spent, Ending { crash: counts, failure: false });
+    let unsaid = Arc::clone(&state.empty);
+    end_attempt(state, effects, key, ended, &spent, &unsaid, Ending { crash: counts, failure: false });
     if counts {
         quarantine::note(state, effects, agent, key, EndedHow::Lost);
     }

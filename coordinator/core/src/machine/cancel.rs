@@ -98,14 +98,13 @@ pub(super) fn end(state: &mut State, effects: &mut Effects, key: TaskKey, reason
     let Some(task) = state.task(key) else { return };
     match task.state {
         TaskState::Queued => schedule::unqueue(state, key),
-        TaskState::WaitingRetry => {
+        TaskState::WaitingRetry | TaskState::Parked => {
             let due = task.retry;
             state.timers.clear(due, Timer::Retry(key));
         }
         TaskState::Leased | TaskState::Running => end_held(state, effects, key, reason),
         TaskState::Blocked
         | TaskState::Verifying
-        | TaskState::Parked
         | TaskState::Succeeded
         | TaskState::Failed
         | TaskState::Cancelled
@@ -139,7 +138,8 @@ fn end_held(state: &mut State, effects: &mut Effects, key: TaskKey, reason: &Arc
         duration: Some(state.now.tick - lease.granted),
     };
     let spent = Usage::estimate(lease.cost_micro_usd);
-    end_attempt(state, key, ended, &spent, Ending { crash: false, failure: false });
+    let unsaid = Arc::clone(&state.empty);
+    end_attempt(state, effects, key, ended, &spent, &unsaid, Ending { crash: false, failure: false });
     let attempt = AttemptKey { task: key, attempt: lease.attempt };
     stop(state, effects, agent, attempt, StopReason::Cancelled);
     show(state, effects, agent);

@@ -1,6 +1,8 @@
 //! Why a task is where it is, and what would move it: looked up when asked, never stored.
 //! Knows the same state the scheduler decides by, so it cannot say another thing.
 
+mod holds;
+
 use crate::agents::{Link, serves};
 use crate::ids::{AgentKey, TaskKey};
 use crate::machine::fitting::{impossible_reason, label_that_helps};
@@ -24,11 +26,11 @@ pub(super) fn explain(state: &State, key: TaskKey) -> Result<Answer, Refusal> {
     let mut reasons = Vec::new();
     let summary = match task.state {
         TaskState::Blocked => blocked(state, run, key, task, &mut reasons),
-        TaskState::Queued => queued(state, task, class, hopeless.as_deref(), &mut reasons),
+        TaskState::Queued => queued(state, key, task, class, hopeless.as_deref(), &mut reasons),
         TaskState::Leased | TaskState::Running => held(state, key, task, &mut reasons),
         TaskState::WaitingRetry => waiting(state, key, task, &mut reasons),
         TaskState::Verifying => judged(run, key, &mut reasons),
-        TaskState::Parked => task.state.to_string(),
+        TaskState::Parked => holds::parked(state, key, task, &mut reasons),
         TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
             ended(state, key, task, &mut reasons)
         }
@@ -113,6 +115,7 @@ fn dependent(run: &Run, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) ->
 
 fn queued(
     state: &State,
+    key: TaskKey,
     task: &Task,
     class: &Class,
     hopeless: Option<&str>,
@@ -128,6 +131,11 @@ fn queued(
         reasons.push(no("agent", "no agent has joined yet"));
         return "no agent has joined yet".to_owned();
     }
+    if let Some((text, help)) = crate::machine::budgets::why(state, key) {
+        let said = if help.is_empty() { text.clone() } else { format!("{text}; now: {help}") };
+        reasons.push(mendable("budget", text, (!help.is_empty()).then_some(help)));
+        return said;
+    }
     reasons.push(yes("capability", format!("{} fit: {}", agents(fit.len()), names(state, &fit))));
     reasons.extend(fit.iter().filter_map(|agent| drained(state, *agent)).take(NAMED));
     let there: Vec<AgentKey> =
@@ -138,6 +146,9 @@ fn queued(
         return text;
     }
     if let Some(text) = spared(state, task, &there, reasons) {
+        return text;
+    }
+    if let Some(text) = holds::held(state, task, class, &there, reasons) {
         return text;
     }
     let text = match task.place {

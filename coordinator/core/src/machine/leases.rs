@@ -7,6 +7,7 @@ use crate::event::HeldAttempt;
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::agents::{refresh, show};
 use crate::machine::attempts::{give_back, holds, lose, stop, taken_over};
+use crate::machine::budgets;
 use crate::state::State;
 use crate::time::{Span, Tick};
 use crate::timers::Timer;
@@ -29,9 +30,7 @@ pub(super) fn heartbeat(
     for item in held {
         if holds(state, agent, item.attempt) {
             taken_over(state, effects, agent, item.attempt.task);
-            if let Some(lease) = state.agents.get_mut(agent).leases.get_mut(&item.attempt.task) {
-                lease.cost_micro_usd = lease.cost_micro_usd.max(item.cost_micro_usd);
-            }
+            budgets::note_cost(state, agent, item.attempt, item.cost_micro_usd);
         } else if !is_recorded(state, item.attempt) {
             unknown.push(item.attempt);
         }

@@ -1,9 +1,10 @@
 //! The only place where a task changes its state: counts, records, watchers and what others wait for follow here.
 //! Decides nothing; whoever calls has looked at the state.
 
+use crate::budgets::AccountKey;
 use crate::effect::{Change, Effects, Payload, Write};
 use crate::event::Role;
-use crate::ids::{RunId, TaskIndex, TaskKey};
+use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
 use crate::machine::{flow, settle};
 use crate::outcome::Outcome;
 use crate::run::Run;
@@ -41,6 +42,11 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     if !from.may_become(to) {
         return;
     }
+    // Nothing that costs waits in a run whose budget is used up.
+    if run.purse.over && matches!(to, TaskState::Queued | TaskState::WaitingRetry | TaskState::Parked) {
+        state.budgets.touched.insert(AccountKey::Run(key.run));
+    }
+    let attempt = task.attempt;
     let waited = (to == TaskState::Leased).then(|| now.tick - task.since);
     task.state = to;
     task.since = now.tick;
@@ -72,6 +78,12 @@ pub(super) fn change(state: &mut State, effects: &mut Effects, key: TaskKey, to:
     };
     let tenant = run.tenant;
     state.tell(effects, tenant, notice);
+    if from.is_held() && !to.is_held() {
+        state.limits.ended(AttemptKey { task: key, attempt });
+    }
+    if from == TaskState::Parked {
+        state.limits.unpark(key);
+    }
 }
 
 /// Brings the sums of a run up to date, and what the dependents of the task that changed still wait for. Returns those

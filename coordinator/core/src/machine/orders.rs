@@ -88,6 +88,7 @@ pub(super) fn forget(
         state.timers.rearm(&mut agent.armed.leases, Timer::Leases(key), None);
         state.timers.rearm(&mut agent.armed.warm, Timer::Warm(key), None);
         state.timers.rearm(&mut agent.armed.avoid, Timer::Avoid(key), None);
+        state.limits.routes(tenant, key, &[]);
         state.agents.forget(key);
         effects.writes.push(Write::ForgetAgent { tenant, name: Arc::clone(name) });
         Ok(Answer::Forgotten)

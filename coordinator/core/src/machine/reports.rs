@@ -10,7 +10,7 @@ use crate::machine::attempts::{holds, requeue_lost};
 use crate::machine::consult::{is_judged, repair, repairs_left, verify};
 use crate::machine::moves::{self, Told};
 use crate::machine::retry::retry_at;
-use crate::machine::{bills, quarantine};
+use crate::machine::{bills, budgets, limits, quarantine};
 use crate::outcome::Outcome;
 use crate::state::record::EndedAttempt;
 use crate::state::{State, TaskState};
@@ -30,7 +30,7 @@ pub(super) fn reported(state: &mut State, effects: &mut Effects, session: Sessio
         record(state, effects, agent, report);
         ReportResult::Recorded
     } else {
-        bills::take(state, effects, agent, attempt, &report.usage);
+        bills::take(state, effects, agent, attempt, &report);
         verdict(state, agent, attempt, &report.digest)
     };
     state.agents.get_mut(agent).stopping.remove(&attempt);
@@ -60,9 +60,11 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
     // An agent that said before that it leaves has ended its children on purpose: a fleet that is upgraded makes no poison.
     let on_purpose = lost && state.agents.get(agent).draining;
     let sent_back = report.outcome == Outcome::GATE_FAILED && repairs_left(state, key);
+    // A window that is used up is nobody's failure: the conversation goes on when it is reset.
+    let exhausted = report.limit.filter(|hit| hit.exhausted && report.outcome == Outcome::RATE_LIMITED);
     let ending = Ending {
         crash: rule.counts_as_crash && !on_purpose,
-        failure: report.outcome != Outcome::OK && !lost && !sent_back,
+        failure: report.outcome != Outcome::OK && !lost && !sent_back && exhausted.is_none(),
     };
     let ended = EndedAttempt {
         number: report.attempt.attempt,
@@ -76,7 +78,7 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
         awaits_bill: false,
         duration: Some(report.duration),
     };
-    end_attempt(state, key, ended, &report.usage, ending);
+    end_attempt(state, effects, key, ended, &report.usage, &report.pool, ending);
     // What was ended on purpose says nothing of the agent.
     match (report.outcome, ending.crash) {
         (Outcome::LOST_AGENT, true) => quarantine::note(state, effects, agent, key, EndedHow::Lost),
@@ -104,6 +106,8 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
         requeue_lost(state, effects, key, told);
     } else if is_poison(state, key) {
         moves::finish(state, effects, key, TaskState::Failed, Outcome::POISON, told);
+    } else if let Some(hit) = exhausted {
+        limits::park(state, effects, key, agent, hit, report.retry_after, told);
     } else if rule.retryable && retries_left(state, key) {
         let at = retry_at(state, key, rule.counts_as_crash, report.retry_after);
         if let Some(task) = state.task_mut(key) {
@@ -118,7 +122,7 @@ fn record(state: &mut State, effects: &mut Effects, agent: AgentKey, report: Rep
 }
 
 /// A task that was sent back keeps what it was told, in the recorded result, until an attempt judges itself by it.
-fn keep_feedback(state: &State, key: TaskKey, told: Told) -> Told {
+pub(super) fn keep_feedback(state: &State, key: TaskKey, told: Told) -> Told {
     let sent_back = state.task(key).is_some_and(|task| task.repairs > 0);
     if sent_back { Told { payload: None, ..told } } else { told }
 }
@@ -132,12 +136,14 @@ pub(super) struct Ending {
     pub(super) failure: bool,
 }
 
-/// Enters an ended attempt into the history of its task, and what it spent into the sums.
+/// Enters an ended attempt into the history of its task, and what it spent into the sums. `pool` may be empty.
 pub(super) fn end_attempt(
     state: &mut State,
+    effects: &mut Effects,
     key: TaskKey,
     ended: EndedAttempt,
     spent: &Usage,
+    pool: &Arc<str>,
     ending: Ending,
 ) {
     let kept = state.config.max_attempts_kept.max(1);
@@ -158,7 +164,8 @@ pub(super) fn end_attempt(
     if history.attempts.len() >= kept {
         history.attempts.drain(..=history.attempts.len() - kept);
     }
-    history.attempts.push(ended);
+    history.attempts.push(ended.clone());
+    budgets::ended(state, effects, key, &ended, spent, pool);
 }
 
 /// Whether a task took down too many attempts: on several agents, or so often that one agent cannot be the cause.

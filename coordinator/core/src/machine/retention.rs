@@ -3,6 +3,7 @@
 
 use crate::effect::{Effects, Write};
 use crate::ids::RunId;
+use crate::machine::budgets;
 use crate::state::{RestoredRun, State};
 use crate::time::Tick;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(super) fn due(state: &mut State, effects: &mut Effects) {
         if leaves_at(state, since) > now {
             break;
         }
-        evict(state, run);
+        evict(state, effects, run);
     }
     forget(state, effects);
 }
@@ -32,7 +33,8 @@ fn leaves_at(state: &State, since: Tick) -> Tick {
 }
 
 /// Takes a finished run out of the state. Its records stay in the store.
-fn evict(state: &mut State, id: RunId) {
+fn evict(state: &mut State, effects: &mut Effects, id: RunId) {
+    budgets::forget_run(state, effects, id);
     state.register.finished.evict(id);
     let Some(run) = state.runs.remove(&id) else { return };
     debug_assert!(run.state.is_terminal(), "run {id} is {}", run.state);
@@ -60,7 +62,7 @@ fn forget(state: &mut State, effects: &mut Effects) {
             break;
         }
         keys = keys.saturating_add(cost);
-        evict(state, run);
+        evict(state, effects, run);
         forget_run(state, effects, run);
     }
     if keys > 0 {

@@ -6,6 +6,7 @@ use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
 use crate::machine::again;
 use crate::machine::agents::show;
 use crate::machine::attempts::{lose, stop};
+use crate::machine::limits;
 use crate::machine::moves::{self, Told};
 use crate::outcome::Outcome;
 use crate::query::{AgentStateView, Refusal};
@@ -36,7 +37,7 @@ pub(super) fn retry_at(state: &State, key: TaskKey, crash: bool, retry_after: Op
 }
 
 /// A number that looks random and is the same at every replay (splitmix64 over the names of the attempt).
-fn scatter(key: TaskKey, attempt: u32) -> u64 {
+pub(super) fn scatter(key: TaskKey, attempt: u32) -> u64 {
     let mut mixed = key
         .run
         .0
@@ -50,8 +51,10 @@ fn scatter(key: TaskKey, attempt: u32) -> u64 {
 
 /// The delay of a task is over.
 pub(super) fn due(state: &mut State, effects: &mut Effects, key: TaskKey) {
-    if state.task(key).is_some_and(|task| task.state == TaskState::WaitingRetry) {
-        moves::make_ready(state, effects, key, Told::default());
+    match state.task(key).map(|task| task.state) {
+        Some(TaskState::WaitingRetry) => moves::make_ready(state, effects, key, Told::default()),
+        Some(TaskState::Parked) => limits::wake(state, effects, key),
+        Some(_) | None => {}
     }
 }
 
@@ -74,7 +77,7 @@ pub(super) fn retry_run(
     for index in run.indexes() {
         let key = TaskKey { run: id, index };
         match state.task(key).map(|task| task.state) {
-            Some(TaskState::WaitingRetry) => count += wake(state, effects, key),
+            Some(TaskState::WaitingRetry | TaskState::Parked) => count += wake(state, effects, key),
             Some(TaskState::Leased | TaskState::Running) if force => {
                 count += u32::from(take_back(state, effects, key).is_ok());
             }
@@ -150,7 +153,7 @@ pub(super) fn retry_task(
             again::refuse_begun(run, &again)?;
             Ok(again::reopen(state, effects, key.run, &again))
         }
-        TaskState::WaitingRetry => Ok(wake(state, effects, key)),
+        TaskState::WaitingRetry | TaskState::Parked => Ok(wake(state, effects, key)),
         TaskState::Leased | TaskState::Running if force => {
             take_back(state, effects, key).map(|()| 1).map_err(|agent| {
                 let run = state.run(key.run).map_or_else(String::new, |run| run.run_ref.to_string());
@@ -168,9 +171,7 @@ pub(super) fn retry_task(
         TaskState::Verifying => {
             Err(refused("its result is being judged: wait for that, or cancel it".to_owned()))
         }
-        TaskState::Blocked | TaskState::Queued | TaskState::Parked => {
-            Err(refused("it has yet to run".to_owned()))
-        }
+        TaskState::Blocked | TaskState::Queued => Err(refused("it has yet to run".to_owned())),
         TaskState::Succeeded => Err(refused("it is done; --from runs it again".to_owned())),
     }
 }

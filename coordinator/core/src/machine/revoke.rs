@@ -4,6 +4,7 @@
 use crate::effect::{Action, Effects, StopReason};
 use crate::ids::{AgentKey, AttemptKey, TaskKey};
 use crate::machine::agents::refresh;
+use crate::machine::budgets;
 use crate::machine::moves::{self, Told};
 use crate::state::State;
 use std::sync::Arc;
@@ -36,9 +37,8 @@ pub(super) fn revoke(state: &mut State, effects: &mut Effects, key: AgentKey) {
 /// The agent gave back what it was asked for.
 pub(super) fn given_back(state: &mut State, effects: &mut Effects, agent: AgentKey, key: TaskKey) {
     let held = state.agents.get_mut(agent);
-    if held.leases.remove(&key).is_none() {
-        return;
-    }
+    let Some(lease) = held.leases.remove(&key) else { return };
+    budgets::given_back(&mut state.budgets, AttemptKey { task: key, attempt: lease.attempt });
     let detail: Arc<str> = format!("{} gave it back before it began", held.name).into();
     refresh(state, agent);
     if let Some(task) = state.task_mut(key) {

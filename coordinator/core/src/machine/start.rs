@@ -3,6 +3,7 @@
 use crate::effect::Effects;
 use crate::ids::{AgentKey, ClassId, Epoch};
 use crate::machine::agents::show;
+use crate::machine::budgets;
 use crate::machine::consult::wake;
 use crate::machine::leases::watch_leases;
 use crate::state::{Phase, State};
@@ -26,6 +27,7 @@ pub(super) fn started(state: &mut State, effects: &mut Effects, epoch: Epoch) {
         show(state, effects, key);
         state.schedule.roomy.insert(key);
     }
+    budgets::started(state);
     if !state.questions.is_empty() {
         wake(effects);
     }

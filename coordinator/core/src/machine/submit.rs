@@ -1,5 +1,6 @@
 //! A run comes in: known already, refused, only checked, or queued.
 
+use crate::budgets::Purse;
 use crate::effect::{Action, Effects, Write};
 use crate::event::{NewTask, Submit};
 use crate::graph::{Graph, GraphError};
@@ -7,7 +8,7 @@ use crate::ids::{RunId, TaskIndex, TaskKey, TenantId, Token};
 use crate::machine::fitting::impossible_reason;
 use crate::machine::moves::tell_run;
 use crate::machine::view::{finished_run_view, run_view};
-use crate::machine::{flow, settle};
+use crate::machine::{budgets, flow, settle};
 use crate::query::{Answer, Impossible, Refusal, RunView};
 use crate::register::Request;
 use crate::run::{Run, run_ref};
@@ -69,6 +70,7 @@ fn check(state: &State, submit: &Submit) -> Result<Graph, Refusal> {
         return Err(Refusal::Draining);
     }
     check_room(state, submit.tenant, &submit.tasks)?;
+    budgets::check_submit(state, submit.tenant, &submit.name)?;
     let name =
         |index: &TaskIndex| submit.tasks.get(index.0 as usize).map_or("?", |task| &*task.id).to_owned();
     Graph::build(submit.tasks.iter().map(|task| task.dependencies.as_slice())).map_err(|error| match error {
@@ -96,7 +98,10 @@ pub(super) fn check_room(state: &State, tenant: TenantId, tasks: &[NewTask]) -> 
     }
     let limit = state.config.max_classes;
     let classes = &state.schedule.classes;
-    let new = class_keys(tenant, tasks).into_keys().filter(|key| classes.find(key).is_none()).count();
+    let new = class_keys(tenant, tasks).into_keys().filter(|key| classes.find(key).is_none());
+    // Where there are many, what prompts begin with makes none.
+    let new = new.map(ClassKey::without_prefix).filter(|key| classes.find(key).is_none());
+    let new = new.collect::<BTreeSet<_>>().len();
     if new > 0 && classes.len() + new > limit {
         return Err(Refusal::TooManyClasses { limit });
     }
@@ -119,17 +124,14 @@ fn class_keys(tenant: TenantId, tasks: &[NewTask]) -> BTreeMap<ClassKey, usize> 
     for (index, task) in tasks.iter().enumerate() {
         let same = |other: &&NewTask| {
             (&other.requires, &other.pinned, other.prefetch) == (&task.requires, &task.pinned, task.prefetch)
+                && (&other.meter, &other.worker) == (&task.meter, &task.worker)
         };
         if last.as_ref().is_none_or(|other| !same(other)) {
-            keys.entry(class_key(tenant, task)).or_insert(index);
+            keys.entry(ClassKey::of(tenant, task)).or_insert(index);
         }
         last = Some(task);
     }
     keys
-}
-
-fn class_key(tenant: TenantId, task: &NewTask) -> ClassKey {
-    ClassKey { tenant, requires: task.requires.clone(), pinned: task.pinned.clone(), prefetch: task.prefetch }
 }
 
 /// Tasks that no known agent could run.
@@ -142,7 +144,7 @@ fn impossible(state: &State, submit: &Submit) -> Vec<Impossible> {
         return Vec::new();
     }
     let named = submit.tasks.iter().filter_map(|task| {
-        let reason = reasons.get(&class_key(submit.tenant, task))?;
+        let reason = reasons.get(&ClassKey::of(submit.tenant, task))?;
         Some(Impossible { task_id: Arc::clone(&task.id), reason: reason.clone() })
     });
     named.take(IMPOSSIBLE_NAMED).collect()
@@ -190,6 +192,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
         detail: Arc::clone(&state.empty),
         places: Run::count_places(&tasks),
         waiting: BTreeSet::new(),
+        purse: Purse::default(),
         synthesis: Run::find_synthesis(&tasks),
         tasks: tasks.into(),
         graph,
@@ -201,6 +204,7 @@ fn enter(state: &mut State, effects: &mut Effects, submit: Submit, graph: Graph)
         .collect();
     state.runs.insert(id, Box::new(run));
     effects.writes.push(Write::NewRun(id));
+    budgets::count_run(state, effects, submit.tenant, &submit.name);
     tell_run(state, effects, id);
     for index in indexes {
         let task = TaskKey { run: id, index };

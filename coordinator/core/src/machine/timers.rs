@@ -1,7 +1,7 @@
 //! What is due when time passes, and when that is next.
 
 use crate::effect::Effects;
-use crate::machine::{agents, leases, retention, retry};
+use crate::machine::{agents, budgets, leases, retention, retry};
 use crate::state::{Phase, State};
 use crate::time::Tick;
 use crate::timers::Timer;
@@ -38,6 +38,8 @@ pub(super) fn passed(state: &mut State, effects: &mut Effects) {
             Timer::Warm(agent) => agents::warm_due(state, agent),
             Timer::Avoid(agent) => agents::avoid_due(state, agent),
             Timer::Retry(task) => retry::due(state, effects, task),
+            Timer::Limits => state.limits.pass(state.now.tick),
+            Timer::Budgets => budgets::due(state, effects),
         }
     }
     retention::due(state, effects);

@@ -38,6 +38,7 @@ pub(super) fn run_view(state: &State, id: RunId) -> Option<RunView> {
         impossible: impossible_of(state, id),
         shape: run.shape.clone(),
         detail: Arc::clone(&run.detail),
+        budget: crate::machine::budgets::run_budget(state, id),
     })
 }
 
@@ -60,6 +61,7 @@ pub(super) fn finished_run_view(state: &State, id: RunId) -> Option<RunView> {
         impossible: Vec::new(),
         shape: crate::event::Shape::default(),
         detail: Arc::clone(&state.empty),
+        budget: None,
     })
 }
 
@@ -103,7 +105,7 @@ pub(super) fn task_view(state: &State, key: TaskKey) -> Option<TaskView> {
         finished: task.finished,
         execution_time: running.or_else(|| task.attempts().last().and_then(|ended| ended.duration)),
         cost_micro_usd: task.usage().cost_micro_usd.saturating_add(spent),
-        retry_in: (task.state == TaskState::WaitingRetry).then(|| task.retry - state.now.tick),
+        retry_in: task.state.waits_for_time().then(|| task.retry - state.now.tick),
         priority: task.priority,
         since: state.now.tick - task.since,
         role: task.flow.role,
@@ -161,6 +163,8 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
         blocked: tasks(TaskState::Blocked),
         running: tasks(TaskState::Leased) + tasks(TaskState::Running),
         waiting_retry: tasks(TaskState::WaitingRetry),
+        parked: tasks(TaskState::Parked),
+        queued_for_limits: super::limits::held_back(state),
         oldest_wait: oldest_wait(state),
         active_runs: state.totals.active_runs,
         draining: state.phase == Phase::Draining,
@@ -180,6 +184,8 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
             AgentStateView::Offline => 3,
             AgentStateView::Quarantined => 4,
         }] += 1;
+        let spent = agent.leases.values().map(|lease| lease.cost_micro_usd);
+        view.running_micro_usd = spent.fold(view.running_micro_usd, u64::saturating_add);
         if agent.clones.refuses(state.now.tick) {
             view.cloned.push(Arc::clone(&agent.name));
         }

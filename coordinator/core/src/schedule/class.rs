@@ -1,7 +1,9 @@
 //! Ready classes: tasks that the same agents can run wait in one queue.
-//! Knows requirements as words; which agents meet them is in [`super::group`].
+//! Knows requirements as words, and whose limits they use; which agents meet them is in [`super::group`].
 
+use crate::event::NewTask;
 use crate::ids::{ClassId, RunId, TenantId};
+use crate::limits::ClassMeter;
 use crate::schedule::fair::Queue;
 use crate::schedule::group::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +19,29 @@ pub(crate) struct ClassKey {
     pub(crate) pinned: Option<Arc<str>>,
     /// How many an agent may hold beyond its slots.
     pub(crate) prefetch: u32,
+    /// Whose limits its tasks use.
+    pub(crate) meter: Option<ClassMeter>,
 }
 
 /// The capability of tasks that have a conversation to come back to.
 const CONVERSATIONAL: &str = "runner=claude";
 
 impl ClassKey {
+    /// What a task needs.
+    pub(crate) fn of(tenant: TenantId, task: &NewTask) -> Self {
+        let meter = task.meter.clone().map(|meter| ClassMeter { worker: Arc::clone(&task.worker), meter });
+        let (requires, pinned) = (task.requires.clone(), task.pinned.clone());
+        Self { tenant, requires, pinned, prefetch: task.prefetch, meter }
+    }
+
+    /// The same for tasks that share no beginning of a prompt with others.
+    pub(crate) fn without_prefix(mut self) -> Self {
+        if let Some(meter) = &mut self.meter {
+            meter.meter.prefix = 0;
+        }
+        self
+    }
+
     /// Whether an agent that ran an earlier attempt is worth waiting for.
     pub(crate) fn is_conversational(&self) -> bool {
         self.pinned.is_none() && self.requires.iter().any(|capability| &**capability == CONVERSATIONAL)
@@ -41,6 +60,13 @@ pub(crate) struct Class {
     pub(crate) groups: BTreeSet<GroupId>,
     /// Whether its groups list it as waiting.
     pub(crate) listed: bool,
+}
+
+impl Class {
+    /// Whether its tasks ask an API, so that they cost.
+    pub(crate) fn spends(&self) -> bool {
+        self.key.meter.is_some() || self.key.requires.iter().any(|capability| &**capability == CONVERSATIONAL)
+    }
 }
 
 /// All classes in use. A class lives as long as a live run has a task of it; its id is then used again.

@@ -6,6 +6,9 @@
 //! above. So `medium` draws level with `high` after 10 min and `low` after 20, and a high number is never overtaken, only
 //! shared with. Raising costs each task at most one move a level, and is done when the queue is next looked at.
 //!
+//! **Passed over.** A run that may not start anything, because a budget over it is used up, is taken out of the order when its
+//! task would be next, and put back when that is over: what stands behind it pays one look, not one a task.
+//!
 //! **Fair share.** Every grant costs its run one pass and its tenant one pass; the smaller pass goes first. Passes are
 //! kept once for all queues ([`Passes`]); the copies in a queue are brought up to date when they come to the front,
 //! which is enough because passes only rise.
@@ -51,6 +54,8 @@ pub(crate) struct Queue {
     ages: BTreeMap<u32, BTreeSet<(Tick, RunId, TaskIndex)>>,
     /// Nobody rises before this.
     quiet_until: Tick,
+    /// Runs that are passed over, by band: they have passes, and do not stand in `runs`.
+    held: BTreeSet<(Band, RunId)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +105,7 @@ impl Queue {
             && let Some(pass) = self.passes.remove(&(band, run))
         {
             self.runs.remove(&(band, pass, run));
+            self.held.remove(&(band, run));
         }
         let level = age_level(&entry, config);
         if let Some(ages) = self.ages.get_mut(&level) {
@@ -123,6 +129,22 @@ impl Queue {
             self.runs.remove(&(band, pass, run));
             self.runs.insert((band, current, run));
             self.passes.insert((band, run), current);
+        }
+    }
+
+    /// Passes over the run whose task would be next, in that band, until [`Queue::unhold`].
+    pub(crate) fn hold_first(&mut self) {
+        if let Some((band, _, run)) = self.runs.pop_first() {
+            self.held.insert((band, run));
+        }
+    }
+
+    /// Passes over nobody any more.
+    pub(crate) fn unhold(&mut self, passes: &Passes) {
+        for (band, run) in std::mem::take(&mut self.held) {
+            let pass = passes.of_run(run);
+            self.passes.insert((band, run), pass);
+            self.runs.insert((band, pass, run));
         }
     }
 
@@ -187,8 +209,12 @@ impl Queue {
         if aged != self.waiting.len() {
             return Some(format!("{aged} tasks by age, {} by order", self.waiting.len()));
         }
-        let keyed: BTreeSet<(Band, u64, RunId)> =
-            self.passes.iter().map(|((band, run), pass)| (*band, *pass, *run)).collect();
+        let keyed: BTreeSet<(Band, u64, RunId)> = self
+            .passes
+            .iter()
+            .filter(|(key, _)| !self.held.contains(key))
+            .map(|((band, run), pass)| (*band, *pass, *run))
+            .collect();
         if keyed != self.runs {
             return Some("runs by pass and passes by run differ".to_owned());
         }

@@ -1,13 +1,15 @@
-//! Groups of interchangeable agents: of one tenant, and fit for the same classes in use.
+//! Groups of interchangeable agents: of one tenant, with the same credential pools, and fit for the same classes in use.
 //! What an agent offers that no task asks for does not tell it apart, so a fleet with a label per host is one group, and
 //! finding an agent for a task costs one look a group instead of one an agent.
 //! Knows ranks; whether an agent has room and is there is [`super::rank`]'s.
 
 use crate::agents::{Agents, serves};
 use crate::ids::{AgentKey, ClassId, TenantId};
+use crate::limits::Route;
 use crate::schedule::class::{Class, Classes};
 use crate::schedule::rank::Rank;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A group of agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +24,8 @@ impl GroupId {
 #[derive(Debug, Default, Hash)]
 pub(crate) struct Group {
     pub(crate) tenant: TenantId,
+    /// The pools they use.
+    pub(crate) routes: Arc<[Route]>,
     /// Known agents, connected or not.
     pub(crate) members: BTreeSet<AgentKey>,
     /// Those that take work, best first.
@@ -62,10 +66,12 @@ impl Groups {
         };
         let fits: BTreeSet<ClassId> =
             classes.iter().filter(|(_, class)| meets(class)).map(|(id, _)| id).collect();
-        let same = |group: &Group| group.tenant == agent.tenant && group.fits == fits;
+        let same = |group: &Group| {
+            group.tenant == agent.tenant && group.fits == fits && group.routes == agent.routes
+        };
         let found = self.all.iter().find(|(_, group)| same(group)).map(|(id, _)| *id);
-        let tenant = agent.tenant;
-        let id = found.unwrap_or_else(|| self.create(tenant, fits, classes));
+        let (tenant, routes) = (agent.tenant, Arc::clone(&agent.routes));
+        let id = found.unwrap_or_else(|| self.create(tenant, routes, fits, classes));
         self.enter(id, key, agents);
     }
 
@@ -164,7 +170,13 @@ impl Groups {
         }
     }
 
-    fn create(&mut self, tenant: TenantId, fits: BTreeSet<ClassId>, classes: &mut Classes) -> GroupId {
+    fn create(
+        &mut self,
+        tenant: TenantId,
+        routes: Arc<[Route]>,
+        fits: BTreeSet<ClassId>,
+        classes: &mut Classes,
+    ) -> GroupId {
         let id = GroupId(self.next);
         self.next = self.next.wrapping_add(1);
         let mut waiting = BTreeSet::new();
@@ -176,8 +188,10 @@ impl Groups {
                 }
             }
         }
-        self.all
-            .insert(id, Group { tenant, members: BTreeSet::new(), ranked: BTreeSet::new(), fits, waiting });
+        self.all.insert(
+            id,
+            Group { tenant, routes, members: BTreeSet::new(), ranked: BTreeSet::new(), fits, waiting },
+        );
         id
     }
 
@@ -199,8 +213,8 @@ impl Groups {
         classes: &mut Classes,
     ) -> GroupId {
         let Some(group) = self.all.get(&id) else { return id };
-        let (tenant, fits) = (group.tenant, group.fits.clone());
-        let target = self.create(tenant, fits, classes);
+        let (tenant, routes, fits) = (group.tenant, Arc::clone(&group.routes), group.fits.clone());
+        let target = self.create(tenant, routes, fits, classes);
         for mover in movers {
             self.leave(*mover, agents, classes);
             self.enter(target, *mover, agents);
@@ -211,7 +225,9 @@ impl Groups {
     /// Joins a group with another that is fit for the same, if there is one.
     fn unite(&mut self, id: GroupId, agents: &mut Agents, classes: &mut Classes) {
         let Some(group) = self.all.get(&id) else { return };
-        let same = |other: &Group| other.tenant == group.tenant && other.fits == group.fits;
+        let same = |other: &Group| {
+            other.tenant == group.tenant && other.fits == group.fits && other.routes == group.routes
+        };
         let Some(target) = self.all.iter().find(|(other, held)| **other != id && same(held)) else { return };
         let target = *target.0;
         let movers: Vec<AgentKey> = group.members.iter().copied().collect();

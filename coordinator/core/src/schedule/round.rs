@@ -3,7 +3,8 @@
 
 use crate::agents::EVERYBODY;
 use crate::ids::{AgentKey, ClassId, TaskKey};
-use crate::schedule::{Entry, Head, Schedule, has_room, warm_agent};
+use crate::machine::budgets::gate_of;
+use crate::schedule::{Entry, Head, Schedule, enqueue_cold, has_room, unqueue, warm_agent};
 use crate::state::State;
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -72,6 +73,7 @@ impl Round {
                     self.sources.insert((head, source));
                     return Some(Choice { task: head.task, agent });
                 }
+                None if self.cool(state, source, head.task) => self.add(state, source),
                 None => self.put_back(source, None),
             }
         }
@@ -84,6 +86,22 @@ impl Round {
         }
         let head = head_of(state, source);
         self.put_back(source, head);
+    }
+
+    /// Lets a task go anywhere that waits for an agent whose pool is closed. Says whether it did: who waits behind it may
+    /// use another pool.
+    fn cool(&mut self, state: &mut State, source: Source, task: TaskKey) -> bool {
+        let Source::Warm(agent) = source else { return false };
+        let Some(class) = state.task(task).map(|task| task.class) else { return false };
+        if !is_closed(state, agent, class) {
+            return false;
+        }
+        unqueue(state, task);
+        enqueue_cold(state, task);
+        state.schedule.fresh.remove(&class);
+        self.fresh.insert(class);
+        self.add(state, Source::Class(class));
+        true
     }
 
     fn put_back(&mut self, source: Source, head: Option<Head>) {
@@ -108,7 +126,8 @@ fn sources_of(state: &State, key: AgentKey) -> Vec<Source> {
     let classes = &state.schedule.classes;
     let mut sources: Vec<Source> = Vec::new();
     if let Some(group) = state.schedule.groups.get(agent.group) {
-        sources.extend(group.waiting.iter().map(|class| Source::Class(*class)));
+        let open = group.waiting.iter().filter(|class| !is_closed(state, key, **class));
+        sources.extend(open.map(|class| Source::Class(*class)));
     }
     if agent.tenant == EVERYBODY {
         sources.extend(classes.pinned_by_anybody(&agent.name).map(Source::Class));
@@ -124,13 +143,29 @@ fn sources_of(state: &State, key: AgentKey) -> Vec<Source> {
 /// The first of a queue, after everybody in it rose who was due to.
 fn head_of(state: &mut State, source: Source) -> Option<Head> {
     raise(state, source);
-    let State { schedule, agents, runs, .. } = state;
-    let Schedule { classes, passes, .. } = schedule;
-    let queue = match source {
-        Source::Class(id) => &mut classes.get_mut(id)?.queue,
-        Source::Warm(key) => &mut agents.get_mut(key).warm,
+    let (band, run_pass, since, task) = loop {
+        let State { schedule, agents, .. } = &mut *state;
+        let Schedule { classes, passes, .. } = schedule;
+        let queue = match source {
+            Source::Class(id) => &mut classes.get_mut(id)?.queue,
+            Source::Warm(key) => &mut agents.get_mut(key).warm,
+        };
+        let first = queue.first(passes)?;
+        let task = first.3;
+        // A budget that is used up passes over runs, and nobody waits for an agent because of it.
+        if gate_of(state, task).is_none() {
+            break first;
+        }
+        match source {
+            Source::Class(id) => state.schedule.classes.get_mut(id)?.queue.hold_first(),
+            Source::Warm(_) => {
+                unqueue(state, task);
+                enqueue_cold(state, task);
+            }
+        }
     };
-    let (band, run_pass, since, task) = queue.first(passes)?;
+    let State { schedule, runs, .. } = state;
+    let passes = &schedule.passes;
     let tenant_pass = passes.of_tenant(runs.get(&task.run)?.tenant);
     Some(Head { band, tenant_pass, run_pass, since, task })
 }
@@ -159,20 +194,28 @@ fn raise(state: &mut State, source: Source) {
 }
 
 fn agent_for(state: &State, source: Source, task: TaskKey) -> Option<AgentKey> {
+    // Who keeps the conversation goes on with it unless its pool is closed: it is no new work.
+    let goes_on = |key: &AgentKey, id: ClassId| {
+        let class = state.schedule.classes.get(id);
+        class.is_some_and(|class| has_room(state.agents.get(*key), id, class)) && !is_closed(state, *key, id)
+    };
     match source {
-        Source::Warm(key) => {
-            let class = state.task(task)?.class;
-            has_room(state.agents.get(key), class, state.schedule.classes.get(class)?).then_some(key)
-        }
+        Source::Warm(key) => goes_on(&key, state.task(task)?.class).then_some(key),
         Source::Class(id) => {
             let class = state.schedule.classes.get(id)?;
-            let warm = warm_agent(state, task).filter(|key| has_room(state.agents.get(*key), id, class));
+            let warm = warm_agent(state, task).filter(|key| goes_on(key, id));
             warm.or_else(|| {
                 let shunned = state.task(task).map_or(&[][..], Task::crashed_on);
-                state.schedule.best(id, class, &state.agents, shunned)
+                state.schedule.best(id, class, &state.agents, &state.limits, shunned)
             })
         }
     }
+}
+
+/// Whether the pool that an agent would use for a class lets nobody begin anything.
+fn is_closed(state: &State, agent: AgentKey, class: ClassId) -> bool {
+    let meter = state.schedule.classes.get(class).and_then(|class| class.key.meter.as_ref());
+    state.limits.hold(&state.agents.get(agent).routes, meter, true).is_some()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What the driver writes of the state and hands back at a start: plain data that mirrors the store's records.
 //! Knows no encoding. Names instead of interned keys, because keys do not survive a restart.
 
+use crate::budgets::Spent;
 use crate::event::{NewTask, OnLoss, Shape};
 use crate::ids::{AttemptNo, Epoch, RunId, TaskKey, TenantId};
+use crate::limits::LimitHit;
 use crate::outcome::Outcome;
 use crate::state::{RunState, TaskCounts, TaskState};
 use crate::time::{Now, Span, Tick, Wall};
@@ -77,7 +79,7 @@ pub struct TaskProgress {
     pub crashes: u32,
     /// Attempts that count against the retry limit.
     pub failures: u32,
-    /// When a waiting retry becomes ready.
+    /// When a waiting retry, or what is parked, becomes ready.
     pub retry: Option<Tick>,
     /// Ended attempts, oldest first.
     pub attempts: Vec<EndedAttempt>,
@@ -93,6 +95,14 @@ pub struct TaskProgress {
     pub afresh: AttemptNo,
     /// Why it ended, when no ended attempt says so.
     pub note: Option<Arc<str>>,
+    /// The limit it waits for while it is parked.
+    pub parked: Option<LimitHit>,
+    /// What the current attempt was promised that it may spend.
+    pub allowed: Spent,
+    /// The pool whose budgets that counts against, if any is known.
+    pub pool: Option<Arc<str>>,
+    /// What attempts that ended without a bill may have spent beyond what was counted.
+    pub unbilled: Spent,
 }
 
 /// An ended attempt.
@@ -114,7 +124,7 @@ pub struct EndedAttempt {
     pub cost_micro_usd: u64,
     /// Digest of the recorded report; `None` when the attempt ended without one.
     pub digest: Option<[u8; 32]>,
-    /// A cancel ended it: its cost is what its agent had said by then, until its report brings the exact one.
+    /// It ended without a report: its cost is what its agent had said by then, until a late report brings the exact one.
     pub awaits_bill: bool,
     /// Length on the agent's clock, or as far as known. Lost at a restart.
     pub duration: Option<Span>,
@@ -228,7 +238,7 @@ pub struct TaskRecordView<'a> {
     pub crashes: u32,
     /// Attempts that count against the retry limit.
     pub failures: u32,
-    /// When a waiting retry becomes ready.
+    /// When a waiting retry, or what is parked, becomes ready.
     pub retry: Option<Tick>,
     /// Ended attempts, oldest first.
     pub attempts: &'a [EndedAttempt],
@@ -244,6 +254,14 @@ pub struct TaskRecordView<'a> {
     pub afresh: AttemptNo,
     /// Why it ended, when no ended attempt says so.
     pub note: Option<&'a Arc<str>>,
+    /// The limit it waits for while it is parked.
+    pub parked: Option<&'a LimitHit>,
+    /// What the current attempt was promised that it may spend.
+    pub allowed: Spent,
+    /// The pool whose budgets that counts against, if any is known.
+    pub pool: Option<&'a Arc<str>>,
+    /// What attempts that ended without a bill may have spent beyond what was counted.
+    pub unbilled: Spent,
 }
 
 impl TaskRecordView<'_> {
@@ -267,6 +285,10 @@ impl TaskRecordView<'_> {
             repairs: self.repairs,
             afresh: self.afresh,
             note: self.note.cloned(),
+            parked: self.parked.cloned(),
+            allowed: self.allowed,
+            pool: self.pool.cloned(),
+            unbilled: self.unbilled,
         }
     }
 }

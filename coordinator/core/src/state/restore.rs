@@ -2,11 +2,12 @@
 //! Agents come back as not connected, leases as unheard; [`crate::event::Event::Started`] gives them their grace.
 
 use crate::agents::{Agent, Lease, Orders};
+use crate::budgets::{Amount, BudgetRecordView, Purse, Spent, Standing};
 use crate::event::{NewTask, Role};
 use crate::graph::Graph;
-use crate::ids::{AgentKey, AttemptNo, EventSeq, RunId, TaskIndex, TaskKey, TenantId};
+use crate::ids::{AgentKey, AttemptKey, AttemptNo, EventSeq, RunId, TaskIndex, TaskKey, TenantId};
 use crate::invariants::check_invariants;
-use crate::machine::{consult, flow};
+use crate::machine::{budgets, consult, flow};
 use crate::outcome::Outcome;
 use crate::register::{FinishedRun, Request};
 use crate::run::{Run, run_ref};
@@ -21,6 +22,9 @@ use crate::timers::Timer;
 use crate::usage::Usage;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Percent of a budget that people were told of at least, where its record says that they were.
+const WARNED: u8 = 80;
 
 impl State {
     /// Restores the newest number of a run name whose runs are gone.
@@ -90,6 +94,8 @@ impl State {
         self.register.finished.sort();
         self.register.requests.sort();
         schedule::relist(self);
+        self.budgets.note_roll();
+        budgets::restored(self);
         check_invariants(self).map_err(|violation| RestoreError::Invariant(violation.to_string()))
     }
 
@@ -165,6 +171,7 @@ impl State {
                 check_progress(TaskKey { run: id, index }, progress)?;
             }
         }
+        self.revive_holds(id, &restored);
         let (tenant, created) = (restored.tenant, restored.created.tick);
         let mut tasks: Vec<Task> =
             restored.tasks.into_iter().map(|task| self.revive_task(tenant, created, task)).collect();
@@ -201,6 +208,7 @@ impl State {
             detail: restored.detail,
             places: Run::count_places(&tasks),
             waiting: BTreeSet::new(),
+            purse: self.revive_purse(id, &tasks),
             synthesis: Run::find_synthesis(&tasks),
             tasks: tasks.into(),
             graph,
@@ -214,18 +222,72 @@ impl State {
         Ok(())
     }
 
+    /// What is kept of a run's budget beside its sums.
+    fn revive_purse(&self, id: RunId, tasks: &[Task]) -> Purse {
+        let (restored, floor) = self.attempt_floor;
+        let floor = if id <= restored { floor.0 } else { 0 };
+        // What a restore of the data skipped was never granted.
+        let granted = |task: &Task| u64::from(task.attempt.0.checked_sub(floor).unwrap_or(task.attempt.0));
+        Purse { granted: tasks.iter().map(granted).sum(), ..Purse::default() }
+    }
+
+    /// What attempts that are held were promised, and what those may have spent whose bill is open.
+    /// [`crate::machine::budgets::restored`] fits them to the budgets.
+    fn revive_holds(&mut self, id: RunId, restored: &RestoredRun) {
+        for (index, task) in (0u32..).map(TaskIndex).zip(&restored.tasks) {
+            let Some(progress) = &task.progress else { continue };
+            let key = TaskKey { run: id, index };
+            let (allowed, unbilled) = (Amount::from(progress.allowed), Amount::from(progress.unbilled));
+            if progress.state.is_held() && (!allowed.is_zero() || progress.pool.is_some()) {
+                let attempt = AttemptKey { task: key, attempt: progress.attempt };
+                let pool = progress.pool.clone().unwrap_or_else(|| Arc::clone(&self.empty));
+                self.budgets.change(attempt, |hold| {
+                    hold.promised = allowed;
+                    hold.pool = pool;
+                });
+            }
+            let open = progress.attempts.iter().rev().find(|ended| ended.awaits_bill);
+            if let Some(open) = open.filter(|_| !unbilled.is_zero()) {
+                let attempt = AttemptKey { task: key, attempt: open.number };
+                self.budgets.change(attempt, |hold| {
+                    hold.promised = unbilled;
+                    hold.ended = Some(Tick(u64::MAX));
+                });
+            }
+        }
+    }
+
+    /// Restores a standing budget.
+    pub fn restore_budget(&mut self, restored: BudgetRecordView) {
+        let key = (restored.tenant, Arc::clone(&restored.budget.name));
+        let standing = Standing {
+            period: restored.period,
+            recorded: restored.spent,
+            estimated_micro_usd: restored.estimated_micro_usd,
+            warned: if restored.warned { WARNED } else { 0 },
+            closed: false,
+            budget: restored.budget,
+        };
+        self.budgets.standing.insert(key, standing);
+    }
+
     fn revive_task(&mut self, tenant: TenantId, created: Tick, restored: RestoredTask) -> Task {
         let progress = restored.progress.unwrap_or_else(|| TaskProgress::unstarted(created));
         let held = progress.state.is_held();
         let eventful =
             !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
-        let eventful = eventful || progress.note.is_some() || progress.afresh > AttemptNo(0);
+        let unbilled = Amount::from(progress.unbilled);
+        let eventful = eventful || progress.parked.is_some();
+        let eventful =
+            eventful || progress.note.is_some() || progress.afresh > AttemptNo(0) || !unbilled.is_zero();
         let history = eventful.then(|| {
             Box::new(History {
                 attempts: progress.attempts,
                 usage: progress.usage,
                 crashed_on: progress.crashed_on,
                 afresh: progress.afresh,
+                unbilled,
+                parked: progress.parked,
                 note: progress.note,
             })
         });
@@ -248,8 +310,8 @@ impl State {
 
     /// The skeleton of a task in its first state, counted in its class.
     pub(crate) fn new_task(&mut self, tenant: TenantId, spec: NewTask, state: TaskState) -> Task {
-        let key = ClassKey { tenant, requires: spec.requires, pinned: spec.pinned, prefetch: spec.prefetch };
-        let class = self.schedule.intern(key, &mut self.agents);
+        let key = ClassKey::of(tenant, &spec);
+        let class = self.schedule.intern(key, self.config.max_classes, &mut self.agents);
         if let Some(class) = self.schedule.classes.get_mut(class) {
             class.tasks += 1;
         }
@@ -272,6 +334,7 @@ impl State {
             failures: 0,
             repairs: 0,
             level: 0,
+            expected: Task::keep_expected(spec.expected_micro_usd),
             place: Place::Nowhere,
             state,
             on_loss: spec.on_loss,
@@ -325,10 +388,14 @@ impl State {
                     let due = task.retry;
                     self.timers.set(due, Timer::Retry(key));
                 }
+                TaskState::Parked => {
+                    let (due, pool) = (task.retry, task.parked().map(|hit| Arc::clone(&hit.pool)));
+                    self.timers.set(due, Timer::Retry(key));
+                    self.limits.park(key, pool.unwrap_or_default());
+                }
                 TaskState::Leased | TaskState::Running => self.revive_lease(key),
                 TaskState::Blocked
                 | TaskState::Verifying
-                | TaskState::Parked
                 | TaskState::Succeeded
                 | TaskState::Failed
                 | TaskState::Cancelled
@@ -371,7 +438,11 @@ impl TaskProgress {
             crashed_on: Vec::new(),
             repairs: 0,
             afresh: AttemptNo(0),
+            parked: None,
             note: None,
+            allowed: Spent::default(),
+            pool: None,
+            unbilled: Spent::default(),
         }
     }
 }
@@ -387,7 +458,7 @@ fn check_progress(task: TaskKey, progress: &TaskProgress) -> Result<(), RestoreE
         needs(progress.agent.is_some(), "an agent")?;
         needs(progress.granted.is_some(), "the moment of its grant")?;
     }
-    if state == TaskState::WaitingRetry {
+    if state.waits_for_time() {
         needs(progress.retry.is_some(), "the moment of its retry")?;
     }
     if state.is_terminal() {
@@ -401,5 +472,5 @@ fn check_progress(task: TaskKey, progress: &TaskProgress) -> Result<(), RestoreE
     if state == TaskState::Verifying {
         needs(progress.attempt.0 > 0, "an attempt")?;
     }
-    needs(state != TaskState::Parked, "a version that knows this state")
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! The state as its records: what the driver reads when it encodes a write or an assignment.
 
+use crate::budgets::{BudgetRecordView, BudgetView, Spent};
 use crate::ids::{AgentKey, AttemptKey, AttemptNo, RunId, TaskKey, TenantId};
+use crate::machine::budgets;
+use crate::state::State;
 use crate::state::record::{AgentRecordView, GrantView, RestoredRequest, RunRecordView, TaskRecordView};
-use crate::state::{State, TaskState};
 use std::sync::Arc;
 
 impl State {
@@ -38,6 +40,8 @@ impl State {
         let run = self.run(key.run)?;
         let task = run.tasks.get(key.index.0 as usize)?;
         let granted = (task.attempt.0 > 0).then_some(task.granted);
+        let hold = self.budgets.holds.get(&AttemptKey { task: key, attempt: task.attempt });
+        let hold = hold.filter(|hold| hold.ended.is_none());
         Some(TaskRecordView {
             key,
             tenant: run.tenant,
@@ -51,7 +55,8 @@ impl State {
             outcome: task.outcome,
             crashes: task.crashes,
             failures: task.failures,
-            retry: (task.state == TaskState::WaitingRetry).then_some(task.retry),
+            retry: task.state.waits_for_time().then_some(task.retry),
+            parked: task.parked(),
             attempts: task.attempts(),
             usage: task.usage(),
             since: task.since,
@@ -59,7 +64,29 @@ impl State {
             repairs: task.repairs,
             afresh: task.history.as_ref().map_or(AttemptNo(0), |history| history.afresh),
             note: if task.state.is_terminal() { task.note() } else { None },
+            allowed: hold.map_or_else(Spent::default, |hold| hold.promised.into()),
+            pool: hold.map(|hold| &hold.pool).filter(|pool| !pool.is_empty()),
+            unbilled: task.unbilled().into(),
         })
+    }
+
+    /// What the record of a standing budget says; `None` when there is none of that name.
+    #[must_use]
+    pub fn budget_record(&self, tenant: TenantId, name: &Arc<str>) -> Option<BudgetRecordView> {
+        budgets::record(self, tenant, name)
+    }
+
+    /// The records of a tenant's standing budgets, by name.
+    #[must_use]
+    pub fn budgets(&self, tenant: TenantId) -> Vec<BudgetRecordView> {
+        let names = self.budgets.of_tenant(tenant).map(|(name, _)| name);
+        names.filter_map(|name| budgets::record(self, tenant, name)).collect()
+    }
+
+    /// The budget of a live run and how far it is used.
+    #[must_use]
+    pub fn run_budget(&self, id: RunId) -> Option<BudgetView> {
+        budgets::run_budget(self, id)
     }
 
     /// What an agent's record says now.
@@ -112,7 +139,7 @@ impl State {
             on_loss: task.on_loss,
             epoch: self.epoch,
             sent_back: task.repairs > 0,
-            allowance: None,
+            allowance: budgets::allowance(self, attempt),
             interrupted: task.interrupted(&self.config).filter(|_| task.repairs == 0).cloned(),
         })
     }

@@ -96,7 +96,11 @@ impl Agent {
                 }
             },
             Action::Close { .. } => self.session = None,
-            Action::Reply { .. } | Action::Consult => {}
+            Action::LimitGrant { .. }
+            | Action::PoolNotice { .. }
+            | Action::Allowance { .. }
+            | Action::Reply { .. }
+            | Action::Consult => {}
         }
     }
 }
@@ -110,6 +114,9 @@ pub fn stream(action: &Action) -> Option<SessionId> {
         | Action::Stop { session, .. }
         | Action::HeartbeatAck { session, .. }
         | Action::ReportVerdict { session, .. }
+        | Action::LimitGrant { session, .. }
+        | Action::PoolNotice { session, .. }
+        | Action::Allowance { session, .. }
         | Action::Close { session, .. } => Some(*session),
     }
 }

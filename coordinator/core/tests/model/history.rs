@@ -66,6 +66,9 @@ impl History {
                 | Action::Welcome { .. }
                 | Action::Stop { .. }
                 | Action::HeartbeatAck { .. }
+                | Action::LimitGrant { .. }
+                | Action::PoolNotice { .. }
+                | Action::Allowance { .. }
                 | Action::Close { .. } => {}
             }
         }

@@ -8,6 +8,7 @@
 
 mod fleet;
 mod history;
+mod limits;
 mod ops;
 mod shapes;
 mod store;
@@ -33,6 +34,7 @@ proptest! {
         world.replay();
         world.heal();
         world.replay();
+        world.desert();
     }
 }
 

@@ -123,6 +123,17 @@ pub enum Op {
     Recall {
         run: u8,
     },
+    /// An agent or an operator says something of limits.
+    Limit {
+        agent: u8,
+        kind: u8,
+        number: u16,
+    },
+    /// The beginning of an attempt is in the cache.
+    Warmed {
+        agent: u8,
+        pick: u8,
+    },
     DrainStarted,
 }
 
@@ -186,7 +197,7 @@ impl Task {
             on_loss: if self.wait { OnLoss::Wait } else { OnLoss::Fast },
             prefetch,
             flow: orch_core::event::Flow::default(),
-            meter: None,
+            meter: crate::limits::meter(self.kind),
             expected_micro_usd: None,
         }
     }
@@ -206,11 +217,11 @@ fn any_task() -> impl Strategy<Value = Task> {
 }
 
 fn any_outcome() -> impl Strategy<Value = u8> {
-    prop_oneof![4 => Just(1u8), 2 => Just(14), 4 => Just(15), 1 => Just(16), 1 => Just(11), 2 => Just(2), 1 => Just(17), 1 => 0..30u8]
+    prop_oneof![4 => Just(1u8), 2 => Just(14), 4 => Just(15), 1 => Just(16), 3 => Just(6), 1 => Just(11), 2 => Just(2), 1 => Just(17), 1 => 0..30u8]
 }
 
 pub fn any_op() -> impl Strategy<Value = Op> {
-    prop_oneof![20 => agents(), 35 => attempts(), 24 => clients(), 16 => directors(), 4 => coordinator()]
+    prop_oneof![20 => agents(), 35 => attempts(), 12 => limits(), 24 => clients(), 16 => directors(), 4 => coordinator()]
 }
 
 fn agents() -> impl Strategy<Value = Op> {
@@ -244,6 +255,13 @@ fn attempts() -> impl Strategy<Value = Op> {
         5 => (agent(), any::<u8>(), prop::bool::weighted(0.2), 0..5u8, 0..3u8).prop_map(
             |(agent, pick, invented, kind, digest)| Op::Slander { agent, pick, invented, kind, digest }
         ),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..3u8, 0..12u8, any::<u16>()).prop_map(|(agent, kind, number)| Op::Limit { agent, kind, number }),
+        1 => (0..3u8, any::<u8>()).prop_map(|(agent, pick)| Op::Warmed { agent, pick }),
     ]
 }
 

@@ -44,6 +44,7 @@ impl Parts {
                 expanded: false,
             }),
             workflow: None,
+            budget: None,
             settings: if self.is_planned() { Arc::from([7u8].as_slice()) } else { Arc::default() },
         }
     }

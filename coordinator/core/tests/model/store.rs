@@ -1,6 +1,7 @@
 //! The driver's part: writes encoded from the state as they come, and a load of nothing but them.
 
 use orch_core::Config;
+use orch_core::budgets::BudgetRecordView;
 use orch_core::effect::Write;
 use orch_core::event::NewTask;
 use orch_core::ids::{EventSeq, RunId, TaskIndex, TaskKey, TenantId};
@@ -15,6 +16,7 @@ pub struct Store {
     names: BTreeMap<(TenantId, Arc<str>), u64>,
     agents: BTreeMap<(TenantId, Arc<str>), RestoredAgent>,
     requests: BTreeMap<(TenantId, Arc<str>), RestoredRequest>,
+    budgets: BTreeMap<(TenantId, Arc<str>), BudgetRecordView>,
     seq: EventSeq,
     last_run: RunId,
 }
@@ -77,6 +79,15 @@ impl Store {
                     let request = state.request_record(*tenant, id).expect("a remembered request");
                     self.requests.insert((*tenant, id.clone()), request);
                 }
+                Write::Budget { tenant, name } => {
+                    // One that was removed by the same event is no more.
+                    if let Some(record) = state.budget_record(*tenant, name) {
+                        self.budgets.insert((*tenant, name.clone()), record);
+                    }
+                }
+                Write::ForgetBudget { tenant, name } => {
+                    self.budgets.remove(&(*tenant, name.clone())).expect("a stored budget");
+                }
                 Write::ForgetRequest { tenant, id } => {
                     self.requests.remove(&(*tenant, id.clone())).expect("a stored request");
                 }
@@ -104,6 +115,9 @@ impl Store {
         }
         for request in self.requests.values() {
             state.restore_request(request);
+        }
+        for budget in self.budgets.values() {
+            state.restore_budget(budget.clone());
         }
         state.restore_seq(self.seq);
         state.restore_last_run(self.last_run);

@@ -2,6 +2,7 @@
 
 use crate::fleet::{Agent, Stage, stream};
 use crate::history::History;
+use crate::limits;
 use crate::ops::{LABELS, Lost, OFFERS, Op, Task};
 use crate::shapes::{Parts, answer, expansion, good_answer};
 use crate::store::Store;
@@ -11,6 +12,7 @@ use orch_core::event::{
     AgentHello, Consultation, Event, Expansion, HeldAttempt, NewTask, PlanDecision, RunTarget, Submit, Target,
 };
 use orch_core::ids::{AttemptKey, AttemptNo, Epoch, RunId, SessionId, TaskIndex, TaskKey, Token};
+use orch_core::limits::LimitHit;
 use orch_core::outcome::Outcome;
 use orch_core::query::{Answer, Query, Question};
 use orch_core::state::{RestoredRun, RunState, State, TaskState};
@@ -101,7 +103,32 @@ impl World {
         }
         self.store.commit(&self.state, &effects.writes, specs);
         self.history.check(&self.state, &event, &effects);
+        let granted: Vec<String> = effects.actions.iter().filter_map(|action| self.metered(action)).collect();
+        limits::check_grants(&mut self.state, self.now, &granted);
         self.deliver(&effects);
+    }
+
+    /// The agent that was granted something new that asks an API.
+    fn metered(&self, action: &Action) -> Option<String> {
+        let Action::Grant { session, attempt } = action else { return None };
+        let spec = &self.store.run(attempt.task.run)?.tasks.get(attempt.task.index.0 as usize)?.spec;
+        spec.meter.as_ref().filter(|_| !self.granted.contains(attempt))?;
+        let agent = self.fleet.iter().find(|agent| agent.session == Some(*session))?;
+        Some(agent.name.clone())
+    }
+
+    /// Everybody leaves: nothing of what agents were given stays with them.
+    pub fn desert(&mut self) {
+        for agent in 0..self.fleet.len() {
+            if let Some(session) = self.fleet[agent].session.take() {
+                self.apply(Event::SessionEnded { session });
+            }
+        }
+        self.pass(Span::minutes(2));
+        for view in limits::views(&mut self.state, self.now) {
+            assert_eq!((view.in_flight, view.waiting), (0, 0), "{view:?}");
+            assert!(view.buckets.iter().all(|bucket| bucket.leased == 0), "{view:?}");
+        }
     }
 
     /// Specs that the driver has ready with an event: those of a submit, or all of a run that tasks join.
@@ -266,6 +293,17 @@ impl World {
             Op::Explain { run, task } => self.ask(run, task),
             Op::Restart { live } => self.restart(live),
             Op::Recall { run } => self.recall(run),
+            Op::Limit { agent, kind, number } => {
+                let agent = usize::from(agent);
+                if let Some(event) = limits::event(agent, self.fleet[agent].session, kind, number) {
+                    self.apply(event);
+                }
+            }
+            Op::Warmed { agent, pick } => {
+                if let Some((session, attempt)) = self.picked(usize::from(agent), pick, |_| true) {
+                    self.apply(Event::AttemptWarmed { session, attempt });
+                }
+            }
             Op::DrainStarted => self.apply(Event::DrainStarted),
         }
     }
@@ -354,7 +392,7 @@ impl World {
             capabilities: held.capabilities.split_whitespace().map(Into::into).collect(),
             inventory: held.inventory(),
             conversations: held.held.keys().map(|attempt| attempt.task).collect(),
-            pools: Vec::new(),
+            pools: limits::pools(agent),
         };
         self.apply(Event::AgentJoined(Box::new(hello)));
     }
@@ -423,6 +461,11 @@ impl World {
         }
         let mut report = report(attempt, outcome);
         report.retry_after = retry_after.map(|millis| Span(u64::from(millis)));
+        // Half of them because a window is used up.
+        let exhausted = pick.is_multiple_of(2);
+        let pool = limits::pools(agent).remove(0).name;
+        let window = "five_hour".into();
+        report.limit = (outcome == Outcome::RATE_LIMITED).then_some(LimitHit { pool, window, exhausted });
         self.apply(Event::AttemptReported { session, report: Box::new(report) });
         if lost == Lost::Answer {
             self.fleet[agent].held.insert(attempt, Stage::Finished(outcome));

@@ -11,6 +11,7 @@ mod spec;
 
 pub use spec::{inventory, reload, tasks};
 
+use orch_core::budgets::{Allowance, Bill};
 use orch_core::config::Config;
 use orch_core::effect::{Action, Change, CloseReason, Effects, ReportResult, StopReason, Verdict, Write};
 use orch_core::event::{
@@ -60,6 +61,10 @@ pub struct Env {
     /// What watchers saw, in plain words, since [`Env::told`] was asked last.
     told: Vec<String>,
     pub writes: Vec<Write>,
+    /// What was put into the ledger.
+    pub bills: Vec<Bill>,
+    /// What attempts were told that they may spend, after their grants.
+    pub allowances: Vec<(AttemptKey, Allowance)>,
     answers: BTreeMap<Token, Answer>,
     sessions: BTreeMap<String, SessionId>,
     names: BTreeMap<SessionId, String>,
@@ -90,6 +95,8 @@ impl Env {
             sent: Vec::new(),
             told: Vec::new(),
             writes: Vec::new(),
+            bills: Vec::new(),
+            allowances: Vec::new(),
             answers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -119,11 +126,15 @@ impl Env {
         }
         self.told.extend(effects.notices.iter().map(|notice| change(&notice.change)));
         self.writes.extend(effects.writes);
+        self.bills.extend(effects.bills);
         for action in effects.actions {
             if let Action::Reply { token, answer } = action {
                 let before = self.answers.insert(token, *answer);
                 assert!(before.is_none(), "{token} was answered twice");
             } else {
+                if let Action::Allowance { attempt, allowance, .. } = &action {
+                    self.allowances.push((*attempt, (**allowance).clone()));
+                }
                 let said = self.action(&action);
                 self.sent.push(said);
             }

@@ -1,5 +1,6 @@
 //! Tasks as lines of text, inventories, and a state read back from its records.
 
+use super::ONE;
 use orch_core::event::{After, HeldState, InventoryItem, NewTask, OnLoss, Role};
 use orch_core::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
 use orch_core::state::State;
@@ -130,6 +131,9 @@ pub fn reload(old: &State, specs: &BTreeMap<RunId, Vec<NewTask>>) -> State {
             dead: run.dead,
             tasks,
         });
+    }
+    for budget in old.budgets(ONE) {
+        new.restore_budget(budget);
     }
     new.restore_seq(old.event_seq());
     new.restore_last_run(old.last_run());

@@ -38,7 +38,7 @@ async fn figures_follow_the_state_and_the_keeper_ends_with_the_engine() {
     let bench = Bench::start().await;
     bench.submit(noops(7), "").await;
     let mut keeper = JoinSet::new();
-    keeper.spawn(run(bench.handle.clone(), EventRetention::default()));
+    keeper.spawn(run(bench.handle.clone(), EventRetention::default(), ledger::KEEP));
     let metrics = bench.handle.metrics();
     let queued = || metrics.encode().unwrap().contains("orch_tasks{state=\"queued\"} 7");
     eventually("the queued tasks in the metrics", queued).await;

@@ -15,7 +15,9 @@ use orch_proto::store::v1 as record;
 use super::RecoverError;
 use crate::blobs::Blobs;
 use crate::events::{LogExtent, Page};
+use crate::ledger::seed::Seed;
 use crate::payloads::open_page;
+use crate::persist::budget;
 use crate::persist::decode::{self, FieldError, Interner};
 use crate::persist::page::{PAGE_SPECS, pages_of};
 use crate::store::{Entity, Key, Tenant};
@@ -45,6 +47,7 @@ pub(super) struct Loaded {
     /// Latest tick of any record.
     pub(super) tick: Tick,
     pub(super) spent_today: u64,
+    pub(super) ledger: Seed,
     pub(super) counts: LoadedCounts,
 }
 
@@ -61,8 +64,10 @@ pub(super) struct Loader {
     tick: Tick,
     last_run: u64,
     floors: Option<record::CountersRecord>,
+    now: Wall,
     day: i64,
     spent_today: u64,
+    ledger: Seed,
     counts: LoadedCounts,
     failed: Option<RecoverError>,
 }
@@ -100,8 +105,10 @@ impl Loader {
             tick: Tick(0),
             last_run: 0,
             floors: None,
+            now,
             day: now.0.div_euclid(MILLIS_A_DAY),
             spent_today: 0,
+            ledger: Seed::new(now),
             counts: LoadedCounts::default(),
             failed: None,
         }
@@ -151,10 +158,17 @@ impl Loader {
                 self.state.restore_request(&request);
                 Ok(())
             }
+            Entity::Budget { tenant, .. } => {
+                let stored: record::BudgetRecord = decoded("budget record", 0, payload)?;
+                let budget = budget::restored(TenantId(tenant.get()), &stored).map_err(field(0))?;
+                self.state.restore_budget(budget);
+                Ok(())
+            }
             Entity::Counters => {
                 self.floors = Some(decoded("counters record", 0, payload)?);
                 Ok(())
             }
+            Entity::LedgerPage { day, number } => Ok(self.ledger.visit(day, number, payload)?),
             Entity::Worker { .. } | Entity::Cache { .. } | Entity::Audit { .. } | Entity::StoreOwned => {
                 Ok(())
             }
@@ -304,8 +318,11 @@ impl Loader {
             self.restore_floors(&floors);
         }
         self.state.finish_restore()?;
-        let Self { state, extent, tick, spent_today, counts, .. } = self;
-        Ok(Loaded { state, extent, tick, spent_today, counts })
+        // The ledger says it exactly; what ended today before there was one, the records of runs do.
+        let billed = self.ledger.spent_on(self.now);
+        let spent_today = if billed > 0 { billed } else { self.spent_today };
+        let Self { state, extent, tick, ledger, counts, .. } = self;
+        Ok(Loaded { state, extent, tick, spent_today, ledger, counts })
     }
 }
 

@@ -431,6 +431,7 @@ pub(crate) fn noops(count: u32) -> CheckedRun {
         context: None,
         policy: FailurePolicy::Continue,
         max_parallel: 0,
+        budget: None,
         planning: None,
         workflow: String::new(),
     }

@@ -114,6 +114,7 @@ fn run(tasks: Vec<CheckedTask>) -> CheckedRun {
         context: None,
         policy: Default::default(),
         max_parallel: 0,
+        budget: None,
         planning: None,
         workflow: String::new(),
     }

@@ -4,8 +4,10 @@ use super::*;
 use crate::persist::decode::{self, Interner};
 use crate::persist::{MAX_LABELS_BYTES, MAX_PLANNING_BYTES};
 use crate::store::{MemoryStore, Op};
+use orch_core::budgets::{BudgetLimit, BudgetMode, Spent};
 use orch_core::event::{FailurePolicy, Planning, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TaskKey, TenantId};
+use orch_core::limits::LimitHit;
 use orch_core::outcome::Outcome;
 use orch_core::state::{RunState, TaskCounts, TaskState};
 use orch_core::time::{Now, Tick, Wall};
@@ -62,7 +64,12 @@ fn worst_shape() -> Shape {
         max_parallel: u32::MAX,
         planning: Some(Planning { approve: true, plan_only: true, expanded: true }),
         workflow: Some(name(4)),
-        budget: None,
+        budget: Some(BudgetLimit {
+            micro_usd: Some(HUGE),
+            tokens: Some(HUGE),
+            runs: Some(HUGE),
+            mode: BudgetMode::Drain,
+        }),
         settings: planning.encode_to_vec().into(),
     }
 }
@@ -79,6 +86,7 @@ struct Worst {
     /// That of a run of one task, which nobody planned.
     lone_shape: Shape,
     detail: Arc<str>,
+    hit: LimitHit,
 }
 
 impl Worst {
@@ -88,6 +96,7 @@ impl Worst {
             name: name(1),
             submitted_by: Arc::from(format!("coordinator/{}/{}", name(2), name(3))),
             request_id: Arc::from("r".repeat(128)),
+            hit: LimitHit { pool: name(5), window: "é".repeat(64).into(), exhausted: true },
             labels: (0..32).map(label).collect(),
             usage: huge_usage(50),
             attempts: huge_attempts(),
@@ -128,7 +137,7 @@ impl Worst {
             tenant: TenantId(1),
             task_count,
             task_id: &self.name,
-            state: TaskState::Skipped,
+            state: TaskState::Parked,
             attempt: AttemptNo(u32::MAX),
             agent: self.crashed_on.last(),
             granted: Some(Now { tick: Tick(HUGE), wall: Wall(i64::MAX) }),
@@ -144,6 +153,10 @@ impl Worst {
             repairs: u32::MAX,
             afresh: AttemptNo(u32::MAX),
             note: Some(&self.detail),
+            parked: Some(&self.hit),
+            allowed: Spent { micro_usd: HUGE, tokens: HUGE, runs: 0 },
+            pool: None,
+            unbilled: Spent { micro_usd: HUGE, tokens: HUGE, runs: 0 },
         }
     }
 

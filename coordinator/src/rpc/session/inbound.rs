@@ -5,6 +5,7 @@ use crate::engine::{ApplyError, AttemptActivity, Handle};
 use crate::presence::{Registry, printable};
 use crate::rpc::convert::attempt_key;
 use crate::rpc::gone;
+use crate::rpc::session::intake::LimitIntake;
 use crate::rpc::session::{Ending, ReportIntake};
 use crate::rpc::status::{from_decoder, refuse};
 use orch_core::event::{Event, HeldAttempt};
@@ -22,13 +23,14 @@ pub(super) struct SessionReader {
     pub(super) agent: String,
     pub(super) registry: Arc<Registry>,
     pub(super) reports: ReportIntake,
+    pub(super) intake: LimitIntake,
     pub(super) tenant: TenantId,
 }
 
 impl SessionReader {
     /// Reads until either side ends the session. `first` is what came in one frame with the Hello.
     pub(super) async fn run(
-        self,
+        mut self,
         first: Vec<v1::AgentItem>,
         mut inbound: Streaming<v1::AgentMessage>,
         ending: &Ending,
@@ -46,7 +48,7 @@ impl SessionReader {
 
     /// Reads to the end; `None` when the agent ended the stream in order.
     async fn read(
-        &self,
+        &mut self,
         first: Vec<v1::AgentItem>,
         inbound: &mut Streaming<v1::AgentMessage>,
     ) -> Option<Status> {
@@ -64,7 +66,7 @@ impl SessionReader {
     }
 
     /// Turns the items of a frame into events, in order.
-    async fn take(&self, items: Vec<v1::AgentItem>) -> Result<(), Status> {
+    async fn take(&mut self, items: Vec<v1::AgentItem>) -> Result<(), Status> {
         let mut events = Vec::with_capacity(items.len());
         for item in items {
             // An item this version does not know is a newer agent's; it is passed over.
@@ -81,7 +83,7 @@ impl SessionReader {
     }
 
     /// What the core is told of an item; nothing of what decides nothing.
-    async fn event(&self, item: v1::agent_item::Item) -> Result<Option<Event>, Status> {
+    async fn event(&mut self, item: v1::agent_item::Item) -> Result<Option<Event>, Status> {
         use v1::agent_item::Item;
         let session = self.session;
         match item {
@@ -102,9 +104,18 @@ impl SessionReader {
             Item::Draining(v1::Draining {}) => Ok(Some(Event::AgentDraining { session })),
             Item::Facts(facts) => {
                 self.registry.learnt(&self.agent, &facts);
-                Ok(None)
+                self.intake.facts(&facts)
             }
-            Item::Limits(_) | Item::LimitSignal(_) | Item::Spending(_) | Item::Warmed(_) => Ok(None),
+            Item::Limits(report) => self.intake.report(&report),
+            Item::LimitSignal(signal) => {
+                let event = self.intake.signal(&signal)?;
+                if let Some(Event::LimitSignalled { signal, .. }) = &event {
+                    self.engine.metrics().limit_signalled(signal);
+                }
+                Ok(event)
+            }
+            Item::Spending(spending) => self.intake.spending(&spending),
+            Item::Warmed(warmed) => self.intake.warmed(&warmed),
         }
     }
 

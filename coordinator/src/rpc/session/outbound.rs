@@ -3,8 +3,10 @@
 
 use crate::engine::Outbound;
 use crate::payloads::ResultReader;
-use crate::rpc::assign::{Cluster, assignment};
+use crate::prices::PricesInForce;
+use crate::rpc::assign::{Cluster, Granted, assignment};
 use crate::rpc::convert;
+use crate::rpc::session::intake::LIMITS;
 use crate::rpc::session::{Ending, Timing};
 use crate::rpc::status::refuse;
 use orch_core::effect::{CloseReason, StopReason};
@@ -44,6 +46,7 @@ pub(super) struct WriterParts {
     pub(super) cluster: Cluster,
     pub(super) timing: Timing,
     pub(super) results: ResultReader,
+    pub(super) prices: Arc<PricesInForce>,
     pub(super) draining: CancellationToken,
     pub(super) ending: Arc<Ending>,
 }
@@ -129,6 +132,7 @@ impl SessionWriter {
                 }
                 Next::Skip => {}
                 Next::Send(item) => {
+                    let Some(item) = joined(&mut items, *item) else { continue };
                     let length = item.encoded_len();
                     if bytes + length > FRAME_BYTES {
                         let unread = send(frames, std::mem::take(&mut items)).await;
@@ -138,7 +142,7 @@ impl SessionWriter {
                         bytes = 0;
                     }
                     bytes += length;
-                    items.push(*item);
+                    items.push(item);
                 }
             }
         }
@@ -168,8 +172,17 @@ impl SessionWriter {
                 attempt: Some(convert::attempt_id(attempt)),
                 result: convert::report_result(result).into(),
             }),
-            Outbound::LimitGrant { .. } | Outbound::PoolNotice(_) | Outbound::Allowance { .. } => {
+            Outbound::LimitGrant { .. } | Outbound::PoolNotice(_) | Outbound::Allowance { .. }
+                if self.parts.protocol < LIMITS =>
+            {
                 return Next::Skip;
+            }
+            Outbound::LimitGrant { meter, granted } => {
+                Item::LimitGrant(convert::limit_grant(&meter, granted))
+            }
+            Outbound::PoolNotice(notice) => Item::PoolNotice(convert::pool_notice(&notice)),
+            Outbound::Allowance { attempt, allowance } => {
+                Item::Allowance(convert::allowance(Some(attempt), &allowance))
             }
             Outbound::Close(reason) => return Next::End(close_status(reason)),
         };
@@ -190,9 +203,16 @@ impl SessionWriter {
             heartbeat_interval: prost_types::Duration::try_from(self.parts.timing.heartbeat).ok(),
             stop_after: prost_types::Duration::try_from(self.parts.timing.stop_after).ok(),
             cluster_id: self.parts.cluster.id.to_vec(),
-            prices: Vec::new(),
+            prices: self.prices(),
+            // Notices that follow in the same batch join it.
             pools: Vec::new(),
         }
+    }
+
+    /// List prices, for agents that reckon.
+    fn prices(&self) -> Vec<v1::ModelPrice> {
+        let WriterParts { protocol, prices, .. } = &self.parts;
+        if *protocol < LIMITS { Vec::new() } else { prices.current().prices.rows().to_vec() }
     }
 
     /// A spec or a result that cannot be read ends the session: the store is damaged or gone, and the engine will stop too.
@@ -205,8 +225,24 @@ impl SessionWriter {
         let read = results.dispatch(*tenant, attempt, Arc::clone(&view.run_ref), view.sent_back).await;
         let read = read.map_err(|error| failed(&error))?;
         let task_ref = format!("{}/{}", view.run_ref, view.task_id);
-        let interrupted = view.interrupted.as_ref().filter(|_| *protocol >= GOES_ON);
-        assignment(*cluster, attempt, task_ref, read, interrupted).map_err(|error| failed(&error))
+        let granted = Granted {
+            interrupted: view.interrupted.as_ref().filter(|_| *protocol >= GOES_ON),
+            allowance: view.allowance.as_ref().filter(|_| *protocol >= LIMITS),
+        };
+        assignment(*cluster, attempt, task_ref, read, granted).map_err(|error| failed(&error))
+    }
+}
+
+/// What is said of pools right after Welcome is part of it: the agent then knows before it lets anything go. Gives back
+/// an item that is to be one of its own.
+fn joined(items: &mut [v1::CoordinatorItem], item: v1::CoordinatorItem) -> Option<v1::CoordinatorItem> {
+    use v1::coordinator_item::Item;
+    match (items.last_mut().and_then(|last| last.item.as_mut()), item.item) {
+        (Some(Item::Welcome(welcome)), Some(Item::PoolNotice(notice))) => {
+            welcome.pools.push(notice);
+            None
+        }
+        (_, item) => Some(v1::CoordinatorItem { item }),
     }
 }
 
@@ -254,6 +290,7 @@ mod tests {
                 cluster: Cluster { id: [1; 16], epoch: 1, silence_limit: READ_LIMIT },
                 timing: Timing { heartbeat: READ_LIMIT, stop_after: READ_LIMIT, spread: READ_LIMIT },
                 results: bench.handle.results(),
+                prices: Arc::new(PricesInForce::default()),
                 draining: CancellationToken::new(),
                 ending: Arc::new(Ending::default()),
             });

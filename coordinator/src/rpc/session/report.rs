@@ -12,6 +12,7 @@ use crate::payloads::bulk::contract;
 use crate::payloads::inputs::{DispatchError, may_reuse};
 use crate::persist::MAX_RESULT_BYTES;
 use crate::rpc::convert::{attempt_key, outcome_from_wire, span, usage_from_wire};
+use crate::rpc::session::intake::{MAX_RETRY_AFTER, of_report};
 use crate::rpc::session::report::bulk::{Room, TenantBlobs};
 use crate::rpc::status::{internal, refuse};
 use crate::store::Tenant;
@@ -69,6 +70,7 @@ impl ReportIntake {
         if !matches!(report.tree.len(), 0 | TREE_BYTES) {
             return Err(bad("the state of a workspace has 32 bytes"));
         }
+        let (pool, limit) = of_report(&report);
         let mut told = Report {
             attempt,
             outcome,
@@ -76,10 +78,10 @@ impl ReportIntake {
             usage: usage_from_wire(&bounded(report.usage.clone().unwrap_or_default())),
             digest,
             duration: report.duration.as_ref().map_or(Span(0), span),
-            retry_after: report.retry_after.as_ref().map(span),
+            retry_after: report.retry_after.as_ref().map(|wait| span(wait).min(MAX_RETRY_AFTER)),
             payload: Arc::default(),
-            pool: "".into(),
-            limit: None,
+            pool,
+            limit,
         };
         let record = match self.with_result(tenant, attempt, outcome, report).await? {
             Some((report, record)) => self.record(tenant, outcome, report, record, attempt).await?,

@@ -23,7 +23,6 @@ fn everything_wrong_is_told_at_once_with_its_place() {
         problems,
         [
             "E0111 w.json:3:3: a workflow has no field `onfailure` (did you mean `on_failure`?)",
-            "E0113 w.json:4:17: a budget over a whole run cannot be enforced until run budgets exist (give `budget_usd` to each task, or under `defaults`)",
             "E0101 w.json:5:32: the type of `n` must be one of string, integer, number, boolean, list, roster (did you mean `integer`?)",
             "E0102 w.json:5:43: `date` cannot be the name of a parameter (`date` is the day of the submit in every workflow; take another name, such as `day`)",
             "E0101 w.json:5:72: the default of `m` must be true or false, not the number 1",

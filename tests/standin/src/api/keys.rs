@@ -41,6 +41,14 @@ impl Keys {
         self.named.push((hash, name.to_owned(), rule));
     }
 
+    /// Tells credentials apart that have no name: a number that means nothing outside this process.
+    pub(super) fn hash_of(&self, headers: &HeaderMap) -> u64 {
+        let found =
+            ["x-api-key", "authorization"].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
+        let plain = found.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        self.hasher.hash_one(plain.unwrap_or_default())
+    }
+
     /// Name and rule of the credential a request carries, if it has a name.
     pub(super) fn of(&self, headers: &HeaderMap) -> Option<(&str, &KeyRule)> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

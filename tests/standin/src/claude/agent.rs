@@ -39,6 +39,10 @@ impl Session {
         let parent = Parent { tool_use_id: id.to_owned(), kind, description: field("description", "") };
         let mut thread = Thread::new(Some(parent.clone()), mind, model, def.max_turns);
         thread.task_id = self.ids.tagged("a", 16);
+        thread.remote = self.remote.is_some();
+        thread.system_prompt = def.prompt;
+        thread.messages =
+            vec![json!({"role": "user", "content": [{"type": "text", "text": prompt.clone()}]})];
         self.emit(json!({
             "type": "system", "subtype": "task_started", "task_id": thread.task_id, "tool_use_id": id,
             "description": parent.description, "subagent_type": parent.kind, "task_type": "local_agent", "prompt": prompt,

@@ -12,7 +12,7 @@ use super::thread::Thread;
 use super::tools::{self, Bash, Outcome};
 use super::turn::Turn;
 use crate::schema::validate::mismatch;
-use crate::script::steps::Call;
+use crate::script::steps::{Call, PAD, filler};
 
 impl Session {
     /// Carries out one tool call.
@@ -27,6 +27,10 @@ impl Session {
         thread.tool_uses += 1;
         if call.name == "StructuredOutput" && self.settings.schema.is_some() {
             return Ok(self.structured(thread, &call.input));
+        }
+        if call.name == PAD {
+            let text = filler(id, call.input["tokens"].as_u64().unwrap_or(0));
+            return Ok(Outcome::ok(&text, Value::Null));
         }
         if !events::tool_names(&self.settings).contains(&call.name) {
             return Ok(Outcome::misuse(&format!("Error: No such tool available: {}", call.name)));

@@ -42,6 +42,18 @@ pub(super) struct Environment {
     pub(super) background_off: bool,
     /// Default limit of a Bash command.
     pub(super) bash_timeout: Duration,
+    /// `ANTHROPIC_BASE_URL`.
+    pub(super) base_url: Option<String>,
+    /// `API_TIMEOUT_MS`: until an answer begins.
+    pub(super) api_timeout: Duration,
+    /// `CLAUDE_CODE_MAX_OUTPUT_TOKENS`.
+    pub(super) max_output: Option<u64>,
+    /// Whether requests begin with the billing line (`CLAUDE_CODE_ATTRIBUTION_HEADER`).
+    pub(super) attribution: bool,
+    /// Whether requests carry cache breakpoints (`DISABLE_PROMPT_CACHING`).
+    pub(super) prompt_caching: bool,
+    /// Whether a lost stream is final (`CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK`).
+    pub(super) no_fallback: bool,
     /// Names of all variables, sorted.
     pub(super) names: Vec<String>,
 }
@@ -96,8 +108,31 @@ impl Environment {
             attachments_off: on("CLAUDE_CODE_DISABLE_ATTACHMENTS"),
             background_off: on("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"),
             bash_timeout: Duration::from_millis(number("BASH_DEFAULT_TIMEOUT_MS").unwrap_or(120_000)),
+            base_url: set("ANTHROPIC_BASE_URL").and_then(|url| url.into_string().ok()),
+            api_timeout: Duration::from_millis(number("API_TIMEOUT_MS").unwrap_or(300_000)),
+            max_output: number("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+            attribution: set("CLAUDE_CODE_ATTRIBUTION_HEADER").is_none_or(|value| value != "0"),
+            prompt_caching: !on("DISABLE_PROMPT_CACHING"),
+            no_fallback: on("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK"),
             names,
         }
+    }
+
+    /// Whether the credential is an API key: the CLI heeds windows of subscriptions alone.
+    pub(super) fn uses_api_key(&self) -> bool {
+        self.credential == Some(Credential::ApiKey)
+    }
+
+    /// The header that carries the credential. It is read anew for each request, and kept nowhere.
+    pub(super) fn credential_header(&self) -> Option<(&'static str, String)> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(key) = set("ANTHROPIC_API_KEY") {
+            return Some(("x-api-key", key));
+        }
+        let token = set("ANTHROPIC_AUTH_TOKEN").or_else(|| set("CLAUDE_CODE_OAUTH_TOKEN"));
+        let token = token
+            .or_else(|| login_in(&self.login_file()?)?.get("accessToken")?.as_str().map(ToOwned::to_owned));
+        token.map(|token| ("authorization", format!("Bearer {token}")))
     }
 
     /// The login file.
@@ -139,6 +174,12 @@ impl Environment {
             attachments_off: true,
             background_off: true,
             bash_timeout: Duration::from_secs(120),
+            base_url: None,
+            api_timeout: Duration::from_secs(300),
+            max_output: None,
+            attribution: true,
+            prompt_caching: true,
+            no_fallback: false,
             names: Vec::new(),
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct ApiFailure {
 }
 
 impl ApiFailure {
-    fn new(status: Option<u16>, error: &'static str, text: String) -> Self {
+    pub(super) fn new(status: Option<u16>, error: &'static str, text: String) -> Self {
         Self { status, error, text, stop_reason: "stop_sequence" }
     }
 
@@ -46,6 +46,16 @@ impl ApiFailure {
     /// The account's limit is used up.
     pub(super) fn limit_reached(resets: &str) -> Self {
         Self::new(Some(429), "rate_limit", format!("You've hit your limit · resets {resets}"))
+    }
+
+    /// What a request of `model` that failed so is reported as, once the CLI has given up.
+    pub(super) fn of(failure: &Failure, model: &str) -> Self {
+        match failure {
+            Failure::Status { status, message, .. } => Self::status(*status, model, message),
+            Failure::Cut | Failure::Reset | Failure::Hang | Failure::HangMid => {
+                Self::new(None, "server_error", "API Error: Unable to connect to API (ECONNRESET)".to_owned())
+            }
+        }
     }
 
     fn status(status: u16, model: &str, message: &str) -> Self {
@@ -68,16 +78,16 @@ impl ApiFailure {
 
 /// What the CLI does about a failing request.
 #[derive(Debug, PartialEq, Eq)]
-struct Plan {
+pub(super) struct Plan {
     /// api_retry events: status and word.
-    retries: u64,
-    status: Option<u16>,
-    word: &'static str,
+    pub(super) retries: u64,
+    pub(super) status: Option<u16>,
+    pub(super) word: &'static str,
     /// Given up after the retries, or the next request passes.
     gives_up: bool,
 }
 
-fn plan(gate: &Gate, max_retries: u64) -> Plan {
+pub(super) fn plan(gate: &Gate, max_retries: u64) -> Plan {
     let (most, status, word) = match &gate.failure {
         Failure::Status { status, headers, .. } => {
             let header = |name: &str| {
@@ -142,18 +152,11 @@ impl Session {
         if !plan.gives_up || self.fall_back(thread, plan.status).await? {
             return Ok(None);
         }
-        Ok(Some(match &gate.failure {
-            Failure::Status { status, message, .. } => ApiFailure::status(*status, &thread.model, message),
-            Failure::Cut | Failure::Reset | Failure::Hang | Failure::HangMid => ApiFailure::new(
-                None,
-                "server_error",
-                "API Error: Unable to connect to API (ECONNRESET)".to_owned(),
-            ),
-        }))
+        Ok(Some(ApiFailure::of(&gate.failure, &thread.model)))
     }
 
     /// Takes the fallback model where the CLI does: for 529 and 404, never for 429.
-    async fn fall_back(&mut self, thread: &mut Thread, status: Option<u16>) -> Result<bool, Stop> {
+    pub(super) async fn fall_back(&mut self, thread: &mut Thread, status: Option<u16>) -> Result<bool, Stop> {
         let trigger = match status {
             Some(529) => "overloaded",
             Some(404) => "model_not_found",

@@ -128,7 +128,7 @@ impl Session {
         Ok(())
     }
 
-    async fn rate_limit(&mut self, directive: &Directive) -> Result<Option<Finish>, Stop> {
+    pub(super) async fn rate_limit(&mut self, directive: &Directive) -> Result<Option<Finish>, Stop> {
         let now = jiff::Timestamp::now().as_second();
         let after = directive.arg.get("resets_in").and_then(Value::as_i64).unwrap_or(3600);
         let at = directive.arg.get("resets_at").and_then(Value::as_i64).unwrap_or(now + after);

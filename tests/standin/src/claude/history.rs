@@ -69,6 +69,11 @@ impl History {
         Self { path, turns, foreseen, scripted }
     }
 
+    /// Where the messages are kept that were sent to an endpoint, beside the session.
+    pub(super) fn messages_file(&self) -> Option<PathBuf> {
+        self.path.as_ref().map(|path| path.with_extension("messages"))
+    }
+
     /// Notes a turn and gives the prompt that counts for it: one without directives may have been foreseen, and a note
     /// of an interruption begins the latest script anew. An unusable configuration directory is no error, as observed.
     pub(super) fn note(&mut self, prompt: &str) -> String {

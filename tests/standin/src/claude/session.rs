@@ -16,6 +16,7 @@ use super::bill::Bill;
 use super::history::History;
 use super::input::{self, Input, UserLine};
 use super::output::Out;
+use super::remote::Remote;
 use super::settings::{Output, Settings};
 use crate::ids::Ids;
 
@@ -70,6 +71,8 @@ pub(super) struct Session {
     pub(super) mode: String,
     pub(super) bill: Bill,
     pub(super) history: History,
+    /// The endpoint it asks, once a prompt wanted that.
+    pub(super) remote: Option<Remote>,
     pub(super) during: During,
     pub(super) deaf: Arc<Deaf>,
     pub(super) ignores_requests: bool,
@@ -117,6 +120,7 @@ impl Session {
             mode: settings.permission_mode.clone(),
             bill: Bill::default(),
             history,
+            remote: None,
             during: During::Waiting,
             deaf,
             ignores_requests: false,

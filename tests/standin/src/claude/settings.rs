@@ -77,6 +77,8 @@ pub(super) struct Settings {
     pub(super) agents: BTreeMap<String, AgentDef>,
     pub(super) schema: Option<Value>,
     pub(super) system_prompt: String,
+    /// Leave the directory and the like out of the system prompt.
+    pub(super) exclude_dynamic: bool,
     /// The prompt on the command line.
     pub(super) prompt: Option<String>,
     pub(super) env: Environment,
@@ -153,6 +155,7 @@ impl Settings {
             agents: args.one("--agents").map(agents).unwrap_or_default(),
             schema: schema(args)?,
             system_prompt: system_prompt(args)?,
+            exclude_dynamic: args.has("--exclude-dynamic-system-prompt-sections"),
             prompt: args.words.first().cloned(),
             env,
             argv,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::events::{self, Parent};
 use super::failures::ApiFailure;
 use super::mind::Mind;
+use super::remote;
 use super::session::{During, Session, Stop};
 use super::turn::Turn;
 use crate::models::Usage;
@@ -39,6 +40,11 @@ pub(super) struct Thread {
     /// Structured answers that did not fit the schema.
     pub(super) invalid_structured: u64,
     nudged: bool,
+    /// Its answers come from an endpoint, and these are the messages so far.
+    pub(super) remote: bool,
+    pub(super) messages: Vec<Value>,
+    /// The system prompt of a sub-agent.
+    pub(super) system_prompt: String,
 }
 
 /// How a thread ends.
@@ -74,6 +80,9 @@ impl Thread {
             stop_reason: None,
             invalid_structured: 0,
             nudged: false,
+            remote: false,
+            messages: Vec::new(),
+            system_prompt: String::new(),
         }
     }
 
@@ -86,7 +95,11 @@ impl Session {
     /// Runs a thread to its end.
     pub(super) async fn run_thread(&mut self, turn: &mut Turn, thread: &mut Thread) -> Result<Finish, Stop> {
         loop {
-            let done = match thread.mind.next() {
+            let done = match thread.mind.next().filter(|_| !thread.remote) {
+                None if thread.remote && thread.text.is_none() => match self.ask_api(thread).await? {
+                    Ok(answer) => self.answer(turn, thread, &answer).await?,
+                    Err(failure) => Some(Finish::Api(failure)),
+                },
                 Some(Step::Answer(answer)) => self.answer(turn, thread, &answer).await?,
                 Some(Step::Gate(gate)) => {
                     let meant = gate.only_model.as_deref().is_none_or(|part| thread.model.contains(part));
@@ -122,7 +135,7 @@ impl Session {
     }
 
     fn wants_structured(&self, thread: &Thread) -> bool {
-        thread.parent.is_none() && self.settings.schema.is_some() && !thread.nudged
+        thread.parent.is_none() && self.settings.schema.is_some() && !thread.nudged && !thread.remote
     }
 
     /// Prints an answer and carries out its tools.
@@ -136,10 +149,14 @@ impl Session {
         if answer.echo {
             answer.texts.insert(0, thread.mind.prompt.clone());
         }
-        let rounds = if answer.stop == steps::Stop::MaxTokens { MAX_TOKEN_ANSWERS } else { 1 };
+        let again = answer.stop == steps::Stop::MaxTokens && !thread.remote;
+        let rounds = if again { MAX_TOKEN_ANSWERS } else { 1 };
         let mut calls = Vec::new();
         for _ in 0..rounds {
             calls = self.print_answer(turn, thread, &answer).await?;
+        }
+        if thread.remote {
+            self.heard(thread, remote::said(&answer, &calls));
         }
         if turn.over_budget(self) {
             return Ok(Some(Finish::Budget));
@@ -154,10 +171,17 @@ impl Session {
             return Ok(None);
         }
         thread.text = None;
+        let mut results = Vec::new();
+        let several = calls.len();
         for (id, call) in calls {
             let outcome = self.call(turn, thread, &id, &call).await?;
             thread.mind.saw(outcome.text());
-            self.emit(thread.of(events::tool_result(&id, &outcome))).await?;
+            let result = events::tool_result(&id, &outcome);
+            results.push(result.clone());
+            if thread.remote && results.len() == several {
+                self.heard(thread, remote::results(&results));
+            }
+            self.emit(thread.of(result)).await?;
             if thread.parent.is_none() {
                 turn.user_events += 1;
                 self.hand_over().await?;

@@ -134,6 +134,13 @@ impl Session {
             Stop::Exit(1)
         })?;
         let mut thread = Thread::new(None, mind, self.model.clone(), self.settings.max_turns);
+        thread.remote = self.goes_remote(counts).map_err(|why| {
+            super::complain(&why);
+            Stop::Exit(1)
+        })?;
+        if thread.remote {
+            thread.messages = self.say(&line.text);
+        }
         let finish = if !self.settings.env.logged_in() {
             Finish::Api(ApiFailure::not_logged_in())
         } else if turn.over_budget(self) {

@@ -60,6 +60,11 @@ pub const CATALOGUE: &[Entry] = &[
         "input, output, cache_read, cache_write",
         "tokens of every following answer (default 100 in, 20 out)",
     ),
+    model(
+        "api",
+        "calls, input, output, grow, forever, subagents, subagent: {…}",
+        "really ask the API at `ANTHROPIC_BASE_URL`: so many requests with so many tokens, after those of sub-agents",
+    ),
     model("sleep", "ms", "wait before the next answer"),
     model(
         "error",

@@ -144,6 +144,23 @@ pub struct Gate {
     pub only_model: Option<String>,
 }
 
+/// A tool of the scripted CLI alone: its result is a text of `tokens` tokens.
+pub const PAD: &str = "StandinPad";
+
+/// A text of so many tokens, at four bytes each, that begins with `beginning`.
+pub fn filler(beginning: &str, tokens: u64) -> String {
+    let bytes = usize::try_from(tokens.saturating_mul(4)).unwrap_or(usize::MAX).min(64 << 20);
+    let mut text = format!("{beginning} ");
+    while text.len() < bytes {
+        text.push_str("lorem ipsum dolor sit amet ");
+    }
+    // Beginnings are ASCII, or short enough to be left whole.
+    if text.is_char_boundary(bytes) {
+        text.truncate(bytes);
+    }
+    text
+}
+
 /// The first `limit` characters of `text`.
 pub fn head(text: &str, limit: usize) -> &str {
     text.char_indices().nth(limit).map_or(text, |(at, _)| &text[..at])
@@ -187,6 +204,7 @@ impl Builder {
             "sleep" => self.delay += Duration::from_millis(directive.number("ms").unwrap_or(1000)),
             "text" | "think" | "echo" | "slow" => self.text(&directive),
             "tool" | "loop" | "tools" | "agent" | "subagent" | "structured" => self.calls(&directive),
+            "api" => self.api(&directive),
             "refusal" => self.ending(&directive, Stop::Refusal, "I cannot."),
             "maxtok" => self.ending(&directive, Stop::MaxTokens, "trunc"),
             "error" | "hang" | "hangmid" | "cut" | "reset" => {
@@ -253,6 +271,30 @@ impl Builder {
             _ => vec![call(&directive.arg)],
         };
         self.steps.push(Step::Answer(answer));
+    }
+
+    /// So many requests, with sub-agents before the first of them ends, each answer as long as it is billed.
+    fn api(&mut self, directive: &Directive) {
+        self.flush();
+        let number = |name: &str, default: u64| directive.number(name).unwrap_or(default);
+        let (calls, output, grow) = (number("calls", 1), number("output", 20), number("grow", 0));
+        let usage = Usage { input: number("input", 0).max(1), output, ..Usage::default() };
+        let said = filler("answer", output);
+        let answer = |calls: Vec<Call>| Answer { texts: vec![said.clone()], calls, ..Answer::empty(usage) };
+        let below = directive.arg.get("subagent").cloned().unwrap_or_else(|| json!({"output": output}));
+        for number in 0..number("subagents", 0) {
+            let input = json!({"description": format!("part {number}"), "prompt": format!("[[api {below}]]"),
+                "subagent_type": "general-purpose"});
+            let call = Call { name: "Agent".to_owned(), input };
+            self.steps.push(Step::Answer(answer(vec![call])));
+        }
+        let pad = Call { name: PAD.to_owned(), input: json!({"tokens": grow}) };
+        let repeat =
+            if directive.flag("forever") { Repeat::Forever } else { Repeat::Times(calls.saturating_sub(1)) };
+        if repeat != Repeat::Times(0) {
+            self.steps.push(Step::Answer(Answer { repeat, ..answer(vec![pad]) }));
+        }
+        self.steps.push(Step::Answer(answer(Vec::new())));
     }
 
     fn ending(&mut self, directive: &Directive, stop: Stop, default: &str) {
@@ -388,6 +430,20 @@ mod tests {
         assert_eq!((answer(&steps[0]).usage.input, answer(&steps[0]).delay), (100, Duration::ZERO));
         assert_eq!((answer(&steps[1]).usage.input, answer(&steps[1]).usage.output), (7, 3));
         assert_eq!(answer(&steps[1]).delay, Duration::from_millis(40));
+    }
+
+    #[test]
+    fn a_number_of_requests_is_so_many_answers_each_as_long_as_it_is_billed() {
+        let steps = steps(r#"[[api {"calls":3,"output":50,"grow":10,"subagents":1}]]"#);
+        assert_eq!(steps.len(), 3, "{steps:?}");
+        assert_eq!(answer(&steps[0]).calls[0].name, "Agent");
+        assert_eq!(
+            (answer(&steps[1]).repeat, answer(&steps[1]).calls[0].name.as_str()),
+            (Repeat::Times(2), super::PAD)
+        );
+        assert_eq!((answer(&steps[2]).texts.concat().len(), answer(&steps[2]).usage.output), (200, 50));
+        let forever = compile(parse(r#"[[api {"forever":true}]]"#).unwrap());
+        assert_eq!(answer(&forever[0]).repeat, Repeat::Forever);
     }
 
     #[test]

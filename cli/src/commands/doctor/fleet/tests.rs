@@ -1,6 +1,6 @@
 //! What each check says of fleets that are well and of fleets that are not.
 
-use orch_proto::v1::{HostFigures, Pool};
+use orch_proto::v1::{BucketView, HostFigures, Pool};
 
 use super::*;
 
@@ -12,7 +12,12 @@ fn agent(name: &str) -> Agent {
         cli_version: "2.1.197".into(),
         runners: vec!["claude".into(), "noop".into()],
         isolation: vec!["mount-namespace".into()],
-        pools: vec![Pool { name: "team".into(), health: PoolHealth::Ready.into(), ..Pool::default() }],
+        pools: vec![Pool {
+            name: "team".into(),
+            health: PoolHealth::Ready.into(),
+            gateway: true,
+            ..Pool::default()
+        }],
         host: Some(HostFigures { disk_free_bytes: 40 << 30, ..HostFigures::default() }),
         ..Agent::default()
     }
@@ -41,6 +46,11 @@ fn fleet(agents: Vec<Agent>) -> Fleet {
             ..Storage::default()
         }),
         dead: Some(0),
+        limits: Some(vec![PoolLimits {
+            pool: "team".into(),
+            buckets: vec![BucketView::default()],
+            ..PoolLimits::default()
+        }]),
         asked: Asked { sent: Timestamp::from_second(1_000).unwrap(), round_trip: Duration::from_millis(12) },
     }
 }
@@ -173,4 +183,31 @@ fn what_was_given_up_and_what_was_mended_want_attention() {
     // A coordinator of an older version says nothing of either, which is no fault.
     (fleet.dead, fleet.storage) = (None, None);
     assert_eq!([dead(&fleet).state, store(&fleet).state], [CheckState::Skipped; 2]);
+}
+
+#[test]
+fn unknown_limits_are_no_fault_and_two_credentials_under_one_name_are_one() {
+    let mut all = fleet(vec![agent("box-1")]);
+    all.agents[0].pools[0].gateway = false;
+    all.limits.as_mut().unwrap()[0].buckets.clear();
+    let check = limits(&all);
+    assert_eq!((check.state, check.fixes.len()), (CheckState::Ok, 0), "{check:?}");
+    assert_eq!(
+        check.found,
+        "1 pool; no limit known of team until the API names one; without gateway, so counted late: team"
+    );
+    let pool = &mut all.limits.as_mut().unwrap()[0];
+    pool.warnings = vec!["box-1 and box-2 hold different credentials".into()];
+    pool.set_state(PoolState::Exhausted);
+    let check = limits(&all);
+    assert_eq!(check.state, CheckState::Warning);
+    assert_eq!(
+        check.fixes,
+        [
+            "pool team is used up: orchctl limits team",
+            "pool team: box-1 and box-2 hold different credentials",
+        ]
+    );
+    all.limits = None;
+    assert_eq!(limits(&all).state, CheckState::Skipped);
 }

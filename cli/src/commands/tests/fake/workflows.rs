@@ -101,7 +101,7 @@ impl Held {
         let Some(call) = &spec.workflow else { return (spec, String::new()) };
         let compiled = self.compiled(call).unwrap();
         let name = compiled.name.clone();
-        (RunSpec { labels: spec.labels, ..compiled }, name)
+        (RunSpec { labels: spec.labels, budget: spec.budget, ..compiled }, name)
     }
 }
 

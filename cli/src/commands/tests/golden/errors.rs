@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::*;
 
 /// What a coordinator answers when it refuses.
-fn refusal(code: ErrorCode, message: &str) -> Status {
+pub(super) fn refusal(code: ErrorCode, message: &str) -> Status {
     let metadata = HashMap::from([(CODE_KEY.to_owned(), code.code().to_owned())]);
     let mut details = ErrorDetails::with_error_info(code.reason(), ERROR_DOMAIN, metadata);
     details.set_request_info("req-7", "");

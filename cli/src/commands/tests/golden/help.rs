@@ -7,7 +7,7 @@ use super::*;
 /// Columns that every help fits.
 const COLUMNS: usize = 100;
 /// Lines that the overview fits.
-const LINES: usize = 70;
+const LINES: usize = 72;
 
 /// Calls back with every command below one, and its path from the top.
 pub(super) fn each_command(command: &clap::Command, path: &str, call: &mut dyn FnMut(&str, &clap::Command)) {

@@ -136,7 +136,69 @@ fn stage_of(scene: Scene) -> Stage {
         Scene::Planned => planned_stage(),
         Scene::Workflows => workflows::stage(),
         Scene::Trouble => trouble_stage(),
+        Scene::Money => money_stage(),
     }
+}
+
+/// Bills, budgets and pools with that text for every name and sentence.
+fn money_stage() -> Stage {
+    let stage = spoilt(money::stage());
+    {
+        let mut held = stage.fake.held();
+        for row in &mut held.money.costs.rows {
+            row.keys.fill(HOSTILE.to_owned());
+        }
+        let costs = &mut held.money.costs;
+        costs.warnings = vec![HOSTILE.into()];
+        costs.prices_as_of = HOSTILE.into();
+        costs.forecast.as_mut().unwrap().basis = HOSTILE.into();
+        for used in &mut held.money.budgets {
+            used.state = HOSTILE.into();
+            used.run_ref = HOSTILE.into();
+            if let Some(budget) = &mut used.budget {
+                budget.name = HOSTILE.into();
+                budget.scope = Some(BudgetScope { scope: Some(budget_scope::Scope::Name(HOSTILE.into())) });
+            }
+        }
+        // Those that are asked for by name.
+        for name in ["old", "marie"] {
+            let named = Budget { name: name.into(), ..Budget::default() };
+            held.money.budgets.push(BudgetUse { budget: Some(named), ..BudgetUse::default() });
+        }
+        for pool in &mut held.money.pools {
+            pool.detail = HOSTILE.into();
+            pool.agents = vec![HOSTILE.into()];
+            pool.warnings = vec![HOSTILE.into()];
+            for bucket in &mut pool.buckets {
+                bucket.model_class = HOSTILE.into();
+                bucket.worker = HOSTILE.into();
+                bucket.unit = HOSTILE.into();
+                bucket.source = HOSTILE.into();
+            }
+        }
+        let strange = PoolLimits { pool: HOSTILE.into(), ..held.money.pools[1].clone() };
+        held.money.pools.push(strange);
+        for (run, tasks) in &mut held.runs {
+            if let Some(budget) = &mut run.budget {
+                budget.state = HOSTILE.into();
+            }
+            for task in tasks.iter_mut().filter(|task| task.state() == TaskState::Parked) {
+                task.detail = HOSTILE.into();
+                task.pool = HOSTILE.into();
+            }
+        }
+        for event in &mut held.events {
+            if let Some(watch_event::Change::Budget(warning)) = &mut event.change {
+                warning.text = HOSTILE.into();
+            }
+        }
+        for explained in held.explained.values_mut() {
+            explained.summary = HOSTILE.into();
+            explained.help = HOSTILE.into();
+            explained.reasons.iter_mut().for_each(|reason| reason.text = HOSTILE.into());
+        }
+    }
+    stage
 }
 
 /// Agents that say it of their quarantine, tasks of their ends, a store of what it mended.
@@ -194,6 +256,7 @@ async fn no_command_passes_on_what_steers_a_terminal() {
             ("wide", None),
             ("json", None),
             ("yaml", None),
+            ("csv", None),
             ("name", None),
         ] {
             let stage = Stage { width, ..stage_of(scene) };

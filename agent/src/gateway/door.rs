@@ -1,0 +1,108 @@
+//! The gateway's side towards the CLI: HTTP on loopback, for whoever knows the word of the attempt, and for the few things
+//! the CLI asks. Knows paths; refuses to know what answers hold.
+//!
+//! | Request | |
+//! |---|---|
+//! | without the word of the attempt | 401, and the API hears nothing of it |
+//! | `POST /v1/messages` | asked for, counted |
+//! | `POST /v1/messages/count_tokens`, `HEAD` anything, `GET /`, `GET /v1/models…` | passed on: it costs nothing |
+//! | anything else | 404: batches and files would be spending that nobody counts |
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::body::AnswerBody;
+use super::desk::Refusal;
+use super::forward::{Forwarder, refused};
+
+/// Serves one connection to its end.
+pub async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, token: Arc<str>) {
+    // Small pieces of a stream must not wait for each other's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let (forwarder, token) = (Arc::clone(&forwarder), Arc::clone(&token));
+        async move { Ok::<_, Infallible>(answer(&forwarder, &token, request).await) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    // An error here is the CLI's hanging up, or an answer that the API cut short, which is passed on by that.
+    let _ = server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(forwarder: &Forwarder, token: &str, request: Request<Incoming>) -> Response<AnswerBody> {
+    if !knows(request.headers(), token) {
+        return refused(
+            &not("authentication_error", 401, "this door opens to the attempt it belongs to"),
+            true,
+        );
+    }
+    let (parts, body) = request.into_parts();
+    match (&parts.method, parts.uri.path()) {
+        (&Method::POST, "/v1/messages") => forwarder.message(parts, body).await,
+        (&Method::POST, "/v1/messages/count_tokens") | (&Method::GET, "/" | "/v1/models") => {
+            forwarder.free(parts, body).await
+        }
+        (&Method::GET, path) if path.starts_with("/v1/models/") => forwarder.free(parts, body).await,
+        (&Method::HEAD, _) => forwarder.free(parts, body).await,
+        _ => refused(&not("not_found_error", 404, "the gateway passes on messages only"), true),
+    }
+}
+
+fn not(kind: &str, status: u16, message: &str) -> Refusal {
+    Refusal { status, kind: kind.to_owned(), message: message.to_owned(), retry_after_s: None }
+}
+
+/// Whether a request carries the word, as an API key or as a bearer's token.
+fn knows(headers: &HeaderMap, token: &str) -> bool {
+    let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| {
+        let value = value.as_bytes();
+        value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))?;
+        value.get(7..)
+    });
+    let key = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
+    !token.is_empty() && [key, bearer].into_iter().flatten().any(|said| is_same(said, token.as_bytes()))
+}
+
+/// Compares in a time that tells nothing about where they differ.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let differ = one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other));
+    one.len() == other.len() && std::hint::black_box(differ) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_word_opens_as_a_key_and_as_a_bearers_token_and_nothing_else_does() {
+        let said = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            knows(&headers, "word")
+        };
+        assert!(said("x-api-key", "word") && said("authorization", "Bearer word"));
+        for (name, value) in [
+            ("x-api-key", "wor"),
+            ("x-api-key", "words"),
+            ("x-api-key", "Word"),
+            ("x-api-key", ""),
+            ("authorization", "word"),
+            ("authorization", "Basic word"),
+            ("authorization", "Bearer "),
+            ("cookie", "word"),
+        ] {
+            assert!(!said(name, value), "{name}: {value}");
+        }
+        assert!(!knows(&HeaderMap::new(), "word"));
+        let mut empty = HeaderMap::new();
+        empty.insert("x-api-key", HeaderValue::from_static(""));
+        assert!(!knows(&empty, ""));
+    }
+}

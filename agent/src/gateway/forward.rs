@@ -1,0 +1,288 @@
+//! One request for a message: read, asked for, sent, and its answer passed on. A short throttle is waited out and the
+//! request asked for anew, unseen by the CLI, whose retries are few; everything else the CLI sees as the API said it.
+//! Knows the order of things; refuses to know who decides on an admission.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::causes::one_line;
+
+use super::body::{AnswerBody, Metered, full};
+use super::desk::{Desk, Flight, Refusal};
+use super::question::{self, Question};
+use super::recorder::{Recorder, Recording};
+use super::signs::{self, Sign};
+use super::upstream::Upstream;
+use super::wire::{Event, SignalKind, Tokens};
+
+/// Longest body of a request. The API takes 32 MB.
+pub const LONGEST_BODY: usize = 32 * 1024 * 1024;
+
+/// Throttles of one request that are waited out.
+const MOST_THROTTLES: u32 = 6;
+
+/// Wait after a throttle that names none.
+const PLAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest detail of a signal, in characters.
+const LONGEST_DETAIL: usize = 200;
+
+/// Header of the CLI's requests for its sub-agents.
+const SUB_AGENT: &str = "x-claude-code-agent-id";
+
+/// Headers between two neighbours only (RFC 9110, 7.6.1), and `expect`, which this end has answered.
+const NEIGHBOURS: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// What every request of an attempt needs.
+#[derive(Debug)]
+pub struct Forwarder {
+    /// The books.
+    pub desk: Arc<Desk>,
+    /// The way to the API.
+    pub upstream: Upstream,
+    /// The credential, which an agent may replace.
+    pub key: std::sync::Mutex<HeaderValue>,
+    /// Where exchanges are recorded.
+    pub recorder: Option<Recorder>,
+    /// Longest wait of a request.
+    pub longest_hold: Duration,
+}
+
+impl Forwarder {
+    /// Answers a request for a message.
+    pub async fn message(&self, parts: Parts, body: Incoming) -> Response<AnswerBody> {
+        let body = match read(&parts, body).await {
+            Ok(body) => body,
+            Err(refusal) => return refused(&refusal, true),
+        };
+        let question = match question::read(&body) {
+            Ok(question) if !question.model.is_empty() => Arc::new(question),
+            Ok(_) => return refused(&invalid("model: field required".to_owned()), true),
+            Err(error) => return refused(&invalid(format!("the body cannot be read: {error}")), true),
+        };
+        let sub_agent = parts.headers.contains_key(SUB_AGENT);
+        let hold_until = Instant::now() + self.longest_hold;
+        let mut throttles = 0;
+        loop {
+            let flight = match self.admitted(&question, sub_agent, hold_until).await {
+                Ok(flight) => flight,
+                Err(answer) => return answer,
+            };
+            let recording = self.recorder.as_ref().and_then(|recorder| recorder.request(&parts, &body));
+            let sent = self.send(&parts, body.clone()).await;
+            let (mut flight, response) = match sent {
+                Ok(response) => (flight, response),
+                Err(why) => return self.unreachable(flight, &question, why),
+            };
+            let sign = signs::sign(response.status(), response.headers(), since_epoch());
+            flight.answered(response.status().as_u16(), signs::limits(response.headers()));
+            if let Some(sign) = &sign {
+                self.tell(&question, sign, format!("the API answered {}", response.status().as_u16()));
+            }
+            let again = sign.as_ref().filter(|sign| sign.kind == SignalKind::Throttled);
+            let again = again.map(|sign| Instant::now() + wait(sign, flight.request()));
+            match again.filter(|at| throttles < MOST_THROTTLES && *at < hold_until) {
+                Some(at) => {
+                    throttles += 1;
+                    flight.end(Tokens::default());
+                    if let Some(mut recording) = recording {
+                        recording.answer(response.status(), response.headers());
+                        recording.end("waited_out");
+                    }
+                    drop(response);
+                    let _waits = self.desk.life().wait();
+                    sleep_until(at).await;
+                }
+                None => return pass_on(response, flight, sign.as_ref(), recording),
+            }
+        }
+    }
+
+    /// Answers a request that costs nothing.
+    pub async fn free(&self, parts: Parts, body: Incoming) -> Response<AnswerBody> {
+        let body = match read(&parts, body).await {
+            Ok(body) => body,
+            Err(refusal) => return refused(&refusal, true),
+        };
+        match self.send(&parts, body).await {
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
+                strip(&mut parts.headers);
+                Response::from_parts(parts, body.boxed_unsync())
+            }
+            Err(why) => refused(&bad_gateway(&why), false),
+        }
+    }
+
+    /// Asks, and waits as long as the CLI does.
+    async fn admitted(
+        &self,
+        question: &Arc<Question>,
+        sub_agent: bool,
+        until: Instant,
+    ) -> Result<Flight, Response<AnswerBody>> {
+        let _waits = self.desk.life().wait();
+        let later = || {
+            let message = "the request waited for its admission; ask again".to_owned();
+            let kind = "rate_limit_error".to_owned();
+            refused(&Refusal { status: 429, kind, message, retry_after_s: Some(1) }, false)
+        };
+        let Some(mut asked) = self.desk.ask(question, sub_agent) else { return Err(later()) };
+        match timeout_at(until, asked.decided()).await {
+            Ok(Ok(flight)) => Ok(flight),
+            Ok(Err(refusal)) => Err(refused(&refusal, true)),
+            Err(_) => Err(later()),
+        }
+    }
+
+    async fn send(&self, parts: &Parts, body: Bytes) -> Result<Response<Incoming>, String> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = self.upstream.address(&parts.uri).map_err(|error| error.to_string())?;
+        let mut headers = parts.headers.clone();
+        strip(&mut headers);
+        for name in [HOST, CONTENT_LENGTH, ACCEPT_ENCODING, http::header::AUTHORIZATION] {
+            headers.remove(name);
+        }
+        let key = self.key.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        headers.insert(HeaderName::from_static("x-api-key"), key);
+        *request.headers_mut() = headers;
+        self.upstream.send(request).await.map_err(|error| one_line(&error))
+    }
+
+    /// No head of an answer came.
+    fn unreachable(&self, flight: Flight, question: &Question, why: String) -> Response<AnswerBody> {
+        flight.end(Tokens::default());
+        let sign = Sign { kind: SignalKind::Failing, retry_after: None, window: String::new() };
+        let answer = refused(&bad_gateway(&why), false);
+        self.tell(question, &sign, why);
+        answer
+    }
+
+    fn tell(&self, question: &Question, sign: &Sign, detail: String) {
+        let retry_after = sign.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        self.desk.signal(&Event::Signal {
+            kind: sign.kind,
+            model: question.model.clone(),
+            retry_after_ms: retry_after,
+            window: sign.window.clone(),
+            detail: detail.chars().take(LONGEST_DETAIL).collect(),
+        });
+    }
+}
+
+/// How long a throttle is waited out: as it says, and spread, so that those who were throttled together do not come
+/// together.
+fn wait(sign: &Sign, request: u64) -> Duration {
+    let spread = Duration::from_millis(request.wrapping_mul(0x9e37_79b9) % 500);
+    sign.retry_after.unwrap_or(PLAIN_WAIT) + spread
+}
+
+fn pass_on(
+    response: Response<Incoming>,
+    flight: Flight,
+    sign: Option<&Sign>,
+    mut recording: Option<Recording>,
+) -> Response<AnswerBody> {
+    let (mut parts, body) = response.into_parts();
+    strip(&mut parts.headers);
+    if let Some(recording) = &mut recording {
+        recording.answer(parts.status, &parts.headers);
+    }
+    if sign.is_some_and(|sign| sign.kind == SignalKind::Exhausted) {
+        // With a key the CLI would not look at what says so, and use up its retries.
+        parts.headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+    }
+    let body = Metered::new(body, parts.status, &parts.headers, Some(flight), recording);
+    Response::from_parts(parts, body.boxed_unsync())
+}
+
+/// Reads a body whole: its length must be known before it is asked for.
+async fn read(parts: &Parts, mut body: Incoming) -> Result<Bytes, Refusal> {
+    let too_long = || Refusal {
+        status: 413,
+        kind: "request_too_large".to_owned(),
+        message: format!("the request has more than {LONGEST_BODY} bytes"),
+        retry_after_s: None,
+    };
+    let said = parts.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|len| len > LONGEST_BODY) {
+        return Err(too_long());
+    }
+    let mut whole = BytesMut::with_capacity(said.unwrap_or_default());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| invalid("the request was cut short".to_owned()))?;
+        if let Some(piece) = frame.data_ref() {
+            if whole.len() + piece.len() > LONGEST_BODY {
+                return Err(too_long());
+            }
+            whole.extend_from_slice(piece);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+fn invalid(message: String) -> Refusal {
+    Refusal { status: 400, kind: "invalid_request_error".to_owned(), message, retry_after_s: None }
+}
+
+fn bad_gateway(why: &str) -> Refusal {
+    let message = format!("the API cannot be reached: {why}");
+    Refusal { status: 502, kind: "api_error".to_owned(), message, retry_after_s: None }
+}
+
+/// An answer in place of the API's. `is_final`: asking again is of no use.
+pub fn refused(refusal: &Refusal, is_final: bool) -> Response<AnswerBody> {
+    let error = serde_json::json!({
+        "type": "error",
+        "error": { "type": refusal.kind, "message": refusal.message },
+    });
+    let mut response = Response::new(full(error.to_string()));
+    *response.status_mut() =
+        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(after) = refusal.retry_after_s {
+        headers.insert(http::header::RETRY_AFTER, HeaderValue::from(after));
+    }
+    if is_final {
+        headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+    }
+    response
+}
+
+/// Takes away what is between neighbours only.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.into_iter().chain(NEIGHBOURS.map(HeaderName::from_static)) {
+        headers.remove(name);
+    }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

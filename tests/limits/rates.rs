@@ -1,0 +1,191 @@
+//! Many tasks, many agents, two keys, and limits that are enforced: nobody is refused who need not be, and what is allowed is
+//! used. Then the same with limits that nobody was told, or was told wrongly.
+
+use crate::stage::{CLASS, Stage, counted, figures, refused, table};
+use orch_proto::v1::RunState;
+use orch_standin::api::{CacheRules, Entry, Latency, Limit, Rates, Setup};
+use orch_tests::budget::budget;
+use std::time::Duration;
+
+const POOLS: [&str; 2] = ["north", "south"];
+/// Most time a row may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Of all that is used, so much falls within the time in which work certainly waits.
+const BUSY: f64 = 0.85;
+
+/// A bucket with less than so many seconds' worth counts as used up.
+const USED_UP_S: f64 = 0.5;
+
+/// A load and how it is limited.
+struct Load {
+    tasks: u64,
+    agents: u64,
+    slots: &'static str,
+    /// What the API enforces, for each key.
+    rates: Rates,
+    /// How much a full bucket of the API's holds, and what it holds at first.
+    burst: Duration,
+    first: Duration,
+    headers: bool,
+    /// What the operator wrote; empty: nothing.
+    told: String,
+}
+
+/// What came of it.
+struct Came {
+    requests: usize,
+    refused: usize,
+    /// Part of the scarcest bucket that was used while work waited, of both keys; what was there at first left out.
+    used: f64,
+    took: Duration,
+}
+
+/// The limits of a key: input is what is scarce.
+fn rates(input: u64) -> Rates {
+    Rates { requests: Some(2_000), input: Some(input), output: Some(400_000) }
+}
+
+fn told(input: u64) -> String {
+    POOLS.map(|pool| table(pool, 2_000, input, 400_000)).concat()
+}
+
+fn setup(load: &Load) -> Setup {
+    let limit = |pool: &&str| Limit {
+        burst: load.burst,
+        first: load.first,
+        headers: load.headers,
+        ..Limit::of(pool, load.rates)
+    };
+    let latency = Latency { first_byte: Duration::from_millis(20), tokens_per_second: Some(5_000) };
+    Setup { limits: POOLS.iter().map(limit).collect(), cache: Some(CacheRules::default()), latency }
+}
+
+async fn play(load: &Load) -> Came {
+    let mut stage = Stage::set(&load.told, setup(load), &POOLS).await;
+    for agent in 0..load.agents {
+        let pool = POOLS[usize::try_from(agent).expect("few") % POOLS.len()];
+        stage.spawn_agent(&format!("box-{agent}"), pool, &["--slots", load.slots]);
+    }
+    for agent in 0..load.agents {
+        stage.fleet.wait_connected(&format!("box-{agent}"));
+    }
+    let directives: Vec<String> = (0..load.tasks)
+        .map(|_| r#"[[api {"calls":3,"input":3000,"output":60,"grow":1500}]]"#.to_owned())
+        .collect();
+    let began = std::time::Instant::now();
+    let submitted = stage.submit(&directives).await;
+    let run = stage.ended(&submitted.r#ref, PATIENCE).await;
+    assert_eq!(run.state(), RunState::Succeeded, "{:?}", run.counts);
+    let took = began.elapsed();
+    let entries = stage.api.entries();
+    let tasks = stage.client.tasks(&submitted.r#ref).await;
+    assert!(tasks.iter().all(|task| task.attempt == 1), "a limit is no failure");
+    let scarce = load.rates.input.expect("input is limited") as f64 / 60.0;
+    let used = POOLS.map(|pool| used(&stage.entries(pool), scarce));
+    Came {
+        requests: entries.len(),
+        refused: refused(&entries),
+        used: used.iter().sum::<f64>() / POOLS.len() as f64,
+        took,
+    }
+}
+
+/// Part of `a_second` input tokens that a key's requests used, from when what was there at first was used up until nearly all
+/// was used: after that less and less waits. If it was never used up, from the first request on.
+fn used(entries: &[Entry], a_second: f64) -> f64 {
+    let served = |entry: &&Entry| entry.status == 200 && entry.model.contains(CLASS);
+    let taken: Vec<&Entry> = entries.iter().filter(served).collect();
+    let most = taken.iter().map(|entry| counted(entry)).sum::<u64>() as f64 * BUSY;
+    let used_up = |entry: &&Entry| entry.input_left.is_some_and(|left| (left as f64) < a_second * USED_UP_S);
+    let from = taken.iter().position(used_up).unwrap_or(0);
+    let (mut before, mut sum, mut until) = (0.0, 0.0, Duration::ZERO);
+    for (at, entry) in taken.iter().enumerate() {
+        if before + sum >= most && at > from {
+            break;
+        }
+        // What the first of them took was there before it.
+        let into = if at <= from { &mut before } else { &mut sum };
+        *into += counted(entry) as f64;
+        until = entry.came;
+    }
+    let began = taken.get(from).map_or(Duration::ZERO, |entry| entry.came);
+    sum / (a_second * until.saturating_sub(began).as_secs_f64()).max(1.0)
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+fn line(load: &Load, came: &Came) -> String {
+    format!(
+        "{} tasks, {} agents, {} keys: {} requests, {} answered 429 ({}); {} of the allowed rate used; took {:.1?}",
+        load.tasks,
+        load.agents,
+        POOLS.len(),
+        came.requests,
+        came.refused,
+        percent(came.refused as f64 / came.requests as f64),
+        percent(came.used),
+        came.took
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_known_limits_nobody_is_refused_and_what_is_allowed_is_used() {
+    let input = budget("ORCH_LIMITS_INPUT_PER_MINUTE", 900_000);
+    let load = Load {
+        tasks: budget("ORCH_LIMITS_TASKS", 100),
+        agents: 10,
+        slots: "4",
+        rates: rates(input),
+        burst: Duration::from_secs(60),
+        first: Duration::ZERO,
+        headers: true,
+        told: told(input),
+    };
+    let came = play(&load).await;
+    figures("known limits", &line(&load, &came));
+    assert_eq!(came.refused, 0);
+    assert!(came.used >= 0.95, "{}", percent(came.used));
+}
+
+/// Limits that are unknown or wrong: the load of a row.
+fn misled(told: String, headers: bool) -> Load {
+    let tasks = budget("ORCH_LIMITS_MISLED_TASKS", 60);
+    let burst = Duration::from_secs(4);
+    Load { tasks, agents: 4, slots: "4", rates: rates(600_000), burst, first: burst, headers, told }
+}
+
+fn holds(row: &str, load: &Load, came: &Came) {
+    figures(row, &line(load, came));
+    assert!(came.refused * 100 <= came.requests, "{} of {} were refused", came.refused, came.requests);
+    assert!(came.used >= 0.85, "{}", percent(came.used));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_nobody_was_told_are_learned_from_headers() {
+    let load = misled(String::new(), true);
+    let came = play(&load).await;
+    holds("unknown limits", &load, &came);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_were_told_twice_too_high_are_corrected_by_headers() {
+    let load = misled(told(1_200_000), true);
+    let came = play(&load).await;
+    holds("limits told twice too high", &load, &came);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_were_told_twice_too_low_are_corrected_by_headers() {
+    let load = misled(told(300_000), true);
+    let came = play(&load).await;
+    holds("limits told twice too low", &load, &came);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_limits_and_headers_refusals_alone_teach_and_everything_ends_well() {
+    let load = misled(String::new(), false);
+    let came = play(&load).await;
+    figures("unknown limits, no headers", &line(&load, &came));
+}
