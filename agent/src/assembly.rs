@@ -156,6 +156,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
         limits: config.limits,
         share: share.clone(),
         broker: limits.clone(),
+        record_exchanges: config.record_exchanges,
     };
     let claude = ClaudeRunner::new(launcher.clone(), Arc::clone(&homes), settings).allowing(allowed.clone());
     let command = (!allowed.is_empty())

@@ -101,6 +101,10 @@ pub struct Flags {
     /// The same as --gateway off: the CLI asks the API itself, and what is spent is known a few calls late.
     #[arg(long, conflicts_with = "gateway")]
     pub no_gateway: bool,
+    /// Keep what passes the gateway, prompts and answers without keys, in `exchanges` below the directory of each attempt, for
+    /// tests and bug reports; at most 256 MiB of each.
+    #[arg(long, env = "ORCH_AGENT_RECORD_EXCHANGES")]
+    pub record_exchanges: bool,
     /// Program that tasks of the command runner may start; repeat for several. Without one that runner is off.
     #[arg(long, env = "ORCH_AGENT_ALLOW_COMMAND", value_name = "PROGRAM", value_delimiter = ',')]
     pub allow_command: Vec<String>,
@@ -144,6 +148,8 @@ struct FileSettings {
     pools: BTreeMap<String, PoolTable>,
     api_base_url: Option<String>,
     gateway: Option<Gateway>,
+    #[serde(default)]
+    record_exchanges: bool,
     #[serde(default)]
     allow_command: Vec<String>,
     #[serde(default)]
@@ -194,6 +200,8 @@ pub struct Config {
     pub pools: Vec<PoolSettings>,
     /// Base URL of the API.
     pub api_base_url: Option<String>,
+    /// Whether what passes the gateway is recorded.
+    pub record_exchanges: bool,
     /// Programs of the command runner.
     pub allow_command: Vec<String>,
     /// Directories that tasks may name, by name; whether they are there is not known yet.
@@ -316,6 +324,7 @@ impl Config {
             api_key_file,
             pools,
             api_base_url: flags.api_base_url.or(file.api_base_url).map(base_url).transpose()?,
+            record_exchanges: flags.record_exchanges || file.record_exchanges,
             allow_command: list(flags.allow_command, file.allow_command),
             workspaces: flags.workspaces.resolve(file.workspaces)?,
             limits: flags.limits.resolve(limits)?,

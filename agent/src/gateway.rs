@@ -15,6 +15,7 @@ pub mod body;
 pub mod desk;
 pub mod door;
 pub mod forward;
+pub mod intake;
 pub mod ledger;
 pub mod question;
 pub mod recorder;

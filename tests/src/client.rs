@@ -100,6 +100,36 @@ impl Client {
         .await
     }
 
+    /// The only task of a run once it has ended; with `parked` once it is parked, whereupon the run is cancelled.
+    ///
+    /// # Panics
+    /// When it does not come so far, or there is no such run.
+    pub async fn settled(&mut self, run_ref: &str, parked: bool) -> v1::Task {
+        if !parked {
+            self.finished(run_ref).await;
+            return self.tasks(run_ref).await.remove(0);
+        }
+        let client = self.clone();
+        until_async("the task to be parked", || {
+            let mut client = client.clone();
+            async move {
+                let task = client.tasks(run_ref).await.pop()?;
+                matches!(task.state(), v1::TaskState::Parked).then_some(()).or_else(|| {
+                    // Whatever else it became it stays, and is compared as it is.
+                    matches!(task.state(), v1::TaskState::Failed | v1::TaskState::Succeeded).then_some(())
+                })
+            }
+        })
+        .await;
+        let task = self.tasks(run_ref).await.remove(0);
+        let request = v1::CancelRunRequest { r#ref: run_ref.into(), ..Default::default() };
+        if task.state() == v1::TaskState::Parked {
+            self.runs.cancel_run(request).await.expect("cancelled");
+            self.finished(run_ref).await;
+        }
+        task
+    }
+
     /// Waits until a task is in `state`.
     pub async fn task_in(&mut self, task_ref: &str, state: v1::TaskState) -> v1::Task {
         let client = self.clone();

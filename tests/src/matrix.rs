@@ -85,8 +85,10 @@ pub struct Row {
     pub prompt: &'static str,
     /// What is asked for beyond the prompt.
     pub ask: Ask,
-    /// How it must end.
+    /// How it must end; of a row that parks: how its last attempt ended.
     pub outcome: Outcome,
+    /// The task does not end: it is parked until a limit is reset, and goes on by itself.
+    pub parked: bool,
     /// What the task's detail must contain; empty for endings that need no word.
     pub detail: &'static str,
     /// Attempts it may take.
@@ -111,11 +113,18 @@ impl Row {
             prompt,
             ask: PLAIN,
             outcome,
+            parked: false,
             detail,
             attempts: 1,
             tokens: None,
             cost_micro_usd: None,
         }
+    }
+
+    /// The same, but the task is parked in place of ending.
+    #[must_use]
+    pub const fn parked(self) -> Self {
+        Self { parked: true, ..self }
     }
 
     /// The same with so many attempts.
@@ -194,13 +203,17 @@ impl Row {
         }
     }
 
-    /// Compares a task that ended with the row; says every difference at once.
+    /// Compares a task that ended, or is parked, with the row; says every difference at once.
     ///
     /// # Errors
     /// The differences.
     pub fn check(&self, task: &v1::Task) -> Result<(), String> {
         let mut wrong = Vec::new();
-        if task.outcome() != self.outcome {
+        if self.parked {
+            if task.state() != v1::TaskState::Parked || task.retry_at.is_none() {
+                wrong.push(format!("{} in place of parked with its wake time", task.state().as_str_name()));
+            }
+        } else if task.outcome() != self.outcome {
             wrong.push(format!(
                 "outcome {} instead of {}",
                 task.outcome().as_str_name(),

@@ -81,7 +81,7 @@ impl Metered {
                 scanner.push(bytes);
                 if scanner.seen().begun && !self.has_begun {
                     self.has_begun = true;
-                    if let Some(flight) = &self.flight {
+                    if let Some(flight) = &mut self.flight {
                         flight.begun(scanner.tokens());
                     }
                 }
@@ -100,7 +100,7 @@ impl Metered {
         if let Some(recording) = self.recording.take() {
             recording.end(how);
         }
-        let Some(flight) = self.flight.take() else { return };
+        let Some(mut flight) = self.flight.take() else { return };
         match &self.meter {
             Meter::Free => flight.end(Tokens::default()),
             Meter::Stream(scanner) => {

@@ -20,12 +20,17 @@ use super::question::Question;
 use super::warmth::Warmth;
 use super::wire::{Ask, Command, Event, Headers, ModelTotal, Tokens, WIRE_VERSION};
 
-/// Most requests at once, those that wait included. The CLI has a few, each sub-agent one.
-pub const MOST_REQUESTS: usize = 512;
+/// Most requests at once, those that wait included. The CLI has a few, each sub-agent one. Each holds two or three open
+/// files, of which a process has 1,024 where nobody raised that, and the supervisor needs some itself.
+pub const MOST_REQUESTS: usize = 256;
 
 /// Lines an agent may leave unread; beyond, it is cut off, connects again and is told where things stand. Above
 /// [`MOST_REQUESTS`], which are all told at the beginning.
 const MOST_UNREAD: usize = 8 * MOST_REQUESTS;
+
+/// Most models of an attempt, by what it calls them. The CLI has three or four; what is asked for is kept and told, so
+/// made-up names must not fill anybody's memory.
+const MOST_MODELS: usize = 64;
 
 /// Agents at once: one, its successor, and people who look.
 const MOST_AGENTS: usize = 8;
@@ -188,6 +193,13 @@ impl Desk {
         let _ = answer.send(decision);
     }
 
+    /// Whether a request for `model` can be entered.
+    #[must_use]
+    pub fn has_room_for(&self, model: &str) -> bool {
+        let inside = self.inside();
+        inside.totals.len() < MOST_MODELS || inside.totals.contains_key(model)
+    }
+
     /// Tells every agent something that concerns everybody.
     pub fn signal(&self, event: &Event) {
         self.inside().tell(event);
@@ -218,14 +230,14 @@ impl Desk {
             desk: Arc::clone(self),
             question: Arc::clone(question),
             entry,
-            headers: Headers::default(),
+            headers: None,
             since: Instant::now(),
             is_open: true,
         };
         Some(Asked { decision, flight: Some(flight) })
     }
 
-    fn end(&self, entry: &mut Entry, headers: Headers, question: &Question) {
+    fn end(&self, entry: &mut Entry, headers: Option<Headers>, question: &Question) {
         let mut inside = self.inside();
         if inside.waiting.remove(&entry.request).is_some() {
             inside.tell(&Event::Withdrawn { request: entry.request });
@@ -248,7 +260,7 @@ impl Desk {
             tokens: entry.tokens,
             estimated: entry.estimated,
             status: entry.status,
-            headers,
+            headers: headers.unwrap_or_default(),
         });
     }
 }
@@ -307,7 +319,8 @@ pub struct Flight {
     desk: Arc<Desk>,
     question: Arc<Question>,
     entry: Entry,
-    headers: Headers,
+    /// What the headers said, until it was told: of a long answer they are old when it ends.
+    headers: Option<Headers>,
     since: Instant,
     is_open: bool,
 }
@@ -322,14 +335,15 @@ impl Flight {
     /// The status of the answer and what its headers say.
     pub const fn answered(&mut self, status: u16, headers: Headers) {
         self.entry.status = status;
-        self.headers = headers;
+        self.headers = Some(headers);
     }
 
     /// The input is known.
-    pub fn begun(&self, tokens: Tokens) {
+    pub fn begun(&mut self, tokens: Tokens) {
+        let headers = self.headers.take().unwrap_or_default();
         let mut inside = self.desk.inside();
         inside.warmth.began(&self.question, tokens, Instant::now());
-        inside.tell(&Event::Begun { request: self.entry.request, tokens, headers: self.headers });
+        inside.tell(&Event::Begun { request: self.entry.request, tokens, headers });
     }
 
     /// The request ended, and what it took is known.
@@ -354,7 +368,7 @@ impl Flight {
         self.entry.tokens = tokens;
         self.entry.estimated = estimated;
         self.entry.took_ms = millis(self.since.elapsed());
-        self.desk.end(&mut self.entry, self.headers, &self.question);
+        self.desk.end(&mut self.entry, self.headers.take(), &self.question);
     }
 }
 

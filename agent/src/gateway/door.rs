@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
@@ -21,36 +22,49 @@ use super::body::AnswerBody;
 use super::desk::Refusal;
 use super::forward::{Forwarder, refused};
 
-/// Serves one connection to its end.
-pub async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, token: Arc<str>) {
+/// Serves one connection to its end. `is_known` is set when whoever is there has said the word.
+pub async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, token: Arc<str>, is_known: Arc<AtomicBool>) {
     // Small pieces of a stream must not wait for each other's acknowledgement.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let (forwarder, token) = (Arc::clone(&forwarder), Arc::clone(&token));
-        async move { Ok::<_, Infallible>(answer(&forwarder, &token, request).await) }
+        let (forwarder, token, is_known) =
+            (Arc::clone(&forwarder), Arc::clone(&token), Arc::clone(&is_known));
+        async move {
+            if !knows(request.headers(), &token) {
+                return Ok::<_, Infallible>(turned_away());
+            }
+            is_known.store(true, Ordering::Relaxed);
+            Ok(answer(&forwarder, request).await)
+        }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     // An error here is the CLI's hanging up, or an answer that the API cut short, which is passed on by that.
     let _ = server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(forwarder: &Forwarder, token: &str, request: Request<Incoming>) -> Response<AnswerBody> {
-    if !knows(request.headers(), token) {
-        return refused(
-            &not("authentication_error", 401, "this door opens to the attempt it belongs to"),
-            true,
-        );
-    }
+fn turned_away() -> Response<AnswerBody> {
+    refused(&not("authentication_error", 401, "this door opens to the attempt it belongs to"), true)
+}
+
+async fn answer(forwarder: &Forwarder, request: Request<Incoming>) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/v1/messages") => forwarder.message(parts, body).await,
         (&Method::POST, "/v1/messages/count_tokens") | (&Method::GET, "/" | "/v1/models") => {
             forwarder.free(parts, body).await
         }
-        (&Method::GET, path) if path.starts_with("/v1/models/") => forwarder.free(parts, body).await,
+        (&Method::GET, path) if is_model(path) => forwarder.free(parts, body).await,
         (&Method::HEAD, _) => forwarder.free(parts, body).await,
         _ => refused(&not("not_found_error", 404, "the gateway passes on messages only"), true),
     }
+}
+
+/// Whether a path is that of one model, and of nothing else by whatever reading: `..` and escapes could lead to files and
+/// batches of the account.
+fn is_model(path: &str) -> bool {
+    let name = path.strip_prefix("/v1/models/").unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
+    !name.is_empty() && !name.contains("..") && name.bytes().all(is_plain)
 }
 
 fn not(kind: &str, status: u16, message: &str) -> Refusal {
@@ -79,6 +93,16 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn the_path_of_a_model_leads_nowhere_else() {
+        assert!(is_model("/v1/models/claude-sonnet-5") && is_model("/v1/models/a.b:c@1"));
+        for path in
+            ["/v1/models/", "/v1/models/../files", "/v1/models/%2e%2e/files", "/v1/models/a/b", "/v1/files"]
+        {
+            assert!(!is_model(path), "{path}");
+        }
+    }
 
     #[test]
     fn the_word_opens_as_a_key_and_as_a_bearers_token_and_nothing_else_does() {

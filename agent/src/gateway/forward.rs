@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -17,14 +17,15 @@ use crate::causes::one_line;
 
 use super::body::{AnswerBody, Metered, full};
 use super::desk::{Desk, Flight, Refusal};
+use super::intake::Intake;
 use super::question::{self, Question};
 use super::recorder::{Recorder, Recording};
 use super::signs::{self, Sign};
 use super::upstream::Upstream;
-use super::wire::{Event, SignalKind, Tokens};
+use super::wire::{ASK_AGAIN, Event, SignalKind, Tokens};
 
-/// Longest body of a request. The API takes 32 MB.
-pub const LONGEST_BODY: usize = 32 * 1024 * 1024;
+/// Longest name of a model, in bytes: it is kept, sent to agents and written for every request.
+const LONGEST_MODEL: usize = 128;
 
 /// Throttles of one request that are waited out.
 const MOST_THROTTLES: u32 = 6;
@@ -60,6 +61,8 @@ pub struct Forwarder {
     pub upstream: Upstream,
     /// The credential, which an agent may replace.
     pub key: std::sync::Mutex<HeaderValue>,
+    /// Where bodies of requests are read.
+    pub intake: Intake,
     /// Where exchanges are recorded.
     pub recorder: Option<Recorder>,
     /// Longest wait of a request.
@@ -69,14 +72,14 @@ pub struct Forwarder {
 impl Forwarder {
     /// Answers a request for a message.
     pub async fn message(&self, parts: Parts, body: Incoming) -> Response<AnswerBody> {
-        let body = match read(&parts, body).await {
-            Ok(body) => body,
+        let taken = match self.intake.read(&parts.headers, body).await {
+            Ok(taken) => taken,
             Err(refusal) => return refused(&refusal, true),
         };
-        let question = match question::read(&body) {
-            Ok(question) if !question.model.is_empty() => Arc::new(question),
-            Ok(_) => return refused(&invalid("model: field required".to_owned()), true),
-            Err(error) => return refused(&invalid(format!("the body cannot be read: {error}")), true),
+        let body = &taken.bytes;
+        let question = match self.question(body) {
+            Ok(question) => Arc::new(question),
+            Err(refusal) => return refused(&refusal, true),
         };
         let sub_agent = parts.headers.contains_key(SUB_AGENT);
         let hold_until = Instant::now() + self.longest_hold;
@@ -86,11 +89,11 @@ impl Forwarder {
                 Ok(flight) => flight,
                 Err(answer) => return answer,
             };
-            let recording = self.recorder.as_ref().and_then(|recorder| recorder.request(&parts, &body));
+            let recording = self.recorder.as_ref().and_then(|recorder| recorder.request(&parts, body));
             let sent = self.send(&parts, body.clone()).await;
             let (mut flight, response) = match sent {
                 Ok(response) => (flight, response),
-                Err(why) => return self.unreachable(flight, &question, why),
+                Err(lost) => return self.unreachable(flight, &question, lost),
             };
             let sign = signs::sign(response.status(), response.headers(), since_epoch());
             flight.answered(response.status().as_u16(), signs::limits(response.headers()));
@@ -118,18 +121,33 @@ impl Forwarder {
 
     /// Answers a request that costs nothing.
     pub async fn free(&self, parts: Parts, body: Incoming) -> Response<AnswerBody> {
-        let body = match read(&parts, body).await {
-            Ok(body) => body,
+        let taken = match self.intake.read(&parts.headers, body).await {
+            Ok(taken) => taken,
             Err(refusal) => return refused(&refusal, true),
         };
-        match self.send(&parts, body).await {
+        match self.send(&parts, taken.bytes.clone()).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
                 strip(&mut parts.headers);
                 Response::from_parts(parts, body.boxed_unsync())
             }
-            Err(why) => refused(&bad_gateway(&why), false),
+            Err(lost) => refused(&bad_gateway(&lost.why), false),
         }
+    }
+
+    fn question(&self, body: &[u8]) -> Result<Question, Refusal> {
+        let question =
+            question::read(body).map_err(|error| invalid(format!("the body cannot be read: {error}")))?;
+        if question.model.is_empty() {
+            return Err(invalid("model: field required".to_owned()));
+        }
+        if question.model.len() > LONGEST_MODEL {
+            return Err(invalid(format!("model: has more than {LONGEST_MODEL} bytes")));
+        }
+        if !self.desk.has_room_for(&question.model) {
+            return Err(invalid("model: this attempt asked for too many different ones".to_owned()));
+        }
+        Ok(question)
     }
 
     /// Asks, and waits as long as the CLI does.
@@ -148,15 +166,18 @@ impl Forwarder {
         let Some(mut asked) = self.desk.ask(question, sub_agent) else { return Err(later()) };
         match timeout_at(until, asked.decided()).await {
             Ok(Ok(flight)) => Ok(flight),
-            Ok(Err(refusal)) => Err(refused(&refusal, true)),
+            Ok(Err(refusal)) => Err(refused(&refusal, refusal.status != ASK_AGAIN)),
             Err(_) => Err(later()),
         }
     }
 
-    async fn send(&self, parts: &Parts, body: Bytes) -> Result<Response<Incoming>, String> {
+    async fn send(&self, parts: &Parts, body: Bytes) -> Result<Response<Incoming>, Lost> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = self.upstream.address(&parts.uri).map_err(|error| error.to_string())?;
+        *request.uri_mut() = self
+            .upstream
+            .address(&parts.uri)
+            .map_err(|error| Lost { why: error.to_string(), may_have_asked: false })?;
         let mut headers = parts.headers.clone();
         strip(&mut headers);
         for name in [HOST, CONTENT_LENGTH, ACCEPT_ENCODING, http::header::AUTHORIZATION] {
@@ -165,12 +186,19 @@ impl Forwarder {
         let key = self.key.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         headers.insert(HeaderName::from_static("x-api-key"), key);
         *request.headers_mut() = headers;
-        self.upstream.send(request).await.map_err(|error| one_line(&error))
+        let sent = self.upstream.send(request).await;
+        sent.map_err(|error| Lost { why: one_line(&error), may_have_asked: !error.is_connect() })
     }
 
     /// No head of an answer came.
-    fn unreachable(&self, flight: Flight, question: &Question, why: String) -> Response<AnswerBody> {
-        flight.end(Tokens::default());
+    fn unreachable(&self, flight: Flight, question: &Question, lost: Lost) -> Response<AnswerBody> {
+        let Lost { why, may_have_asked } = lost;
+        if may_have_asked && !question.stream {
+            // The head of a whole answer comes when everything is done: it may have cost what such requests do.
+            flight.end_unseen_but(0);
+        } else {
+            flight.end(Tokens::default());
+        }
         let sign = Sign { kind: SignalKind::Failing, retry_after: None, window: String::new() };
         let answer = refused(&bad_gateway(&why), false);
         self.tell(question, &sign, why);
@@ -187,6 +215,13 @@ impl Forwarder {
             detail: detail.chars().take(LONGEST_DETAIL).collect(),
         });
     }
+}
+
+/// Why no head of an answer came.
+struct Lost {
+    why: String,
+    /// There was a connection: the API may have read the request.
+    may_have_asked: bool,
 }
 
 /// How long a throttle is waited out: as it says, and spread, so that those who were throttled together do not come
@@ -213,31 +248,6 @@ fn pass_on(
     }
     let body = Metered::new(body, parts.status, &parts.headers, Some(flight), recording);
     Response::from_parts(parts, body.boxed_unsync())
-}
-
-/// Reads a body whole: its length must be known before it is asked for.
-async fn read(parts: &Parts, mut body: Incoming) -> Result<Bytes, Refusal> {
-    let too_long = || Refusal {
-        status: 413,
-        kind: "request_too_large".to_owned(),
-        message: format!("the request has more than {LONGEST_BODY} bytes"),
-        retry_after_s: None,
-    };
-    let said = parts.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
-    if said.is_some_and(|len| len > LONGEST_BODY) {
-        return Err(too_long());
-    }
-    let mut whole = BytesMut::with_capacity(said.unwrap_or_default());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| invalid("the request was cut short".to_owned()))?;
-        if let Some(piece) = frame.data_ref() {
-            if whole.len() + piece.len() > LONGEST_BODY {
-                return Err(too_long());
-            }
-            whole.extend_from_slice(piece);
-        }
-    }
-    Ok(whole.freeze())
 }
 
 fn invalid(message: String) -> Refusal {

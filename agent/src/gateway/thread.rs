@@ -2,30 +2,36 @@
 //! one thread; ended with the attempt. A mistake in it ends the gateway, not the supervisor.
 //! Knows its parts; refuses to know what they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Life};
+use super::desk::{Desk, Life, MOST_REQUESTS};
 use super::forward::Forwarder;
+use super::intake::Intake;
 use super::recorder::Recorder;
 use super::spec::{GatewaySecrets, GatewaySpec};
 use super::upstream::Upstream;
 use super::wire::Command;
 use super::{door, talk};
 
-/// Connections of the child at once. The CLI holds one for each request and closes idle ones.
-const MOST_CONNECTIONS: usize = 1_024;
+/// Connections that have not said the word. Everybody on this host can connect, other attempts among them; whoever is
+/// new takes the place of whoever has been silent longest, so that nobody can keep the CLI out.
+const MOST_STRANGERS: usize = 32;
+
+/// Connections at once. The CLI holds one for each request and closes idle ones.
+const MOST_CONNECTIONS: usize = MOST_REQUESTS + MOST_STRANGERS;
 
 /// Threads for looking up names, beside the one that does everything.
 const BLOCKING_THREADS: usize = 2;
@@ -97,6 +103,7 @@ impl Bound {
             desk,
             upstream,
             key: Mutex::new(key(&secrets.key).ok_or_else(|| io::Error::other("the API key is no word"))?),
+            intake: Intake::default(),
             recorder,
             longest_hold: Duration::from_millis(spec.longest_hold_ms),
         };
@@ -203,6 +210,7 @@ async fn serve(
     let agents = tokio::net::UnixListener::from_std(agents)?;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut strangers = Strangers::default();
     let mut talks = JoinSet::new();
     loop {
         tokio::select! {
@@ -216,10 +224,13 @@ async fn serve(
                     continue;
                 };
                 let (forwarder, token) = (Arc::clone(&forwarder), Arc::clone(&token));
-                connections.spawn(async move {
-                    door::serve(stream, forwarder, token).await;
+                let is_known = Arc::new(AtomicBool::new(false));
+                let known = Arc::clone(&is_known);
+                let connection = connections.spawn(async move {
+                    door::serve(stream, forwarder, token, known).await;
                     drop(permit);
                 });
+                strangers.welcome(is_known, connection);
             }
             accepted = agents.accept() => {
                 let Ok((stream, _)) = accepted else {
@@ -242,6 +253,25 @@ async fn serve(
     // Agents that do not read find the ledger.
     let _ = tokio::time::timeout(LAST_WORDS, last).await;
     Ok(())
+}
+
+/// Connections that have not said the word yet, the oldest first.
+#[derive(Default)]
+struct Strangers {
+    line: VecDeque<(Arc<AtomicBool>, AbortHandle)>,
+}
+
+impl Strangers {
+    fn welcome(&mut self, is_known: Arc<AtomicBool>, connection: AbortHandle) {
+        self.line
+            .retain(|(is_known, connection)| !is_known.load(Ordering::Relaxed) && !connection.is_finished());
+        if self.line.len() >= MOST_STRANGERS
+            && let Some((_, oldest)) = self.line.pop_front()
+        {
+            oldest.abort();
+        }
+        self.line.push_back((is_known, connection));
+    }
 }
 
 fn obey(forwarder: &Forwarder, command: Command) {

@@ -100,7 +100,7 @@ pub enum Event {
         estimated: bool,
         /// Status of the answer; 0 without one.
         status: u16,
-        /// What the headers said.
+        /// What the headers said; empty where [`Event::Begun`] told it, because they are old by now.
         headers: Headers,
     },
     /// A request that waited is no longer wanted: the CLI has hung up.
@@ -163,7 +163,7 @@ pub enum Command {
     Refuse {
         /// Which.
         request: u64,
-        /// Status: 429 with a long `retry_after_s` parks, 400 ends.
+        /// Status: 429 with a long `retry_after_s` parks, 400 ends, [`ASK_AGAIN`] leaves it to the CLI's own retries.
         status: u16,
         /// `error.type` of the body, for example `rate_limit_error`.
         kind: String,
@@ -181,6 +181,9 @@ pub enum Command {
     #[serde(other)]
     Unknown,
 }
+
+/// Status of a refusal after which the CLI may ask again. All others are final.
+pub const ASK_AGAIN: u16 = 504;
 
 /// Version of these lines.
 pub const WIRE_VERSION: u32 = 1;

@@ -119,6 +119,8 @@ struct Flight {
     amounts: Amounts,
     place: Place,
     begun: Option<Tokens>,
+    /// When it was asked.
+    asked: BootMillis,
     /// The session whose credit it holds; `None` for none.
     session: Option<u64>,
 }

@@ -26,6 +26,8 @@ pub struct Standing {
     metered: bool,
     /// Throttles or failures in a row.
     strikes: u32,
+    /// Since when the API fails, where it does.
+    failing_since: Option<BootMillis>,
     /// Requests at a time after a throttle, where no credit says how fast it may go.
     pace: Option<f64>,
 }
@@ -39,6 +41,7 @@ impl Default for Standing {
             detail: String::new(),
             metered: false,
             strikes: 0,
+            failing_since: None,
             pace: None,
         }
     }
@@ -71,8 +74,9 @@ impl Standing {
         // The pace after a throttle is the coordinator's, where it gives credit.
         let pace = self.pace.filter(|_| !metered);
         let strikes = if state == PoolState::Open { 0 } else { self.strikes };
-        *self =
-            Self { state, until, window: window.to_owned(), detail: String::new(), metered, strikes, pace };
+        let failing_since = (state == PoolState::Failing).then_some(self.failing_since().unwrap_or(now));
+        let (window, detail) = (window.to_owned(), String::new());
+        *self = Self { state, until, window, detail, metered, strikes, failing_since, pace };
     }
 
     /// A coordinator that begins a session does not name it: it knows of nothing. What the API told this agent for a time
@@ -116,6 +120,7 @@ impl Standing {
             return;
         }
         self.strikes = self.strikes.saturating_add(1);
+        self.failing_since = Some(self.failing_since().unwrap_or(now));
         self.state = PoolState::Failing;
         // Until then none, afterwards one at a time.
         let pause = retry_after.unwrap_or_else(|| doubled(FIRST_PAUSE / 2, self.strikes));
@@ -156,6 +161,12 @@ impl Standing {
     #[must_use]
     pub fn changes_at(&self, now: BootMillis) -> Option<BootMillis> {
         self.until.filter(|until| *until > now && self.state != PoolState::Open)
+    }
+
+    /// Since when the API fails, as long as it does.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<BootMillis> {
+        self.failing_since.filter(|_| self.state == PoolState::Failing)
     }
 
     /// How long it is used up, and which window.

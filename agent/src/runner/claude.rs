@@ -74,6 +74,8 @@ pub struct ClaudeSettings {
     pub share: OutputShare,
     /// Where they ask for credit, and tell what they spend.
     pub broker: Broker,
+    /// Whether gateways record what is said to the API, in the directory of each attempt.
+    pub record_exchanges: bool,
 }
 
 impl Default for ClaudeSettings {
@@ -89,6 +91,7 @@ impl Default for ClaudeSettings {
             limits,
             share: OutputShare::new(limits.agent_output_bytes),
             broker: Broker::default(),
+            record_exchanges: false,
         }
     }
 }
@@ -229,13 +232,8 @@ impl ClaudeRunner {
         let mut secrets = lease.secrets(&config);
         let judged = match placed {
             Ok(()) => {
-                let asking = Asking::begin(
-                    &self.settings.broker,
-                    (key, &claude),
-                    &lease,
-                    self.settings.api_base_url.as_deref(),
-                    (&mut supervise, &mut secrets),
-                );
+                let asking =
+                    Asking::begin(&self.settings, (key, &claude), &lease, (&mut supervise, &mut secrets));
                 let mut watcher = asking.watcher(Observer::new(claude.demands));
                 let (seat, live) = (self.settings.share.take_seat(), link.live.clone());
                 let run = supervised::run(&self.launcher, &supervise, &secrets, seat, link, &mut watcher);

@@ -13,6 +13,7 @@ mod support;
 
 mod canary;
 mod figures;
+mod flood;
 mod limits;
 mod recorded;
 mod scene;
@@ -20,7 +21,7 @@ mod scene;
 use std::time::Duration;
 
 use orch_agent::gateway::ledger;
-use orch_agent::gateway::wire::{Command, Event, Tokens, WIRE_VERSION};
+use orch_agent::gateway::wire::{Command, Event, Headers, Tokens, WIRE_VERSION};
 use orch_agent::supervisor::stop::StopCause;
 use scene::{KEY, STREAM, Scene, live, piece, rest, start, stop, text, whole};
 use support::{see_through, until};
@@ -59,7 +60,9 @@ async fn a_stream_is_asked_for_passed_on_piece_by_piece_and_counted() {
     let tokens = Tokens { output: 42, ..known };
     let ended = agent.hear().await;
     assert!(
-        matches!(ended, Event::Ended { request: 1, tokens: t, estimated: false, status: 200, .. } if t == tokens)
+        matches!(ended, Event::Ended { request: 1, tokens: t, estimated: false, status: 200, headers }
+            if t == tokens && headers == Headers::default()),
+        "what headers said was told when it was new: {ended:?}"
     );
     let totals = ledger::totals(&scene.place.spec.attempt_dir).unwrap();
     assert_eq!((totals[0].tokens, totals[0].requests, totals[0].estimated_requests), (tokens, 1, 0));

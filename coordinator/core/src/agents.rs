@@ -76,6 +76,8 @@ pub(crate) struct Agent {
     /// Tasks whose conversation it says it keeps.
     pub(crate) conversations: BTreeSet<TaskKey>,
     pub(crate) clones: Clones,
+    /// It keeps to what attempts are told they may spend.
+    pub(crate) keeps_allowances: bool,
     /// The credential pools it uses.
     pub(crate) routes: Arc<[Route]>,
     /// The agents it is interchangeable with.
@@ -121,6 +123,7 @@ impl Agent {
             warm: Queue::default(),
             conversations: BTreeSet::new(),
             clones: Clones::default(),
+            keeps_allowances: false,
             routes: Arc::default(),
             group: GroupId::NONE,
             rank: None,

@@ -267,6 +267,7 @@ impl World {
             tenant: ONE,
             name: format!("host-{agent}").into(),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 4,
             capabilities: vec!["runner=claude".into()],
             inventory,
@@ -583,7 +584,7 @@ fn no_history_passes_a_budget_by_more_than_one_request_or_leaks_a_reservation() 
             for (what, count) in world.fired {
                 *all.entry(what).or_default() += count;
             }
-            if world.truth >= ALL_LIMIT {
+            if world.truth >= ALL_LIMIT || world.by_run.values().any(|spent| *spent >= RUN_LIMIT) {
                 *all.entry("all spent").or_default() += 1;
             }
             Ok(())

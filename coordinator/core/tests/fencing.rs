@@ -206,6 +206,7 @@ impl Fleet {
             tenant: ONE,
             name: format!("agent-{agent}").into(),
             incarnation: [u8::try_from(agent).expect("few"); 16],
+            keeps_allowances: true,
             slots: SLOTS,
             capabilities: Vec::new(),
             inventory: inventory.collect(),

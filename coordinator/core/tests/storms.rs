@@ -108,6 +108,7 @@ fn ten_thousand_leases_of_a_cut_off_fleet_run_out_and_the_partition_heals() {
             tenant: ONE,
             name: format!("agent-{agent}").into(),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 100,
             capabilities: Vec::new(),
             inventory: inventory.collect(),

@@ -52,6 +52,7 @@ impl Stage {
             tenant: TENANT,
             name: Arc::from("north"),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 64,
             capabilities: words_of.into_iter().map(Arc::from).collect(),
             inventory: Vec::new(),

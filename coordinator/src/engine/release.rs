@@ -29,7 +29,7 @@ pub enum Outbound {
         /// Which.
         attempt: AttemptKey,
         /// What the assignment says beside the spec.
-        view: GrantView,
+        view: Box<GrantView>,
     },
     /// Stop this. Never before its grant.
     Stop {
@@ -96,7 +96,7 @@ impl Release {
             Action::Consult => return Some(Self::Wake),
             Action::Welcome { session, verdicts } => (session, Outbound::Welcome { epoch, verdicts }),
             Action::Grant { session, attempt } => {
-                (session, Outbound::Grant { attempt, view: state.grant_view(attempt)? })
+                (session, Outbound::Grant { attempt, view: Box::new(state.grant_view(attempt)?) })
             }
             Action::Stop { session, attempt, reason } => (session, Outbound::Stop { attempt, reason }),
             Action::HeartbeatAck { session, seq, unknown } => {

@@ -130,9 +130,8 @@ fn is_first_of_all(key: &Key) -> bool {
 }
 
 fn page_of(key: &Key, payload: &[u8]) -> Result<(u32, Vec<LedgerEntry>), PageError> {
-    let (day, number) = match key.entity() {
-        Ok(Entity::LedgerPage { day, number }) => (day, number),
-        Ok(_) | Err(_) => return Err(PageError { day: 0, number: 0 }),
+    let Ok(Entity::LedgerPage { day, number }) = key.entity() else {
+        return Err(PageError { day: 0, number: 0 });
     };
     decode(day, number, payload).map(|page| (day, page.entries))
 }

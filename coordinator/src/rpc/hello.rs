@@ -2,7 +2,7 @@
 //! Knows the rules of a Hello; refuses to know the engine.
 
 use crate::rpc::convert::{attempt_key, held_state};
-use crate::rpc::session::agent_pools;
+use crate::rpc::session::{LIMITS, agent_pools};
 use crate::rpc::status::{refuse, refuse_field};
 use orch_certs::Identity;
 use orch_core::event::{AgentHello, InventoryItem};
@@ -102,6 +102,7 @@ pub fn check_hello(
         inventory: inventory(&hello.inventory)?,
         conversations: conversations(&hello.conversations),
         pools: agent_pools(&hello.pools, protocol)?,
+        keeps_allowances: protocol >= LIMITS,
     })
 }
 

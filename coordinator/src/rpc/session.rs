@@ -16,7 +16,7 @@ use crate::rpc::gone;
 use crate::rpc::hello::{check_epoch, check_hello, first_hello, negotiate};
 use crate::rpc::session::inbound::SessionReader;
 use crate::rpc::session::intake::LimitIntake;
-pub(crate) use crate::rpc::session::intake::agent_pools;
+pub(crate) use crate::rpc::session::intake::{LIMITS, agent_pools};
 use crate::rpc::session::outbound::{SessionWriter, WriterParts};
 pub use crate::rpc::session::report::ReportIntake;
 use crate::rpc::status::{from_decoder, refuse};

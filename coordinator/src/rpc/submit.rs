@@ -96,7 +96,8 @@ impl Submitter {
             spec_digest,
             validate_only,
         };
-        let checked = match self.check(caller, spec).await {
+        // Both are large, and what waits for them would be larger still.
+        let checked = match Box::pin(self.check(caller, spec)).await {
             Ok(checked) => checked,
             Err(refusal) => return self.known(prepare).await.ok_or(refusal),
         };
@@ -105,7 +106,7 @@ impl Submitter {
             self.parts.engine.can_store().map_err(|why| refuse(ErrorCode::DiskLow, why))?;
         }
         let estimate = self.estimate(caller, &checked);
-        let prepared = self.preparer.prepare(prepare, checked).await;
+        let prepared = Box::pin(self.preparer.prepare(prepare, checked)).await;
         let (submit, payload) = prepared.map_err(|error| prepare_status(&error))?;
         let answer = self.parts.engine.submit(submit, payload).await;
         let response = submitted(answered(Ok(answer.map_err(|error| submit_status(&error))?))?)?;

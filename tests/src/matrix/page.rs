@@ -19,8 +19,14 @@ Rendered from `orch_proto::outcome` and the rows of `orch_tests::matrix`; a test
   *Detail says* is a part of the detail that must be there; without one the sentence of the outcome stands for it.
 * *Tries* are the attempts it takes. *Tokens* are input and output without cache, of all attempts and sub-agents; *USD* is the
   list price as the CLI reports it. Both are empty where an attempt dies without a bill: its cost is an estimate then.
+* ***parked*** is no ending: the limit of the credential is used up, the task waits for its reset and goes on in its
+  conversation. No retry is used. `orchctl run` and `--wait` wait with it.
 * `F…` names a failure mode seen in other systems, which the scenario reproduces.
 ";
+
+/// Ending of a row whose task is parked.
+const PARKED: &str = "*parked*";
+const PARKED_REMEDY: &str = "nothing to do: it goes on after the reset; or use another credential";
 
 /// The whole page.
 #[must_use]
@@ -75,12 +81,18 @@ fn row_cells(row: &Row) -> [String; 8] {
     let of = |part: fn(&OutcomeRow) -> String| known.map(part).unwrap_or_default();
     let detail =
         if row.detail.is_empty() { of(|known| known.sentence.to_owned()) } else { row.detail.to_owned() };
+    let (ending, exit, remedy) = if row.parked {
+        (PARKED.to_owned(), String::new(), PARKED_REMEDY.to_owned())
+    } else {
+        let exit = of(|known| known.exit_code.to_string());
+        (of(|known| format!("`{}`", known.word)), exit, of(|known| known.remedy.to_owned()))
+    };
     [
         row.scenario.to_owned(),
-        of(|known| format!("`{}`", known.word)),
-        of(|known| known.exit_code.to_string()),
+        ending,
+        exit,
         detail,
-        of(|known| known.remedy.to_owned()),
+        remedy,
         row.attempts.to_string(),
         row.tokens.map(|(input, output)| format!("{input}/{output}")).unwrap_or_default(),
         row.cost_micro_usd.map(dollars).unwrap_or_default(),

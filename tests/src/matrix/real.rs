@@ -257,6 +257,7 @@ pub const FAILURES: &[Row] = &[
         Outcome::RateLimited,
         "429",
     )
+    .parked()
     .costs(0, 0, 0),
     Row::new(
         "too many requests, answered on the next attempt (429)",
@@ -487,5 +488,6 @@ pub const SUBSCRIPTION: &[Row] = &[
         Outcome::RateLimited,
         "You've hit your limit",
     )
+    .parked()
     .costs(0, 0, 0),
 ];

@@ -318,8 +318,9 @@ pub const ROWS: &[Row] = &[
         Outcome::RateLimited,
         "the API limits the rate of this credential (status 429), for longer than the CLI waits by itself",
     )
+    .parked()
     .costs(0, 0, 0),
-    Row::new("the usage window is used up", "[[rate_limit]]", Outcome::RateLimited, "the 5-hour window of this subscription is used up until").costs(0, 0, 0),
+    Row::new("the usage window is used up", "[[rate_limit]]", Outcome::RateLimited, "the 5-hour window of this subscription is used up until").parked().costs(0, 0, 0),
     Row::new(
         "the usage window is nearly used up",
         r#"[[rate_limit {"status":"allowed_warning","utilization":0.95}]][[text]]"#,

@@ -3,6 +3,7 @@
 
 use super::{Amounts, Attempt, Command, Desk, Flight, MeterKey, Place, Refusal};
 use crate::boottime::BootMillis;
+use crate::gateway::wire::ASK_AGAIN;
 use crate::limits::purse::Admission;
 use crate::limits::standing::{Gate, Standing};
 use crate::runner::AttemptKey;
@@ -11,6 +12,10 @@ use std::time::Duration;
 /// How long requests of a metered pool wait for credit while there is no coordinator. Then they go without, and only what
 /// the API says to this agent slows them down: work is not to stand still as long as a coordinator does.
 pub(super) const ALONE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a request waits for an API that fails to be tried by others. Then it is told that the API fails, as it would have
+/// been by the API: the CLI has retries of its own, which pause between them and come to an end, and so does its attempt.
+pub(super) const FAILING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Shortest `retry-after` of a window that is used up: the CLI gives up at once what it is asked to wait for longer than a
 /// minute.
@@ -22,6 +27,7 @@ impl Desk {
         let keys: Vec<AttemptKey> = self.attempts.keys().copied().collect();
         for key in keys {
             self.open_purse(key, now);
+            self.refuse_failing(key, now);
         }
         let meters: Vec<MeterKey> = self
             .meters
@@ -172,6 +178,37 @@ impl Desk {
                 retry_after_s: Some(seconds.max(LONG_WAIT)),
             },
         );
+    }
+
+    /// When the request of an attempt that has waited longest for an API that fails has waited long enough.
+    pub(super) fn failing_due(&self) -> Option<BootMillis> {
+        let flights = self.attempts.values().flat_map(|attempt| attempt.flights.values());
+        let waits = flights.filter(|flight| flight.place == Place::Queue);
+        waits.filter_map(|flight| self.failing_until(flight)).min()
+    }
+
+    fn failing_until(&self, flight: &Flight) -> Option<BootMillis> {
+        let since = self.standings_of(&flight.meter).filter_map(Standing::failing_since).max()?;
+        Some(since.max(flight.asked).plus(FAILING_LIMIT))
+    }
+
+    /// Requests of an attempt that have waited long enough for an API that fails.
+    fn refuse_failing(&mut self, key: AttemptKey, now: BootMillis) {
+        let Some(attempt) = self.attempts.get(&key) else { return };
+        let late = attempt.flights.iter().filter(|(_, flight)| {
+            flight.place == Place::Queue && self.failing_until(flight).is_some_and(|until| until <= now)
+        });
+        let late: Vec<u64> = late.map(|(request, _)| *request).collect();
+        for request in late {
+            let Some(attempt) = self.attempts.get_mut(&key) else { return };
+            let Some(flight) = attempt.flights.remove(&request) else { continue };
+            attempt.purse.land(flight.worst);
+            self.forget_turn(key, &flight.meter);
+            let message =
+                format!("the API fails, and is tried now and then: credential pool {}", flight.meter.pool);
+            let (kind, status) = ("api_error".to_owned(), ASK_AGAIN);
+            self.tell(key, Command::Refuse { request, status, kind, message, retry_after_s: None });
+        }
     }
 
     fn refuse_spent(&mut self, key: AttemptKey, request: u64, budget: String) {

@@ -14,7 +14,7 @@ impl Desk {
         }
         match event {
             Event::Hello { totals, in_flight, .. } => self.greeted(key, totals, in_flight, now),
-            Event::Ask(ask) => self.asked(key, ask),
+            Event::Ask(ask) => self.asked(key, ask, now),
             Event::Begun { request, tokens, headers } => self.begun(key, request, tokens, headers, now),
             Event::Ended { request, tokens, estimated, status, headers } => {
                 self.note_headers(key, request, headers, now);
@@ -68,14 +68,14 @@ impl Desk {
             self.settle(&flight, took, now);
         }
         for ask in in_flight {
-            self.let_go_before(key, ask);
+            self.let_go_before(key, ask, now);
         }
         self.reckon(key, now);
     }
 
     /// A request that a former process of the agent, or a session that is over, let go: it holds no credit.
-    fn let_go_before(&mut self, key: AttemptKey, ask: Ask) {
-        let Some(flight) = self.flight(key, &ask) else { return };
+    fn let_go_before(&mut self, key: AttemptKey, ask: Ask, now: BootMillis) {
+        let Some(flight) = self.flight(key, &ask, now) else { return };
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         if attempt.flights.contains_key(&ask.request) {
             return;
@@ -85,8 +85,8 @@ impl Desk {
         attempt.flights.insert(ask.request, flight);
     }
 
-    fn asked(&mut self, key: AttemptKey, ask: Ask) {
-        let Some(flight) = self.flight(key, &ask) else { return };
+    fn asked(&mut self, key: AttemptKey, ask: Ask, now: BootMillis) {
+        let Some(flight) = self.flight(key, &ask, now) else { return };
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         match attempt.flights.get(&ask.request).map(|flight| flight.place) {
             // The word did not arrive.
@@ -96,7 +96,7 @@ impl Desk {
         }
     }
 
-    fn flight(&self, key: AttemptKey, ask: &Ask) -> Option<Flight> {
+    fn flight(&self, key: AttemptKey, ask: &Ask, asked: BootMillis) -> Option<Flight> {
         let entry = &self.attempts.get(&key)?.entry;
         let meter = MeterKey {
             pool: entry.pool.clone(),
@@ -112,6 +112,7 @@ impl Desk {
             amounts,
             place: Place::Purse,
             begun: None,
+            asked,
             session: None,
         })
     }

@@ -233,7 +233,7 @@ impl Desk {
             self.standings.values().filter(|_| waits()).filter_map(|standing| standing.changes_at(now));
         let alone = Some(self.alone.plus(super::decide::ALONE_LIMIT));
         let alone = alone.filter(|at| self.protocol.is_none() && *at > now && waits());
-        let all = reports.chain(spending).chain(idle).chain(standings).chain(alone);
+        let all = reports.chain(spending).chain(idle).chain(standings).chain(alone).chain(self.failing_due());
         all.chain(at_once.then_some(now)).min()
     }
 

@@ -231,6 +231,28 @@ fn a_failing_api_is_tried_by_one_request_at_a_time_and_its_answer_is_told() {
 }
 
 #[test]
+fn requests_that_wait_long_for_an_api_that_fails_are_told_so_and_may_ask_again() {
+    let mut desk = desk(false, 2);
+    desk.notice(&notice(PoolState::Failing, Some(60), true), at(0));
+    desk.heard(key(0), Event::Ask(ask(1)), at(1_000));
+    desk.heard(key(1), Event::Ask(ask(1)), at(2_000));
+    // It is said again and again that it fails: that is no new beginning.
+    desk.notice(&notice(PoolState::Failing, Some(60), true), at(2_500));
+    assert!(desk.due_at(at(2_500)).is_some_and(|due| due <= at(4_000)));
+    desk.say(at(3_999));
+    assert_eq!((told(&mut desk, 0), told(&mut desk, 1)), ((vec![], vec![]), (vec![], vec![])));
+    desk.say(at(4_000));
+    assert_eq!((told(&mut desk, 0).1, told(&mut desk, 1).1), (vec![(1, 504)], vec![]));
+    desk.say(at(5_000));
+    assert_eq!(told(&mut desk, 1).1, [(1, 504)]);
+    // The next one is the CLI's own retry; when the API is back, it goes.
+    desk.heard(key(0), Event::Ask(ask(2)), at(6_000));
+    desk.notice(&notice(PoolState::Open, None, false), at(7_000));
+    assert_eq!(gone(&mut desk, 0), [2]);
+    assert_eq!(desk.leave(key(0), at(8_000)).refusal, None, "no budget and no window");
+}
+
+#[test]
 fn a_budget_of_more_than_the_task_is_asked_for_and_its_end_ends_the_attempt() {
     let mut desk = desk(false, 0);
     let allowance = Allowance { micro_usd: Some(1), ..Allowance::default() };

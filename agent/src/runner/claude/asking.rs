@@ -22,12 +22,15 @@ use crate::runner::{AttemptKey, AttemptReport, LONGEST_DETAIL, LimitHit, Live, O
 use crate::supervisor::client::End;
 use crate::supervisor::spec::{Secrets, SuperviseSpec};
 
-use super::args;
 use super::event::RateLimit;
 use super::observer::{Facts, Observer};
+use super::{ClaudeSettings, args};
 
 /// Where the API is when nobody says otherwise.
 const API: &str = "https://api.anthropic.com";
+
+/// Where exchanges are recorded, in the attempt's directory.
+const EXCHANGES: &str = "exchanges";
 
 /// A pause that the API asks for which is longer is a window that is used up; the CLI gives up at once then.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
@@ -70,26 +73,26 @@ impl Asking {
     /// For an attempt that is about to start: puts the gateway into what its supervisor is told, where its credential lets
     /// it, and takes the key away from the child.
     pub(super) fn begin(
-        broker: &Broker,
+        settings: &ClaudeSettings,
         (key, note): (AttemptKey, &ClaudeNote),
         lease: &Lease,
-        api_base_url: Option<&str>,
         (supervise, secrets): (&mut SuperviseSpec, &mut Secrets),
     ) -> Self {
         let gateway = lease.for_gateway().map(|(key, url)| {
-            let upstream = url.or(api_base_url).unwrap_or(API).to_owned();
+            let upstream = url.or(settings.api_base_url.as_deref()).unwrap_or(API).to_owned();
             let token = new_token(rand::rng().random());
             secrets.env.clear();
             secrets.redact.push(token.clone());
             secrets.gateway = Some(GatewaySecrets { token, key: key.to_owned() });
-            supervise.gateway = Some(GatewaySpec::to(upstream));
+            let record_dir = settings.record_exchanges.then(|| supervise.attempt_dir.join(EXCHANGES));
+            supervise.gateway = Some(GatewaySpec { record_dir, ..GatewaySpec::to(upstream) });
             args::through_gateway(&mut supervise.env);
             (supervise.runtime_dir.clone(), supervise.id.clone())
         });
         if !lease.is_api_key() {
             args::by_subscription(&mut supervise.env);
         }
-        Self::new(broker, (key, note), lease, gateway, supervise.attempt_dir.clone())
+        Self::new(&settings.broker, (key, note), lease, gateway, supervise.attempt_dir.clone())
     }
 
     /// For one that a former process of the agent started. Whether it has a gateway was decided then.

@@ -75,6 +75,8 @@ pub(crate) struct Budgets {
     pub(crate) armed: Option<Tick>,
     /// Standing budgets that are closed.
     pub(crate) closed: usize,
+    /// Something is held because no agent that fits keeps budgets.
+    pub(crate) unkept: bool,
 }
 
 impl Budgets {

@@ -4,7 +4,7 @@ use super::runs::tasks;
 use super::{Violation, rule};
 use crate::agents::{Agent, serves};
 use crate::ids::{AgentKey, ClassId};
-use crate::machine::budgets::gate_of;
+use crate::machine::budgets::is_held;
 use crate::schedule::{Class, Entry, Rank, has_room};
 use crate::state::{Phase, State, TaskState};
 use crate::task::Place;
@@ -114,7 +114,7 @@ pub(super) fn work_conserving(state: &State) -> Result<(), Violation> {
     let marks = schedule.fresh.is_empty() && schedule.roomy.is_empty() && schedule.relist.is_empty();
     rule("work_conserving", marks, || "something is still to be looked at")?;
     for (id, class) in schedule.classes.iter().filter(|(_, class)| !class.queue.is_empty()) {
-        if class.queue.iter().all(|task| gate_of(state, task).is_some()) {
+        if class.queue.iter().all(|task| is_held(state, task)) {
             continue;
         }
         let idle = schedule.best(id, class, &state.agents, &state.limits, &[]);
@@ -127,7 +127,7 @@ pub(super) fn work_conserving(state: &State) -> Result<(), Violation> {
                 let meter = held.key.meter.as_ref();
                 has_room(agent, class, held) && state.limits.hold(&agent.routes, meter, true).is_none()
             });
-            let room = room && gate_of(state, task).is_none();
+            let room = room && !is_held(state, task);
             rule("work_conserving", !room, || format!("{task} waits for agent {key}, which has room"))?;
         }
     }

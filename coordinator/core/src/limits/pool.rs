@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// Classes of models and workers of one session that are kept: more is a mistake.
 const MOST_CLASSES: usize = 32;
 const MOST_ACCOUNTS: usize = 20_000;
+/// How long an attempt that started to try whether the API is back has for its first request.
+const LONGEST_TRY: Span = Span::seconds(60);
 
 /// What an agent says of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,6 +62,8 @@ pub(crate) struct Pool {
     pub(crate) resuming: Option<Tick>,
     /// Somebody may start although the API fails: to try whether it is back.
     probing: bool,
+    /// Until then the one that started for that is waited for.
+    trying: Option<Tick>,
     /// The budget over it that is used up: nothing of it starts.
     pub(crate) unpaid: Option<Arc<str>>,
     pub(crate) prefixes: Prefixes,
@@ -110,6 +114,7 @@ impl Pool {
             starts_spent: false,
             resuming: None,
             probing: false,
+            trying: None,
             unpaid: None,
             prefixes: Prefixes::default(),
             throttles: BTreeMap::new(),
@@ -268,7 +273,9 @@ impl Pool {
 
     /// An attempt of it was granted.
     pub(crate) fn started(&mut self, now: Tick) {
-        self.probing = false;
+        if std::mem::take(&mut self.probing) {
+            self.trying = Some(now + LONGEST_TRY);
+        }
         self.starts.note(now);
         self.starts_spent = self.starts.wait(now).is_some();
     }
@@ -318,7 +325,8 @@ impl Pool {
         looked
     }
 
-    /// Lets one try whether the API is back: a request that waits, else an attempt.
+    /// Lets one try whether the API is back: a request that waits, else an attempt. Where neither is there, the next that
+    /// comes does: requests wait but shortly for an API that fails.
     fn probe(&mut self, now: Tick, looked: &mut Looked) {
         let names: Vec<Arc<str>> = self.gates.keys().cloned().collect();
         for name in names {
@@ -327,29 +335,32 @@ impl Pool {
             let waits = self.classes.iter().filter(|(class, _)| mine(class));
             let waits =
                 waits.filter(|(_, class)| class.has_waiting()).map(|(class, _)| class).next().cloned();
-            gate.probed(now);
             if let Some(class) = waits
                 && let Some(held) = self.classes.get_mut(&class)
                 && let Some(holder) = held.probe(&mut self.permits)
             {
+                gate.probed(now);
+                (self.probing, self.trying) = (false, None);
                 looked.probe = Some((name, holder.session));
                 looked.served.insert((class, holder));
-            } else {
-                self.probing = true;
+            } else if !self.probing && self.trying.is_none_or(|until| until <= now) {
+                (self.probing, self.trying) = (true, None);
                 looked.opened = true;
             }
         }
         if self.gates.values().all(|gate| gate.state != PoolState::Failing) {
             looked.opened |= self.probing;
-            self.probing = false;
+            (self.probing, self.trying) = (false, None);
         }
     }
 
     fn next_due(&self, now: Tick, credit: Option<Tick>) -> Option<Tick> {
-        let gates = self.gates.values().filter(|gate| gate.state != PoolState::Open);
+        // What waits for somebody who tries is not waited for.
+        let gates = self.gates.values().filter(|gate| gate.state != PoolState::Open && !gate.may_probe(now));
         let starts = self.starts.wait(now);
         let all = gates.filter_map(|gate| gate.until).chain(credit).chain(starts);
-        let all = all.chain(self.resuming).chain(self.prefixes.due());
+        let trying = self.trying.filter(|_| self.gates.values().any(|gate| gate.may_probe(now)));
+        let all = all.chain(self.resuming).chain(self.prefixes.due()).chain(trying);
         // Whatever is due now was done; what is late is looked at again, but never in a circle.
         all.map(|due| due.max(now + Span(1))).min()
     }

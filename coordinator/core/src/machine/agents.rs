@@ -48,6 +48,7 @@ pub(super) fn joined(state: &mut State, effects: &mut Effects, hello: AgentHello
     show(state, effects, key);
     limits::joined(state, effects, key, session, &hello.pools);
     budgets::rejoined(state, effects, key);
+    budgets::found(state);
 }
 
 /// Ends the older stream of the same identity. False when the newcomer must go too: the identity is used twice.
@@ -84,6 +85,7 @@ fn introduce(state: &mut State, effects: &mut Effects, key: AgentKey, hello: &Ag
     let changed = offers_other || restarted || agent.slots != hello.slots;
     agent.slots = hello.slots;
     agent.incarnation = hello.incarnation;
+    agent.keeps_allowances = hello.keeps_allowances;
     agent.draining = false;
     agent.load_millis = 0;
     if restarted {

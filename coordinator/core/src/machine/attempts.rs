@@ -3,7 +3,7 @@
 
 use crate::agents::{EndedHow, Lease};
 use crate::effect::{Action, Effects, StopReason};
-use crate::ids::{AgentKey, AttemptKey, AttemptNo, SessionId, TaskKey};
+use crate::ids::{AgentKey, AttemptKey, AttemptNo, ClassId, SessionId, TaskKey};
 use crate::machine::agents::refresh;
 use crate::machine::leases::watch_lease;
 use crate::machine::moves::{self, Told};
@@ -30,7 +30,11 @@ pub(super) fn grant_waiting(state: &mut State, effects: &mut Effects) {
         if !state.schedule.fresh.is_empty() || !state.schedule.roomy.is_empty() {
             let mut round = Round::begin(state);
             while let Some(choice) = round.next(state) {
-                grant(state, effects, choice.task, choice.agent);
+                if budgets::would_ignore(state, choice.agent, choice.task) {
+                    pass_over(state, choice.agent, choice.task);
+                } else {
+                    grant(state, effects, choice.task, choice.agent);
+                }
             }
         }
     } else {
@@ -142,6 +146,26 @@ pub(super) fn rejected(
     refresh(state, agent);
 }
 
+/// Keeps a task with a budget that stops from an agent that would not keep it.
+fn pass_over(state: &mut State, agent: AgentKey, key: TaskKey) {
+    let name = &state.agents.get(agent).name;
+    let detail = format!("{name} keeps no budget that stops: its release is too old");
+    if let Some(task) = state.task_mut(key) {
+        task.history_mut().note = Some(detail.into());
+        let class = task.class;
+        spare(state, agent, class);
+    }
+}
+
+/// Spares an agent tasks of a class for a while.
+fn spare(state: &mut State, agent: AgentKey, class: ClassId) {
+    let until = state.now.tick + state.config.reject_pause;
+    let held = state.agents.get_mut(agent);
+    held.avoid.insert(class, until);
+    let first = held.avoid.values().min().copied();
+    state.timers.rearm(&mut held.armed.avoid, Timer::Avoid(agent), first);
+}
+
 /// Returns an attempt that never began to the queue, and spares the agent tasks of that class for a while.
 pub(super) fn give_back(
     state: &mut State,
@@ -150,15 +174,12 @@ pub(super) fn give_back(
     key: TaskKey,
     detail: Arc<str>,
 ) {
-    let until = state.now.tick + state.config.reject_pause;
     let Some(class) = state.task(key).map(|task| task.class) else { return };
     let held = state.agents.get_mut(agent);
     if let Some(lease) = held.leases.remove(&key) {
         budgets::given_back(&mut state.budgets, AttemptKey { task: key, attempt: lease.attempt });
     }
-    held.avoid.insert(class, until);
-    let first = held.avoid.values().min().copied();
-    state.timers.rearm(&mut held.armed.avoid, Timer::Avoid(agent), first);
+    spare(state, agent, class);
     refresh(state, agent);
     if let Some(task) = state.task_mut(key) {
         task.history_mut().note = Some(Arc::clone(&detail));

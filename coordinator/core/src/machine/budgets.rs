@@ -6,10 +6,14 @@
 
 mod bill;
 mod gate;
+mod keepers;
 mod rules;
 mod serve;
 
 pub(in crate::machine) use bill::{corrected, ended, given_back, granted, pool_held};
+pub(crate) use keepers::is_held;
+use keepers::is_unkept;
+pub(in crate::machine) use keepers::{found, would_ignore};
 pub(crate) use rules::gate as gate_of;
 pub(in crate::machine) use serve::{note_cost, reported};
 
@@ -237,6 +241,10 @@ pub(super) fn set(state: &mut State, effects: &mut Effects, token: Token, tenant
     state.budgets.standing.insert(key.clone(), fresh);
     effects.writes.push(Write::Budget { tenant, name: Arc::clone(&key.1) });
     changed(state, effects, tenant);
+    // What nobody kept may no longer have to be kept.
+    if state.budgets.unkept {
+        gate::reopen(state, tenant);
+    }
     let account = AccountKey::Standing(tenant, Arc::clone(&key.1));
     state.budgets.touched.insert(account);
     settle(state, effects);
@@ -392,7 +400,12 @@ fn closed_note(state: &State, key: &AccountKey, left: Option<Span>) -> String {
 
 /// Why a queued task is not granted, when a budget is the reason: in plain English, and the command line that mends it.
 pub(crate) fn why(state: &State, key: TaskKey) -> Option<(String, String)> {
-    match gate_of(state, key)? {
+    let Some(gate) = gate_of(state, key) else {
+        let text =
+            "a budget that stops is over it, and no agent that fits keeps budgets: their release is too old";
+        return is_unkept(state, key).then(|| (text.to_owned(), String::new()));
+    };
+    match gate {
         AccountKey::Standing(tenant, name) => why_closed(state, tenant, &name),
         account @ AccountKey::Run(_) => Some((figures(state, &account), String::new())),
     }

@@ -6,6 +6,7 @@ use crate::effect::{Effects, Write};
 use crate::event::Labelling;
 use crate::ids::{AgentKey, TaskKey, TenantId, Token};
 use crate::machine::agents::{announce, cool, refresh, show, watch_warm};
+use crate::machine::budgets;
 use crate::machine::revoke::revoke;
 use crate::machine::submit::reply;
 use crate::machine::targets::agent_of;
@@ -152,6 +153,7 @@ fn put_in_force(state: &mut State, effects: &mut Effects, key: AgentKey, orders:
     if agent.capabilities != capabilities {
         agent.capabilities = capabilities;
         state.schedule.place(key, &mut state.agents);
+        budgets::found(state);
         part_with_unfit(state, key);
         // It may be fit for what waits without having got any room.
         state.schedule.roomy.insert(key);

@@ -3,7 +3,7 @@
 
 use crate::agents::EVERYBODY;
 use crate::ids::{AgentKey, ClassId, TaskKey};
-use crate::machine::budgets::gate_of;
+use crate::machine::budgets::{gate_of, is_held};
 use crate::schedule::{Entry, Head, Schedule, enqueue_cold, has_room, unqueue, warm_agent};
 use crate::state::State;
 use crate::task::Task;
@@ -153,9 +153,10 @@ fn head_of(state: &mut State, source: Source) -> Option<Head> {
         let first = queue.first(passes)?;
         let task = first.3;
         // A budget that is used up passes over runs, and nobody waits for an agent because of it.
-        if gate_of(state, task).is_none() {
+        if !is_held(state, task) {
             break first;
         }
+        state.budgets.unkept |= gate_of(state, task).is_none();
         match source {
             Source::Class(id) => state.schedule.classes.get_mut(id)?.queue.hold_first(),
             Source::Warm(_) => {
@@ -234,6 +235,7 @@ mod tests {
             tenant: TenantId(1),
             name: name.into(),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 1,
             capabilities: vec![capability.into()],
             inventory: Vec::new(),

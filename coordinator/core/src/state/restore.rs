@@ -234,6 +234,9 @@ impl State {
     /// What attempts that are held were promised, and what those may have spent whose bill is open.
     /// [`crate::machine::budgets::restored`] fits them to the budgets.
     fn revive_holds(&mut self, id: RunId, restored: &RestoredRun) {
+        if restored.state.is_terminal() {
+            return;
+        }
         for (index, task) in (0u32..).map(TaskIndex).zip(&restored.tasks) {
             let Some(progress) = &task.progress else { continue };
             let key = TaskKey { run: id, index };

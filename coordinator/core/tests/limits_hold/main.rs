@@ -102,6 +102,7 @@ impl World {
                 tenant: TenantId(1),
                 name: format!("box-{index}").into(),
                 incarnation: [1; 16],
+                keeps_allowances: true,
                 slots: CONVERSATIONS,
                 capabilities: Vec::new(),
                 inventory: Vec::new(),

@@ -388,6 +388,7 @@ impl World {
             tenant: ONE,
             name: held.name.as_str().into(),
             incarnation: [held.incarnation; 16],
+            keeps_allowances: true,
             slots: held.slots,
             capabilities: held.capabilities.split_whitespace().map(Into::into).collect(),
             inventory: held.inventory(),

@@ -267,6 +267,7 @@ impl Env {
             tenant: ONE,
             name: name.into(),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots,
             capabilities,
             inventory: Vec::new(),

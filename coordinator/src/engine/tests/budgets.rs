@@ -39,6 +39,7 @@ async fn claude(bench: &Bench) -> Agent {
         tenant: TENANT,
         name: Arc::from("box-1"),
         incarnation: [1; 16],
+        keeps_allowances: true,
         slots: 1,
         capabilities: vec![Arc::from("runner=claude")],
         inventory: Vec::new(),

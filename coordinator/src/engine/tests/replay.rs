@@ -43,6 +43,7 @@ async fn history() -> Vec<u8> {
             tenant: TENANT,
             name: Arc::from("box-1"),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 2,
             capabilities: vec![Arc::from("runner=command"), Arc::from("runner=noop")],
             inventory: Vec::new(),

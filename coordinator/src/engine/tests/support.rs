@@ -312,6 +312,7 @@ impl Bench {
             tenant: TENANT,
             name: Arc::from(name),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots,
             capabilities: vec![Arc::from("runner=command"), Arc::from("runner=noop")],
             inventory: Vec::new(),

@@ -20,9 +20,9 @@ fn store(entries: &[LedgerEntry]) -> MemoryStore {
     store.begin_epoch(EpochStep::Start, 1).unwrap();
     let mut next = 1;
     for part in entries.chunks(5_000) {
-        let put = |draft| match draft {
-            Draft::Whole { key, value } => Op::Put { key, value },
-            other => panic!("{other:?}"),
+        let put = |draft| {
+            let Draft::Whole { key, value } = draft else { panic!("{draft:?}") };
+            Op::Put { key, value }
         };
         let ops = pack(part, Tick(1), &mut next).into_iter().map(put).collect();
         store.commit(Batch { expect_epoch: 1, ops }).unwrap();

@@ -107,11 +107,9 @@ fn millis(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Option<i64
 
 /// What attempts that run now have spent, as far as their agents said.
 async fn running(parts: &CostParts, caller: &Caller) -> Result<u64, Status> {
-    match ask(&parts.engine, caller.tenant, Query::Status).await? {
-        Answer::Status(status) => Ok(status.running_micro_usd),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is no answer to this")]
-        _ => Err(unexpected()),
-    }
+    let answer = ask(&parts.engine, caller.tenant, Query::Status).await?;
+    let Answer::Status(status) = answer else { return Err(unexpected()) };
+    Ok(status.running_micro_usd)
 }
 
 /// As many rows as fit a message, and how many do not.

@@ -59,6 +59,7 @@ async fn claude(bench: &Bench) -> Agent {
         tenant: TENANT,
         name: Arc::from("box-1"),
         incarnation: [1; 16],
+        keeps_allowances: true,
         slots: 1,
         capabilities: offers.map(Arc::from).into(),
         inventory: Vec::new(),

@@ -46,6 +46,7 @@ impl Desk {
             tenant: TENANT,
             name: Arc::from("north"),
             incarnation: [1; 16],
+            keeps_allowances: true,
             slots: 64,
             capabilities: ["os=linux", "runner=claude", "runner=noop"].map(Arc::from).into(),
             inventory: Vec::new(),

@@ -49,7 +49,7 @@ pub(in crate::machine) fn reported(
     let Some(promised) = state.budgets.holds.get(&key).map(|hold| hold.promised) else {
         if !wanted.is_zero() {
             // Nothing limits it any more.
-            let seq = state.now.tick.0.max(spending.seen.saturating_add(1));
+            let seq = first_seq(state).max(spending.seen.saturating_add(1));
             let allowance = Box::new(Allowance { seq, ..Allowance::default() });
             effects.actions.push(Action::Allowance { session, attempt: key, allowance });
         }
@@ -102,6 +102,12 @@ pub(in crate::machine) fn note_cost(state: &mut State, agent: AgentKey, key: Att
     }
 }
 
+/// The first number of a word by this coordinator: above all of those before it, so that nobody who acts by one of theirs
+/// is taken to act by one of ours. No attempt is told anything 2^40 times.
+const fn first_seq(state: &State) -> u64 {
+    state.epoch.0 << 40
+}
+
 /// Makes a promise durable that is another than it was.
 pub(super) fn note_promise(state: &State, effects: &mut Effects, key: AttemptKey, before: Amount) {
     if state.budgets.holds.get(&key).is_some_and(|hold| hold.promised != before) {
@@ -143,7 +149,7 @@ fn ahead(state: &State, sides: &[(AccountKey, Side)], wanted: Amount) -> Amount 
 
 /// Reserves for an attempt that is being granted what it may spend from the start.
 pub(super) fn begin(state: &mut State, attempt: AttemptKey, session: SessionId, hold: Hold) {
-    let seq = state.now.tick.0.max(1);
+    let seq = first_seq(state);
     let accounts = hold.accounts.clone();
     let (by_money, by_tokens) = (hold.by_money, hold.by_tokens);
     state.budgets.change(attempt, |fresh| *fresh = hold);
@@ -247,7 +253,7 @@ fn tell(state: &mut State, effects: &mut Effects, key: AttemptKey, word: Word) {
 fn tell_only(state: &mut State, effects: &mut Effects, key: AttemptKey, word: Word) {
     let Some(before) = state.budgets.holds.get(&key).map(|hold| hold.promised) else { return };
     let session = holder_of(state, key).and_then(|agent| state.agents.get(agent).session());
-    let tick = state.now.tick.0;
+    let first = first_seq(state);
     let Word { amount, last, spent, detail } = word;
     let mut told = Allowance::default();
     state.budgets.change(key, |hold| {
@@ -257,7 +263,7 @@ fn tell_only(state: &mut State, effects: &mut Effects, key: AttemptKey, word: Wo
             one_more: !last.is_zero(),
             spent,
             detail,
-            seq: tick.max(hold.told.seq.saturating_add(1)).max(hold.seen.saturating_add(1)),
+            seq: first.max(hold.told.seq.saturating_add(1)).max(hold.seen.saturating_add(1)),
         };
         hold.told = told.clone();
         hold.last = last;
@@ -280,7 +286,7 @@ pub(super) fn refit(state: &mut State, effects: &mut Effects, key: AttemptKey, f
             let session = holder_of(state, key).and_then(|agent| state.agents.get(agent).session());
             if let Some(session) = session {
                 let allowance = Box::new(Allowance {
-                    seq: state.now.tick.0.max(before.told.seq.saturating_add(1)),
+                    seq: first_seq(state).max(before.told.seq.saturating_add(1)),
                     ..Allowance::default()
                 });
                 effects.actions.push(Action::Allowance { session, attempt: key, allowance });
