@@ -525,6 +525,15 @@ mod tests {
     }
 
     #[test]
+    fn exchanges_are_recorded_where_a_flag_or_the_file_says_so_and_not_otherwise() {
+        assert!(!Config::resolve(Flags::default()).unwrap().record_exchanges);
+        let flags = Flags { record_exchanges: true, ..Flags::default() };
+        assert!(Config::resolve(flags).unwrap().record_exchanges);
+        let (_file, flags) = file("record_exchanges = true\n");
+        assert!(Config::resolve(flags).unwrap().record_exchanges);
+    }
+
+    #[test]
     fn a_word_may_follow_the_settings() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap();
         assert!(parse("orch-agent --slots 2").command.is_none());

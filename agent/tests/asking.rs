@@ -73,6 +73,7 @@ impl Scene {
             pools: self.pools.clone(),
             api_base_url: Some(self.api.url.clone()),
             broker: broker.clone(),
+            record_exchanges: true,
             ..self.agent.settings(&dir.join("claude"), dir.join("key"))
         };
         let runner = ClaudeRunner::new(self.agent.launcher.clone(), Arc::clone(&self.agent.homes), settings);
@@ -182,6 +183,9 @@ async fn a_request_waits_for_credit_and_the_gateways_ledger_is_the_bill_of_a_cli
     assert!(answer.contains("hello"));
     let seen = scene.api.seen();
     assert_eq!(seen[0].headers["x-api-key"], KEY);
+    let dir = handle.live.borrow().attempt_dir.clone().unwrap();
+    let recorded = fs::read_to_string(dir.join("exchanges/000001.jsonl")).unwrap();
+    assert!(recorded.contains("hello") && recorded.contains("whole") && !recorded.contains(KEY));
     let used = said(&broker, |item| match item {
         Item::Limits(report) if report.used.is_some_and(|used| used.output_tokens > 0) => Some(report),
         _ => None,

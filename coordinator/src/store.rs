@@ -63,8 +63,12 @@ pub const MAX_VALUE_BYTES: usize = 4096;
 /// Most records one [`Store::scan`] returns.
 pub const MAX_SCAN: usize = 1000;
 
-/// Below this share of free disk submits are refused; results are still recorded.
-pub const REFUSE_SUBMITS_BELOW_FREE_PERCENT: u8 = 5;
+/// Below this share of free disk submits are refused, unless [`ENOUGH_FREE_BYTES`] are free; results are still recorded.
+pub const REFUSE_SUBMITS_BELOW_FREE_PERCENT: u64 = 5;
+
+/// So much free disk is enough however large the disk is: a million results of the usual size and a compaction beside
+/// them (ADR 0022).
+pub const ENOUGH_FREE_BYTES: u64 = 2 << 30;
 
 /// A key and its payload.
 pub type Record = (Key, Vec<u8>);
@@ -199,8 +203,10 @@ pub struct Health {
     pub live_records: u64,
     /// Bytes of their keys and framed values.
     pub live_bytes: u64,
-    /// Share of the file system that is free to us, 0 to 100; see [`REFUSE_SUBMITS_BELOW_FREE_PERCENT`].
+    /// Share of the file system that is free to us, 0 to 100.
     pub free_disk_percent: u8,
+    /// Whether that is too little for new work; see [`REFUSE_SUBMITS_BELOW_FREE_PERCENT`].
+    pub disk_is_low: bool,
     /// Bytes of it that are free to us; 0 where that means nothing.
     pub free_disk_bytes: u64,
     /// Commits since the store was opened.

@@ -5,9 +5,11 @@ use crate::stage::{Stage, figures, micro_usd, refused, spec, table};
 use orch_proto::v1::{self, BudgetLimit, BudgetMode, RunSpec};
 use orch_standin::api::{CacheRules, Ending, Entry, Latency, Limit, Rates, Setup};
 use orch_tests::budget::budget;
+use orch_tests::process::{at_home_in, supervisors_in};
 use orch_tests::wait::until_async;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const POOL: &str = "north";
@@ -16,6 +18,8 @@ const EXTRA: [&str; 2] = ["--slots", "3"];
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Between two kills.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 300..=1_500;
+/// The API sees within this time that somebody hung up.
+const SEEN: Duration = Duration::from_millis(200);
 /// Of each looping run, in millionths of a US dollar.
 const CEILING: u64 = 300_000;
 
@@ -25,31 +29,86 @@ const WORK: &str = r#"[[api {"calls":5,"input":400,"output":60,"grow":100}]]"#;
 
 fn setup() -> (Setup, String) {
     let rates = Rates { requests: Some(1_500), input: Some(400_000), output: Some(200_000) };
-    let latency = Latency { first_byte: Duration::from_millis(40), tokens_per_second: Some(2_000) };
+    let latency = Latency { first_byte: Duration::from_millis(40), tokens_per_second: Some(200) };
     let setup = Setup { limits: vec![Limit::of(POOL, rates)], cache: Some(CacheRules::default()), latency };
     (setup, table(POOL, 1_500, 400_000, 200_000))
 }
 
-/// Kills one after the other; gives how often the coordinator and how often an agent.
-async fn torment(stage: &mut Stage, kills: u64, rng: &mut StdRng) -> (u64, u64) {
-    let (mut coordinators, mut agents) = (0, 0);
+/// How often what was killed.
+#[derive(Default)]
+struct Killed {
+    coordinators: u64,
+    agents: u64,
+    hosts: u64,
+}
+
+/// The conversations that a run has had.
+type Sessions = Vec<BTreeSet<String>>;
+
+/// Kills one after the other. Before each, notes the conversations of `loops`: an attempt that is lost may be followed by one
+/// with another.
+async fn torment(
+    stage: &mut Stage,
+    kills: u64,
+    rng: &mut StdRng,
+    (loops, sessions): (&[String], &mut Sessions),
+) -> Killed {
+    let mut killed = Killed::default();
     for number in 0..kills {
         tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
-        if number % 2 == 0 {
-            coordinators += 1;
-            stage.fleet.kill_coordinator();
-            stage.fleet.start_coordinator();
-        } else {
-            agents += 1;
-            let agent = AGENTS[rng.random_range(0..AGENTS.len())];
-            stage.fleet.agent_process(agent).kill();
-            stage.spawn_agent(agent, POOL, &EXTRA);
+        note(stage, loops, sessions).await;
+        match number % 3 {
+            0 => {
+                killed.coordinators += 1;
+                stage.fleet.kill_coordinator();
+                stage.fleet.start_coordinator();
+            }
+            1 => {
+                killed.agents += 1;
+                let agent = AGENTS[rng.random_range(0..AGENTS.len())];
+                stage.fleet.agent_process(agent).kill();
+                stage.spawn_agent(agent, POOL, &EXTRA);
+            }
+            _ => killed.hosts += crash(stage, rng).await,
         }
     }
     for agent in AGENTS {
         stage.fleet.wait_connected(agent);
     }
-    (coordinators, agents)
+    killed
+}
+
+async fn note(stage: &mut Stage, loops: &[String], sessions: &mut Sessions) {
+    for (run, known) in loops.iter().zip(sessions) {
+        let tasks = stage.client.tasks(run).await;
+        known.extend(tasks.into_iter().map(|task| task.session_id).filter(|session| !session.is_empty()));
+    }
+}
+
+/// Everything of a host ends at once, answers under way among it: of another, too, where none was. Gives how many.
+async fn crash(stage: &mut Stage, rng: &mut StdRng) -> u64 {
+    let before = cut_off(stage);
+    let first = rng.random_range(0..AGENTS.len());
+    for number in 0..AGENTS.len() {
+        let agent = AGENTS[(first + number) % AGENTS.len()];
+        let dir = stage.fleet.agent_dir(agent);
+        stage.fleet.agent_process(agent).kill();
+        for pid in supervisors_in(&dir).into_iter().chain(at_home_in(&dir)) {
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+            // One that is gone by now needs no signal.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        tokio::time::sleep(SEEN).await;
+        stage.spawn_agent(agent, POOL, &EXTRA);
+        if cut_off(stage) > before {
+            return number as u64 + 1;
+        }
+    }
+    AGENTS.len() as u64
+}
+
+fn cut_off(stage: &Stage) -> usize {
+    stage.api.entries().iter().filter(|entry| entry.ending == Ending::HungUp).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,7 +130,8 @@ async fn after_kills_under_load_nothing_is_leaked_and_no_budget_passed() {
         loops.push(stage.client.submit(spec).await.r#ref);
     }
     let work = stage.submit(&vec![WORK.to_owned(); usize::try_from(kills * 4).expect("few")]).await.r#ref;
-    let (coordinators, agents) = torment(&mut stage, kills, &mut rng).await;
+    let mut sessions = vec![BTreeSet::new(); loops.len()];
+    let killed = torment(&mut stage, kills, &mut rng, (&loops, &mut sessions)).await;
 
     for run in loops.iter().chain([&work]) {
         stage.ended(run, PATIENCE).await;
@@ -80,37 +140,42 @@ async fn after_kills_under_load_nothing_is_leaked_and_no_budget_passed() {
         stage.api.entries().iter().all(|entry| entry.ending != Ending::Open).then_some(())
     })
     .await;
+    note(&mut stage, &loops, &mut sessions).await;
     let leaked = nothing_leaked(&stage).await;
     let mut worst = 0.0_f64;
     let mut over = Vec::new();
-    for run in &loops {
-        let tasks = stage.client.tasks(run).await;
-        let (spent, dearest) = spent(&stage.api.entries(), &tasks);
+    for (run, known) in loops.iter().zip(&sessions) {
+        let (spent, dearest) = spent(&stage.api.entries(), known);
         worst = worst.max(spent as f64 / CEILING as f64);
         if spent > CEILING + dearest {
             over.push(format!("{run} spent {spent} of {CEILING}, its dearest request {dearest}"));
         }
     }
     let entries = stage.api.entries();
-    let hung_up = entries.iter().filter(|entry| entry.ending == Ending::HungUp).count();
+    let hung_up = cut_off(&stage);
     figures(
         "kills",
         &format!(
-            "{coordinators} of the coordinator, {agents} of agents under {} requests ({hung_up} cut off, {} answered 429): leased and \
+            "{} of the coordinator, {} of agents, {} of hosts under {} requests ({hung_up} cut off, {} answered 429): leased and \
              reserved 0 after {leaked:.1?}; dearest run at {:.1} % of its budget",
+            killed.coordinators,
+            killed.agents,
+            killed.hosts,
             entries.len(),
             refused(&entries),
             worst * 100.0
         ),
     );
     assert!(over.is_empty(), "{over:?}");
-    assert!(coordinators > 0 && agents > 0);
+    assert!(
+        killed.coordinators > 0 && killed.agents > 0 && killed.hosts > 0 && hung_up > 0,
+        "one never fired"
+    );
 }
 
-/// What the conversations of tasks cost, and the dearest request of them. An attempt may begin a conversation of its own:
-/// what cannot be told by a session is told by the run in the prompt, so sessions of earlier attempts count, too.
-fn spent(entries: &[Entry], tasks: &[v1::Task]) -> (u64, u64) {
-    let mine = |entry: &&Entry| tasks.iter().any(|task| task.session_id == entry.session_id);
+/// What conversations cost, and the dearest request of them.
+fn spent(entries: &[Entry], sessions: &BTreeSet<String>) -> (u64, u64) {
+    let mine = |entry: &&Entry| sessions.contains(&entry.session_id);
     let costs: Vec<u64> = entries.iter().filter(mine).map(micro_usd).collect();
     (costs.iter().sum(), costs.iter().copied().max().unwrap_or_default())
 }

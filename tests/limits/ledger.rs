@@ -131,6 +131,14 @@ async fn what_we_say_a_run_has_cost_is_what_the_api_counted() {
 async fn compare(stage: &mut Stage, row: &Row, run_ref: &str, entries: &[Entry]) -> Option<String> {
     let task = stage.client.tasks(run_ref).await.remove(0);
     let api = of_api(entries);
+    if row.meanwhile == Meanwhile::Cancelled {
+        // The bill of what is cancelled comes with the report of its end, after the run's; till then heartbeats count.
+        let said = &*stage;
+        until_async("the bill of a cancelled attempt", || async move {
+            of_ours(said, run_ref).await.0.iter().any(|tokens| *tokens > 0).then_some(())
+        })
+        .await;
+    }
     let (ours, estimated, micro_usd) = of_ours(stage, run_ref).await;
     let price: u64 = entries.iter().map(crate::stage::micro_usd).sum();
     figures(
@@ -153,7 +161,8 @@ async fn compare(stage: &mut Stage, row: &Row, run_ref: &str, entries: &[Entry])
         return (ours != api || estimated || money)
             .then(|| format!("{name}: {ours:?} instead of {api:?}, estimated {estimated}"));
     }
-    far_off(ours, api).then(|| format!("{name}: {ours:?} is far from {api:?}"))
+    let far = far_off(ours, api) || micro_usd.abs_diff(price) * 1_000 > price * TOLERANCE;
+    far.then(|| format!("{name}: {ours:?} is far from {api:?}, or {micro_usd} from {price}"))
 }
 
 /// Waits until so many requests of a run have ended.

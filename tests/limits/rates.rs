@@ -16,6 +16,9 @@ const BUSY: f64 = 0.85;
 /// A bucket with less than so many seconds' worth counts as used up.
 const USED_UP_S: f64 = 0.5;
 
+/// Rows of rates take turns: each measures how fast this machine is let go, not how fast it is.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A load and how it is limited.
 struct Load {
     tasks: u64,
@@ -23,9 +26,8 @@ struct Load {
     slots: &'static str,
     /// What the API enforces, for each key.
     rates: Rates,
-    /// How much a full bucket of the API's holds, and what it holds at first.
+    /// How much a full bucket of the API's holds. At first it is empty.
     burst: Duration,
-    first: Duration,
     headers: bool,
     /// What the operator wrote; empty: nothing.
     told: String,
@@ -35,7 +37,7 @@ struct Load {
 struct Came {
     requests: usize,
     refused: usize,
-    /// Part of the scarcest bucket that was used while work waited, of both keys; what was there at first left out.
+    /// Part of the scarcest bucket that was used while work waited, of both keys.
     used: f64,
     took: Duration,
 }
@@ -52,7 +54,7 @@ fn told(input: u64) -> String {
 fn setup(load: &Load) -> Setup {
     let limit = |pool: &&str| Limit {
         burst: load.burst,
-        first: load.first,
+        first: Duration::ZERO,
         headers: load.headers,
         ..Limit::of(pool, load.rates)
     };
@@ -61,6 +63,7 @@ fn setup(load: &Load) -> Setup {
 }
 
 async fn play(load: &Load) -> Came {
+    let _turn = TURN.lock().await;
     let mut stage = Stage::set(&load.told, setup(load), &POOLS).await;
     for agent in 0..load.agents {
         let pool = POOLS[usize::try_from(agent).expect("few") % POOLS.len()];
@@ -70,7 +73,7 @@ async fn play(load: &Load) -> Came {
         stage.fleet.wait_connected(&format!("box-{agent}"));
     }
     let directives: Vec<String> = (0..load.tasks)
-        .map(|_| r#"[[api {"calls":3,"input":3000,"output":60,"grow":1500}]]"#.to_owned())
+        .map(|_| r#"[[api {"calls":6,"input":3000,"output":60,"grow":1500}]]"#.to_owned())
         .collect();
     let began = std::time::Instant::now();
     let submitted = stage.submit(&directives).await;
@@ -90,26 +93,25 @@ async fn play(load: &Load) -> Came {
     }
 }
 
-/// Part of `a_second` input tokens that a key's requests used, from when what was there at first was used up until nearly all
-/// was used: after that less and less waits. If it was never used up, from the first request on.
+/// Part of what a key had, `a_second` input tokens and what had gathered before, that its requests used: from when what had
+/// gathered while processes started was used up until nearly all was used, since after that less and less waits. If it was
+/// not used up before half of the work was done, from the first request on.
 fn used(entries: &[Entry], a_second: f64) -> f64 {
     let served = |entry: &&Entry| entry.status == 200 && entry.model.contains(CLASS);
     let taken: Vec<&Entry> = entries.iter().filter(served).collect();
-    let most = taken.iter().map(|entry| counted(entry)).sum::<u64>() as f64 * BUSY;
-    let used_up = |entry: &&Entry| entry.input_left.is_some_and(|left| (left as f64) < a_second * USED_UP_S);
-    let from = taken.iter().position(used_up).unwrap_or(0);
-    let (mut before, mut sum, mut until) = (0.0, 0.0, Duration::ZERO);
-    for (at, entry) in taken.iter().enumerate() {
-        if before + sum >= most && at > from {
-            break;
-        }
-        // What the first of them took was there before it.
-        let into = if at <= from { &mut before } else { &mut sum };
-        *into += counted(entry) as f64;
-        until = entry.came;
-    }
-    let began = taken.get(from).map_or(Duration::ZERO, |entry| entry.came);
-    sum / (a_second * until.saturating_sub(began).as_secs_f64()).max(1.0)
+    let total = taken.iter().map(|entry| counted(entry)).sum::<u64>() as f64;
+    let mut sum = 0.0;
+    let sums = taken.iter().map(|entry| {
+        sum += counted(entry) as f64;
+        sum
+    });
+    let sums: Vec<f64> = sums.collect();
+    let left = |at: usize| taken[at].input_left.map_or(0.0, |left| (left as f64).max(0.0));
+    let early = sums.iter().take_while(|sum| **sum < total / 2.0).count();
+    let from = (0..early).find(|at| left(*at) < a_second * USED_UP_S).unwrap_or(0);
+    let until = sums.iter().position(|sum| *sum >= total * BUSY).unwrap_or(from).max(from);
+    let time = taken[until].came.saturating_sub(taken[from].came).as_secs_f64();
+    (sums[until] - sums[from]) / (left(from) + a_second * time).max(1.0)
 }
 
 fn percent(part: f64) -> String {
@@ -134,12 +136,11 @@ fn line(load: &Load, came: &Came) -> String {
 async fn with_known_limits_nobody_is_refused_and_what_is_allowed_is_used() {
     let input = budget("ORCH_LIMITS_INPUT_PER_MINUTE", 900_000);
     let load = Load {
-        tasks: budget("ORCH_LIMITS_TASKS", 100),
+        tasks: budget("ORCH_LIMITS_TASKS", 50),
         agents: 10,
         slots: "4",
         rates: rates(input),
         burst: Duration::from_secs(60),
-        first: Duration::ZERO,
         headers: true,
         told: told(input),
     };
@@ -151,9 +152,9 @@ async fn with_known_limits_nobody_is_refused_and_what_is_allowed_is_used() {
 
 /// Limits that are unknown or wrong: the load of a row.
 fn misled(told: String, headers: bool) -> Load {
-    let tasks = budget("ORCH_LIMITS_MISLED_TASKS", 60);
+    let tasks = budget("ORCH_LIMITS_MISLED_TASKS", 24);
     let burst = Duration::from_secs(4);
-    Load { tasks, agents: 4, slots: "4", rates: rates(600_000), burst, first: burst, headers, told }
+    Load { tasks, agents: 4, slots: "4", rates: rates(600_000), burst, headers, told }
 }
 
 fn holds(row: &str, load: &Load, came: &Came) {

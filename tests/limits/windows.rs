@@ -1,9 +1,9 @@
 //! A window that is used up in the middle of many runs: nothing fails, nothing starts before it is reset, and every
 //! conversation goes on where it was.
 
-use crate::stage::{HEARTBEAT, Stage, figures, until};
+use crate::stage::{HEARTBEAT, Stage, figures, spec, until};
 use orch_proto::v1::{self, Outcome, RunState, TaskState};
-use orch_standin::api::{CacheRules, Latency, Setup};
+use orch_standin::api::{CacheRules, KeyRule, Latency, Setup};
 use orch_tests::budget::budget;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,40 @@ async fn conversations_are_parked_until_a_window_is_reset_and_go_on() {
     );
     assert_eq!((early, knocking), (0, 0));
     assert!(resumed > 0 && !parked.is_empty(), "nothing was parked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_end_while_an_api_fails_and_what_is_new_succeeds_when_it_is_back() {
+    let setup = Setup { cache: Some(CacheRules::default()), ..Setup::default() };
+    let mut stage = Stage::set("", setup, &[POOL]).await;
+    stage.agent("box-1", POOL, &["--slots", "4"]);
+    stage.rule(POOL, KeyRule::Refuse(500));
+    let began = std::time::Instant::now();
+    let mut failing = spec(&vec![r#"[[api {"output":10}]]"#.to_owned(); 3]);
+    for task in &mut failing.tasks {
+        task.retries = Some(0);
+    }
+    let run = stage.client.submit(failing).await.r#ref;
+    stage.ended(&run, PATIENCE).await;
+    let took = began.elapsed();
+    let asked = stage.api.entries().len();
+    let tasks = stage.client.tasks(&run).await;
+    for task in &tasks {
+        assert_eq!(task.outcome(), Outcome::ApiError, "{task:?}");
+    }
+    stage.rule(POOL, KeyRule::Serve);
+    let began = std::time::Instant::now();
+    let run = stage.submit(&[r#"[[api {"output":10}]]"#.to_owned()]).await.r#ref;
+    let ended = stage.ended(&run, PATIENCE).await;
+    assert_eq!(ended.state(), RunState::Succeeded, "{ended:?}");
+    figures(
+        "failing API",
+        &format!(
+            "{} attempts ended api_error after {took:.1?}, the API was asked {asked} times; when it was back, a new run took {:.1?}",
+            tasks.len(),
+            began.elapsed()
+        ),
+    );
 }
 
 /// Every conversation holds its prompt once.

@@ -96,17 +96,23 @@ impl Real {
     }
 
     /// Plays every row as a run of its own, all at once, and compares ending, bill and exit code with the row. Says every
-    /// difference at once.
+    /// difference at once. Those that park come last: nothing begins in their pool after them.
     async fn play(&self, rows: &[Row]) -> Vec<Played> {
         let mut client = self.fleet.client().await;
+        let placed = |row: &Row| if row.ask.agent.is_empty() { row.on(AGENT) } else { *row };
+        let (parking, ending): (Vec<Row>, Vec<Row>) = rows.iter().map(placed).partition(|row| row.parked);
         let mut runs = Vec::new();
-        for row in rows {
-            let row = if row.ask.agent.is_empty() { row.on(AGENT) } else { *row };
-            runs.push((row, client.submit(run(vec![row.task("t")])).await.r#ref));
+        for row in ending {
+            runs.push((row, Some(client.submit(run(vec![row.task("t")])).await.r#ref)));
         }
+        runs.extend(parking.into_iter().map(|row| (row, None)));
         let mut played = Vec::new();
         let mut wrong = Vec::new();
         for (row, run_ref) in runs {
+            let run_ref = match run_ref {
+                Some(run_ref) => run_ref,
+                None => client.submit(run(vec![row.task("t")])).await.r#ref,
+            };
             let task = client.settled(&run_ref, row.parked).await;
             if let Err(difference) = row.check(&task) {
                 wrong.push(difference + &attempts(&mut client, &task).await);

@@ -13,7 +13,7 @@ pub(crate) use amount::Amount;
 pub(crate) use book::{AccountKey, Budgets, Purse, Standing};
 pub(crate) use hold::Hold;
 
-use crate::ids::{AttemptKey, RunId, TenantId};
+use crate::ids::{AttemptKey, AttemptNo, RunId, TenantId};
 use crate::outcome::Outcome;
 use crate::time::{Span, Wall};
 use crate::usage::Usage;
@@ -28,6 +28,16 @@ pub struct Spent {
     pub tokens: u64,
     /// Runs, or attempts.
     pub runs: u64,
+}
+
+impl Spent {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            micro_usd: self.micro_usd.saturating_add(other.micro_usd),
+            tokens: self.tokens.saturating_add(other.tokens),
+            runs: self.runs.saturating_add(other.runs),
+        }
+    }
 }
 
 /// A ceiling.
@@ -107,6 +117,17 @@ pub struct BudgetRecordView {
     pub estimated_micro_usd: u64,
     /// A warning was given in it.
     pub warned: bool,
+}
+
+/// An attempt that ended without a bill.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OpenBill {
+    /// Its number within its task.
+    pub attempt: AttemptNo,
+    /// The most that it may have spent beyond what was counted.
+    pub most: Spent,
+    /// The pool whose budgets that counts against, or empty.
+    pub pool: Arc<str>,
 }
 
 /// What an attempt has spent and wants to spend.

@@ -34,7 +34,6 @@
 //! [`TaskState::may_become`] is this table;
 //! `docs/states.md` is compared with it by a test.
 
-use crate::budgets::Amount;
 use crate::config::Config;
 use crate::event::{After, Flow, OnLoss, Role};
 use crate::graph::Graph;
@@ -315,8 +314,6 @@ pub(crate) struct History {
     pub(crate) attempts: Vec<EndedAttempt>,
     /// Sum over all ended attempts.
     pub(crate) usage: Usage,
-    /// What attempts that ended without a bill may have spent beyond what was counted.
-    pub(crate) unbilled: Amount,
     /// Agents on which an attempt crashed, without repetition.
     pub(crate) crashed_on: Vec<Arc<str>>,
     /// Attempts up to this one leave nothing to go on with.
@@ -339,10 +336,6 @@ impl Task {
 
     pub(crate) fn attempts(&self) -> &[EndedAttempt] {
         self.history.as_ref().map_or(&[], |history| &history.attempts)
-    }
-
-    pub(crate) fn unbilled(&self) -> Amount {
-        self.history.as_ref().map_or(Amount::ZERO, |history| history.unbilled)
     }
 
     /// What its author expects it to cost, rounded up to ten thousandths of a dollar; 0 when nothing was said.

@@ -419,7 +419,7 @@ fn an_attempt_without_a_bill_stays_reserved_and_then_counts_as_spent() {
     env.pass_seconds(30);
     let view = env.budgets().remove(0);
     assert_eq!((view.spent.micro_usd, view.reserved.micro_usd), (300_000, 700_000));
-    assert_eq!(env.state.task_record(env.key("1/a")).expect("live").unbilled.micro_usd, 700_000);
+    assert_eq!(env.state.task_record(env.key("1/a")).expect("live").open[0].most.micro_usd, 700_000);
     env.pass_seconds(601);
     let view = env.budgets().remove(0);
     assert_eq!((view.spent.micro_usd, view.reserved.micro_usd), (1_000_000, 0));

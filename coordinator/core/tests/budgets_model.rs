@@ -446,7 +446,8 @@ impl World {
     fn restart(&mut self) {
         self.fire("restart");
         let before = self.views();
-        self.state = self.store.load(config(), true);
+        // Runs that ended are left where they are by every other start, as a coordinator does.
+        self.state = self.store.load(config(), self.epoch.is_multiple_of(2));
         for host in &mut self.hosts {
             host.session = None;
             host.inbox.clear();
@@ -454,7 +455,10 @@ impl World {
         self.start();
         let after = self.views();
         for (was, is) in before.iter().zip(&after) {
-            assert_eq!(was.spent, is.spent, "another sum after a restart");
+            // What is open of runs that ended counts as spent, estimated.
+            let counted = |view: &BudgetView| view.spent.micro_usd - view.estimated_micro_usd;
+            assert_eq!(counted(was), counted(is), "another sum after a restart");
+            assert!(was.spent.micro_usd <= is.spent.micro_usd, "{was:?} became {is:?}");
             let promised = |view: &BudgetView| view.spent.micro_usd + view.reserved.micro_usd;
             assert!(promised(is) <= promised(was), "{was:?} became {is:?}");
         }
@@ -520,6 +524,25 @@ impl World {
         self.check();
     }
 
+    /// Everybody comes back and spends as much as it may.
+    fn spend_all(&mut self) {
+        for _ in 0..12 {
+            for agent in 0..AGENTS {
+                if self.hosts[agent].session.is_none() {
+                    self.join(agent);
+                }
+                while self.deliver(agent) {}
+                for pick in 0..self.hosts[agent].children.len() {
+                    self.ask(agent, pick as u8, REQUEST, 100);
+                }
+                while self.deliver(agent) {}
+                for pick in 0..self.hosts[agent].children.len() {
+                    self.answered(agent, pick as u8);
+                }
+            }
+        }
+    }
+
     /// Everybody comes back and ends what there is.
     fn heal(&mut self) {
         for _ in 0..60 {
@@ -548,12 +571,12 @@ fn any_op() -> impl Strategy<Value = Op> {
         24 => (small(), small(), small(), small())
             .prop_map(|(agent, pick, bound, percent)| Op::Ask { agent, pick, bound, percent }),
         16 => (small(), small()).prop_map(|(agent, pick)| Op::Answered { agent, pick }),
-        20 => small().prop_map(|agent| Op::Deliver { agent }),
-        4 => small().prop_map(|agent| Op::Heartbeat { agent }),
+        24 => small().prop_map(|agent| Op::Deliver { agent }),
+        3 => small().prop_map(|agent| Op::Heartbeat { agent }),
         2 => (small(), small(), any::<bool>()).prop_map(|(agent, pick, budget)| Op::End { agent, pick, budget }),
         1 => small().prop_map(|run| Op::Cancel { run }),
         1 => small().prop_map(|agent| Op::Cut { agent }),
-        2 => small().prop_map(|agent| Op::Join { agent }),
+        6 => small().prop_map(|agent| Op::Join { agent }),
         1 => (128_u8..131).prop_map(|agent| Op::Die { agent }),
         1 => Just(Op::Restart),
         1 => small().prop_map(|seconds| Op::Pass { seconds }),
@@ -579,6 +602,7 @@ fn no_history_passes_a_budget_by_more_than_one_request_or_leaks_a_reservation() 
             for op in &ops {
                 world.run(op);
             }
+            world.spend_all();
             world.heal();
             let mut all = all.lock().expect("one thread");
             for (what, count) in world.fired {

@@ -14,7 +14,6 @@ use super::{EngineGone, Handle};
 use crate::events::retention::{EAGER, EventRetention, LOOK_EVERY, MAX_DELETES, due};
 use crate::ledger::retention as ledger;
 use crate::payloads::references;
-use crate::store::REFUSE_SUBMITS_BELOW_FREE_PERCENT;
 
 /// How often figures are refreshed: as often as Prometheus asks at most.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -64,7 +63,7 @@ async fn figures(handle: &Handle) -> Result<(), EngineGone> {
     match shared.readers.run(move || store.health()).await.map_err(|_| EngineGone)? {
         Ok(health) => {
             shared.metrics.set_store(&health);
-            handle.set_disk_low(health.free_disk_percent < REFUSE_SUBMITS_BELOW_FREE_PERCENT);
+            handle.set_disk_low(health.disk_is_low);
         }
         Err(error) => tracing::warn!(%error, "cannot look at the store's disk"),
     }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use orch_core::budgets::Spent;
+use orch_core::budgets::{OpenBill, Spent};
 use orch_core::effect::Payload;
 use orch_core::event::{After, Flow, NewTask, Planning, Role, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TenantId};
@@ -234,8 +234,16 @@ pub fn task_progress(stored: &record::TaskRecord, shared: &mut Interner) -> Resu
         allowed: money(stored.allowed_micro_usd, stored.allowed_tokens),
         pool: (stored.state != i32::from(v1::TaskState::Parked) && !stored.pool.is_empty())
             .then(|| shared.intern(&stored.pool)),
-        unbilled: money(stored.unbilled_micro_usd, stored.unbilled_tokens),
+        open: stored.open.iter().map(|open| open_bill(open, shared)).collect(),
     })
+}
+
+fn open_bill(stored: &record::OpenBillRecord, shared: &mut Interner) -> OpenBill {
+    OpenBill {
+        attempt: AttemptNo(stored.attempt),
+        most: money(stored.micro_usd, stored.tokens),
+        pool: shared.intern(&stored.pool),
+    }
 }
 
 const fn money(micro_usd: u64, tokens: u64) -> Spent {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use orch_core::budgets::OpenBill;
 use orch_core::event::Shape;
 use orch_core::ids::TenantId;
 use orch_core::state::{AgentRecordView, EndedAttempt, RestoredRequest, RunRecordView, TaskRecordView};
@@ -234,10 +235,18 @@ pub(super) fn task_record(view: &TaskRecordView<'_>) -> record::TaskRecord {
         afresh: view.afresh.0,
         allowed_micro_usd: view.allowed.micro_usd,
         allowed_tokens: view.allowed.tokens,
-        unbilled_micro_usd: view.unbilled.micro_usd,
-        unbilled_tokens: view.unbilled.tokens,
+        open: view.open.iter().map(open_bill).collect(),
         pool: view.parked.map(|hit| &hit.pool).or(view.pool).map(|pool| text(pool)).unwrap_or_default(),
         window: view.parked.map(|hit| text(&hit.window)).unwrap_or_default(),
+    }
+}
+
+fn open_bill(open: &OpenBill) -> record::OpenBillRecord {
+    record::OpenBillRecord {
+        attempt: open.attempt.0,
+        micro_usd: open.most.micro_usd,
+        tokens: open.most.tokens,
+        pool: text(&open.pool),
     }
 }
 

@@ -58,8 +58,8 @@ pub enum CopyError {
     },
     /// Too little room.
     #[error(
-        "too little room: {available} bytes are free at {}, and a twentieth of the disk has to stay so; free space and \
-         try again", path.display()
+        "too little room: {available} bytes are free at {}, and a twentieth of the disk or 2 GiB, whichever is less, has to stay \
+         so; free space and try again", path.display()
     )]
     NoRoom {
         /// Where.

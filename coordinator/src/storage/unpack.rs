@@ -23,7 +23,7 @@ pub(super) struct Unpacked {
     pub(super) totals: Totals,
 }
 
-/// Refuses bytes before the disk is full: a twentieth of it stays free, as for submits.
+/// Refuses bytes before the disk is full: so much of it stays free as for submits.
 #[derive(Debug)]
 pub(super) struct Room {
     at: PathBuf,

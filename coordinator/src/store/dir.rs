@@ -99,7 +99,8 @@ impl DiskSpace {
 
     /// Whether new work is to be refused; see [`super::REFUSE_SUBMITS_BELOW_FREE_PERCENT`].
     pub fn is_low(self) -> bool {
-        self.free_percent() < super::REFUSE_SUBMITS_BELOW_FREE_PERCENT
+        let share = self.total / 100 * super::REFUSE_SUBMITS_BELOW_FREE_PERCENT;
+        self.available < share.min(super::ENOUGH_FREE_BYTES)
     }
 }
 
@@ -251,6 +252,15 @@ mod tests {
         }
         let fresh = DataDir::open(&temp.path().join("new/data")).unwrap();
         assert_eq!(mode(fresh.root()), 0o700);
+    }
+
+    #[test]
+    fn a_disk_is_low_below_a_twentieth_or_two_gibibytes_whichever_is_less() {
+        const GIB: u64 = 1 << 30;
+        let low = |total, available| DiskSpace { total, available }.is_low();
+        assert!(low(10 * GIB, GIB / 2 - 1024) && !low(10 * GIB, GIB / 2));
+        assert!(low(400 * GIB, 2 * GIB - 1) && !low(400 * GIB, 2 * GIB));
+        assert!(!low(0, 0), "a file system without a size of its own");
     }
 
     #[test]

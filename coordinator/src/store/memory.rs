@@ -217,6 +217,7 @@ impl Store for MemoryStore {
             live_records: inner.meta.tally.records,
             live_bytes: inner.meta.tally.bytes,
             free_disk_percent: 100,
+            disk_is_low: false,
             free_disk_bytes: 0,
             commits: inner.commits,
             totals: inner.totals,

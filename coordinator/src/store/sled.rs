@@ -334,6 +334,7 @@ impl Store for SledStore {
             live_records: figures.tally.records,
             live_bytes: figures.tally.bytes,
             free_disk_percent: space.free_percent(),
+            disk_is_low: space.is_low(),
             free_disk_bytes: space.available,
             commits: figures.commits,
             totals: figures.totals,

@@ -331,12 +331,25 @@ pub struct TaskRecord {
     /// Window that a parked conversation waits for, or empty.
     #[prost(string, tag = "22")]
     pub window: ::prost::alloc::string::String,
-    /// What attempts that ended without a bill may have spent beyond what was counted, in millionths of a US dollar.
-    #[prost(uint64, tag = "23")]
-    pub unbilled_micro_usd: u64,
-    /// The same in tokens.
-    #[prost(uint64, tag = "24")]
-    pub unbilled_tokens: u64,
+    /// What attempts that ended without a bill may have spent, at most 4.
+    #[prost(message, repeated, tag = "25")]
+    pub open: ::prost::alloc::vec::Vec<OpenBillRecord>,
+}
+/// What an attempt that ended without a bill may have spent beyond what was counted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenBillRecord {
+    /// Number of the attempt.
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    /// In millionths of a US dollar.
+    #[prost(uint64, tag = "2")]
+    pub micro_usd: u64,
+    /// In tokens.
+    #[prost(uint64, tag = "3")]
+    pub tokens: u64,
+    /// The pool whose budgets that counts against, or empty.
+    #[prost(string, tag = "4")]
+    pub pool: ::prost::alloc::string::String,
 }
 /// An ended attempt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -186,7 +186,9 @@ async fn workers_with_pools_of_their_own_see_one_credential_each_and_nobody_else
         let found = conversation(&pooled.fleet, submitted.run_id, at).join("work/found");
         let found = std::fs::read_to_string(found).expect("what was found");
         let found: Vec<&str> = found.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(found, [digest(secret)], "{} sees its own credential and no other", task.r#ref);
+        // The gateway keeps the key of an API; who works with it sees none at all.
+        let own = if secret == KEY { Vec::new() } else { vec![digest(secret)] };
+        assert_eq!(found, own, "{} sees its own credential and no other", task.r#ref);
         assert!(answer(task).starts_with("done: "), "{task:?}");
     }
     let taken_back =

@@ -50,7 +50,7 @@ async fn a_task_through_the_gateway_is_billed_what_the_api_counted() {
         return;
     };
     let mut client = real.fleet.client().await;
-    let text = r#"Go. [[tool {"name":"Bash","input":{"command":"echo one","description":"d"},"usage":{"output":70}}]][[agent {"prompt":"[[text {\"text\":\"inner\"}]]"}]][[text {"text":"end"}]]"#;
+    let text = r#"Go. [[tool {"name":"Bash","input":{"command":"echo one","description":"d"},"usage":{"output":70}}]][[subagent {"type":"test-runner","prompt":"[[text {\"text\":\"inner\"}]]"}]][[text {"text":"end"}]]"#;
     let submitted = client.submit(run(vec![worker("t", "anga", text)])).await;
     assert_eq!(client.finished(&submitted.r#ref).await.state(), RunState::Succeeded);
     let task = client.tasks(&submitted.r#ref).await.remove(0);

@@ -3,6 +3,7 @@
 use orch_proto::v1::{self, Outcome, TaskState};
 use orch_tests::client::{run, worker};
 use orch_tests::fleet::Fleet;
+use orch_tests::wait::until_async;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// F13: every process of a conversation counts its money from zero, whatever it resumes. The bill of a task is the sum of
@@ -38,19 +39,27 @@ async fn a_task_whose_usage_window_is_used_up_waits_for_its_reset() {
     fleet.agent("box-1", &["--slots", "2"]);
     let mut client = fleet.client().await;
     let mut task = worker("t", "anga", r#"[[rate_limit {"resets_in":4}]]"#);
-    task.retries = Some(1);
+    task.retries = Some(0);
     let submitted = client.submit(run(vec![task])).await;
     let task_ref = format!("{}/t", submitted.r#ref);
-    let waiting = client.task_in(&task_ref, TaskState::WaitingRetry).await;
+    let waiting = client.task_in(&task_ref, TaskState::Parked).await;
     let retry_at = waiting.retry_at.as_ref().map(|time| time.seconds).expect("when it is tried again");
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
         .expect("a time");
     assert!((now..now + 10).contains(&retry_at), "at {retry_at}, now it is {now}");
     assert!(waiting.detail.contains("window of this subscription is used up until"), "{waiting:?}");
-    client.finished(&submitted.r#ref).await;
-    let request = v1::GetTaskRequest { r#ref: task_ref };
-    let task = client.runs.get_task(request).await.expect("a task").into_inner().task.expect("a task");
-    assert_eq!((task.outcome(), task.attempt), (Outcome::RateLimited, 2), "{task:?}");
+    // It is used up again then: that is no failure either, and uses no retry.
+    let again = until_async("the second attempt to end", || {
+        let (mut client, task_ref) = (client.clone(), task_ref.clone());
+        async move {
+            let task = client.task_in(&task_ref, TaskState::Parked).await;
+            (task.attempts.len() >= 2).then_some(task)
+        }
+    });
+    let task = again.await;
+    assert_eq!(task.attempts[1].outcome(), Outcome::RateLimited, "{task:?}");
+    let request = v1::CancelRunRequest { r#ref: submitted.r#ref.clone(), ..Default::default() };
+    client.runs.cancel_run(request).await.expect("cancelled");
     let seconds = |time: &Option<prost_types::Timestamp>| {
         let time = time.as_ref().expect("a time");
         time.seconds as f64 + f64::from(time.nanos) / 1e9

@@ -15,7 +15,7 @@ pub(super) fn reservations(state: &State) -> Result<(), Violation> {
         let live = lease(key.task) == Some(key.attempt);
         let open = hold.ended.is_some();
         rule("budgets", live != open, || format!("{key} reserves {hold:?}, live: {live}"))?;
-        rule("budgets", !open || is_open(state, *key), || format!("{key} reserves for no bill"))?;
+        rule("budgets", !open || may_be_open(state, *key), || format!("{key} reserves for no bill"))?;
     }
     let settled = state.budgets.touched.is_empty() || state.phase == Phase::Loading;
     rule("budgets", settled, || "a budget is still to be looked at")?;
@@ -24,9 +24,10 @@ pub(super) fn reservations(state: &State) -> Result<(), Violation> {
     rule("budgets", !late || state.phase == Phase::Loading, || "an open bill is never given up")
 }
 
-fn is_open(state: &State, key: AttemptKey) -> bool {
-    let ended = |task: &crate::task::Task| {
-        task.attempts().iter().any(|ended| ended.number == key.attempt && ended.awaits_bill)
-    };
-    state.task(key.task).is_some_and(ended)
+/// An attempt that its task has no room to remember may still have spent.
+fn may_be_open(state: &State, key: AttemptKey) -> bool {
+    state.task(key.task).is_some_and(|task| {
+        let ended = task.attempts().iter().find(|ended| ended.number == key.attempt);
+        key.attempt <= task.attempt && ended.is_none_or(|ended| ended.awaits_bill)
+    })
 }

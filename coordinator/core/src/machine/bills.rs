@@ -20,6 +20,7 @@ pub(super) fn take(
     report: &Report,
 ) {
     let spent = &report.usage;
+    let is_open = budgets::is_open(state, attempt);
     let name = &state.agents.get(agent).name;
     let Some(run) = state.runs.get_mut(&attempt.task.run) else { return };
     let Some(task) = run.tasks.get_mut(attempt.task.index.0 as usize) else { return };
@@ -27,7 +28,7 @@ pub(super) fn take(
         |ended: &EndedAttempt| ended.awaits_bill && ended.number == attempt.attempt && ended.agent == *name;
     let Some(at) = task.attempts().iter().position(waits) else { return };
     // What cost nothing, as most that is cancelled right after its start, is worth no record.
-    if spent.is_zero() && task.attempts()[at].cost_micro_usd == 0 && task.unbilled().is_zero() {
+    if spent.is_zero() && task.attempts()[at].cost_micro_usd == 0 && !is_open {
         return;
     }
     let history = task.history_mut();

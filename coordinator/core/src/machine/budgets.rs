@@ -7,6 +7,7 @@
 mod bill;
 mod gate;
 mod keepers;
+mod open;
 mod rules;
 mod serve;
 
@@ -14,6 +15,8 @@ pub(in crate::machine) use bill::{corrected, ended, given_back, granted, pool_he
 pub(crate) use keepers::is_held;
 use keepers::is_unkept;
 pub(in crate::machine) use keepers::{found, would_ignore};
+pub(crate) use open::{count_ended, of_task as open_bills};
+pub(in crate::machine) use open::{is_open, run_moved};
 pub(crate) use rules::gate as gate_of;
 pub(in crate::machine) use serve::{note_cost, reported};
 
@@ -99,7 +102,7 @@ pub(super) fn due(state: &mut State, effects: &mut Effects) {
         if at > now {
             break;
         }
-        bill::write_off(state, effects, attempt);
+        open::write_off(state, effects, attempt);
     }
     settle(state, effects);
     rearm(state);
@@ -110,8 +113,20 @@ pub(super) fn due(state: &mut State, effects: &mut Effects) {
     }
 }
 
-/// After a start: bills that are open stay so for their whole time, and every budget is looked at.
+/// After a start: bills that are open stay so for their whole time, what is granted once more says what it may spend by a
+/// number of this coordinator, and every budget is looked at.
 pub(super) fn started(state: &mut State) {
+    let unaccepted = |(_, agent): (AgentKey, &crate::agents::Agent)| {
+        let leases = agent.leases.iter().filter(|(_, lease)| !lease.accepted);
+        leases
+            .map(|(task, lease)| AttemptKey { task: *task, attempt: lease.attempt })
+            .collect::<Vec<_>>()
+    };
+    let granted: Vec<AttemptKey> = state.agents.iter().flat_map(unaccepted).collect();
+    let seq = serve::first_seq(state);
+    for key in granted.into_iter().filter(|key| state.budgets.holds.contains_key(key)).collect::<Vec<_>>() {
+        state.budgets.change(key, |hold| hold.told.seq = hold.told.seq.max(seq));
+    }
     let until = state.now.tick + state.config.lost_after;
     let open: Vec<AttemptKey> = state.budgets.ends.iter().map(|(_, key)| *key).collect();
     for key in open {
@@ -155,9 +170,15 @@ pub(super) fn forget_run(state: &mut State, effects: &mut Effects, id: RunId) {
     let range = state.budgets.holds.range(first_of(id)..first_of(RunId(id.0.saturating_add(1))));
     let open: Vec<AttemptKey> = range.map(|(key, _)| *key).collect();
     for key in open {
-        bill::write_off(state, effects, key);
+        open::write_off(state, effects, key);
     }
     state.budgets.touched.remove(&AccountKey::Run(id));
+}
+
+fn touch_run(state: &mut State, key: TaskKey) {
+    if state.run(key.run).is_some_and(|run| run.shape.budget.is_some()) {
+        state.budgets.touched.insert(AccountKey::Run(key.run));
+    }
 }
 
 const fn first_of(run: RunId) -> AttemptKey {
@@ -316,12 +337,13 @@ pub(crate) fn allowance(state: &State, attempt: AttemptKey) -> Option<Allowance>
 /// A standing budget as its record says.
 pub(crate) fn record(state: &State, tenant: TenantId, name: &Arc<str>) -> Option<BudgetRecordView> {
     let held = state.budgets.standing.get(&(tenant, Arc::clone(name)))?;
+    let open = open::of_ended_runs(state, tenant, name);
     Some(BudgetRecordView {
         tenant,
         budget: held.budget.clone(),
         period: held.period,
-        spent: held.recorded,
-        estimated_micro_usd: held.estimated_micro_usd,
+        spent: held.recorded.plus(open),
+        estimated_micro_usd: held.estimated_micro_usd.saturating_add(open.micro_usd),
         warned: held.warned > 0,
     })
 }

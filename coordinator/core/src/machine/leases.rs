@@ -30,7 +30,7 @@ pub(super) fn heartbeat(
     for item in held {
         if holds(state, agent, item.attempt) {
             taken_over(state, effects, agent, item.attempt.task);
-            budgets::note_cost(state, agent, item.attempt, item.cost_micro_usd);
+            budgets::note_cost(state, effects, agent, item.attempt, item.cost_micro_usd);
         } else if !is_recorded(state, item.attempt) {
             unknown.push(item.attempt);
         }

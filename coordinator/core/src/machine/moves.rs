@@ -5,7 +5,7 @@ use crate::budgets::AccountKey;
 use crate::effect::{Change, Effects, Payload, Write};
 use crate::event::Role;
 use crate::ids::{AttemptKey, RunId, TaskIndex, TaskKey};
-use crate::machine::{flow, settle};
+use crate::machine::{budgets, flow, settle};
 use crate::outcome::Outcome;
 use crate::run::Run;
 use crate::schedule;
@@ -187,6 +187,7 @@ pub(super) fn change_run(state: &mut State, effects: &mut Effects, id: RunId, to
     debug_assert!(run.state.may_become(to), "run {id}: {} -> {to}", run.state);
     run.state = to;
     effects.writes.push(Write::Run(id));
+    budgets::run_moved(state, effects, id);
     tell_run(state, effects, id);
 }
 

@@ -4,6 +4,7 @@
 use crate::effect::{Effects, Write};
 use crate::event::{FailurePolicy, Role};
 use crate::ids::{RunId, TaskIndex, TaskKey};
+use crate::machine::budgets;
 use crate::machine::moves::{self, Told, change_run, tell_run};
 use crate::outcome::Outcome;
 use crate::register::FinishedRun;
@@ -84,6 +85,7 @@ fn end(state: &mut State, effects: &mut Effects, id: RunId, asked: Option<RunSta
     state.schedule.passes.forget(id);
     state.totals.active_runs -= 1;
     effects.writes.push(Write::Run(id));
+    budgets::run_moved(state, effects, id);
     tell_run(state, effects, id);
 }
 

@@ -1,7 +1,7 @@
 //! What the driver writes of the state and hands back at a start: plain data that mirrors the store's records.
 //! Knows no encoding. Names instead of interned keys, because keys do not survive a restart.
 
-use crate::budgets::Spent;
+use crate::budgets::{OpenBill, Spent};
 use crate::event::{NewTask, OnLoss, Shape};
 use crate::ids::{AttemptNo, Epoch, RunId, TaskKey, TenantId};
 use crate::limits::LimitHit;
@@ -101,8 +101,8 @@ pub struct TaskProgress {
     pub allowed: Spent,
     /// The pool whose budgets that counts against, if any is known.
     pub pool: Option<Arc<str>>,
-    /// What attempts that ended without a bill may have spent beyond what was counted.
-    pub unbilled: Spent,
+    /// What attempts that ended without a bill may have spent.
+    pub open: Vec<OpenBill>,
 }
 
 /// An ended attempt.
@@ -260,8 +260,8 @@ pub struct TaskRecordView<'a> {
     pub allowed: Spent,
     /// The pool whose budgets that counts against, if any is known.
     pub pool: Option<&'a Arc<str>>,
-    /// What attempts that ended without a bill may have spent beyond what was counted.
-    pub unbilled: Spent,
+    /// What attempts that ended without a bill may have spent.
+    pub open: Vec<OpenBill>,
 }
 
 impl TaskRecordView<'_> {
@@ -288,7 +288,7 @@ impl TaskRecordView<'_> {
             parked: self.parked.cloned(),
             allowed: self.allowed,
             pool: self.pool.cloned(),
-            unbilled: self.unbilled,
+            open: self.open.clone(),
         }
     }
 }

@@ -162,7 +162,7 @@ impl State {
     }
 
     /// Makes a run live again. Its name, number and end are registered already. Changes nothing when it fails.
-    pub(crate) fn revive(&mut self, restored: RestoredRun) -> Result<(), RestoreError> {
+    pub(crate) fn revive(&mut self, mut restored: RestoredRun) -> Result<(), RestoreError> {
         let id = restored.id;
         let rows = restored.tasks.iter().map(|task| task.spec.dependencies.as_slice());
         let graph = Graph::build(rows).map_err(|_| RestoreError::Graph(id))?;
@@ -171,7 +171,11 @@ impl State {
                 check_progress(TaskKey { run: id, index }, progress)?;
             }
         }
-        self.revive_holds(id, &restored);
+        if restored.state.is_terminal() {
+            budgets::count_ended(&mut restored.tasks);
+        } else {
+            self.revive_holds(id, &restored);
+        }
         let (tenant, created) = (restored.tenant, restored.created.tick);
         let mut tasks: Vec<Task> =
             restored.tasks.into_iter().map(|task| self.revive_task(tenant, created, task)).collect();
@@ -234,13 +238,10 @@ impl State {
     /// What attempts that are held were promised, and what those may have spent whose bill is open.
     /// [`crate::machine::budgets::restored`] fits them to the budgets.
     fn revive_holds(&mut self, id: RunId, restored: &RestoredRun) {
-        if restored.state.is_terminal() {
-            return;
-        }
         for (index, task) in (0u32..).map(TaskIndex).zip(&restored.tasks) {
             let Some(progress) = &task.progress else { continue };
             let key = TaskKey { run: id, index };
-            let (allowed, unbilled) = (Amount::from(progress.allowed), Amount::from(progress.unbilled));
+            let allowed = Amount::from(progress.allowed);
             if progress.state.is_held() && (!allowed.is_zero() || progress.pool.is_some()) {
                 let attempt = AttemptKey { task: key, attempt: progress.attempt };
                 let pool = progress.pool.clone().unwrap_or_else(|| Arc::clone(&self.empty));
@@ -249,11 +250,11 @@ impl State {
                     hold.pool = pool;
                 });
             }
-            let open = progress.attempts.iter().rev().find(|ended| ended.awaits_bill);
-            if let Some(open) = open.filter(|_| !unbilled.is_zero()) {
-                let attempt = AttemptKey { task: key, attempt: open.number };
+            for open in &progress.open {
+                let attempt = AttemptKey { task: key, attempt: open.attempt };
                 self.budgets.change(attempt, |hold| {
-                    hold.promised = unbilled;
+                    hold.promised = open.most.into();
+                    hold.pool = Arc::clone(&open.pool);
                     hold.ended = Some(Tick(u64::MAX));
                 });
             }
@@ -279,17 +280,14 @@ impl State {
         let held = progress.state.is_held();
         let eventful =
             !progress.attempts.is_empty() || !progress.crashed_on.is_empty() || !progress.usage.is_zero();
-        let unbilled = Amount::from(progress.unbilled);
         let eventful = eventful || progress.parked.is_some();
-        let eventful =
-            eventful || progress.note.is_some() || progress.afresh > AttemptNo(0) || !unbilled.is_zero();
+        let eventful = eventful || progress.note.is_some() || progress.afresh > AttemptNo(0);
         let history = eventful.then(|| {
             Box::new(History {
                 attempts: progress.attempts,
                 usage: progress.usage,
                 crashed_on: progress.crashed_on,
                 afresh: progress.afresh,
-                unbilled,
                 parked: progress.parked,
                 note: progress.note,
             })
@@ -445,7 +443,7 @@ impl TaskProgress {
             note: None,
             allowed: Spent::default(),
             pool: None,
-            unbilled: Spent::default(),
+            open: Vec::new(),
         }
     }
 }

@@ -66,7 +66,7 @@ impl State {
             note: if task.state.is_terminal() { task.note() } else { None },
             allowed: hold.map_or_else(Spent::default, |hold| hold.promised.into()),
             pool: hold.map(|hold| &hold.pool).filter(|pool| !pool.is_empty()),
-            unbilled: task.unbilled().into(),
+            open: budgets::open_bills(self, key),
         })
     }
 

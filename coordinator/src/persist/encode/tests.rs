@@ -4,7 +4,7 @@ use super::*;
 use crate::persist::decode::{self, Interner};
 use crate::persist::{MAX_LABELS_BYTES, MAX_PLANNING_BYTES};
 use crate::store::{MemoryStore, Op};
-use orch_core::budgets::{BudgetLimit, BudgetMode, Spent};
+use orch_core::budgets::{BudgetLimit, BudgetMode, OpenBill, Spent};
 use orch_core::event::{FailurePolicy, Planning, Shape};
 use orch_core::ids::{AttemptNo, RunId, TaskIndex, TaskKey, TenantId};
 use orch_core::limits::LimitHit;
@@ -46,6 +46,15 @@ fn huge_attempts() -> Vec<EndedAttempt> {
         duration: None,
     };
     (0..16).map(attempt).collect()
+}
+
+/// One of as many open bills as a task has.
+fn worst_open(n: u32) -> OpenBill {
+    OpenBill {
+        attempt: AttemptNo(u32::MAX - n),
+        most: Spent { micro_usd: HUGE, tokens: HUGE, runs: 0 },
+        pool: name(n as usize),
+    }
 }
 
 /// The longest names that a request may give, and those of a workspace and a workflow.
@@ -156,7 +165,7 @@ impl Worst {
             parked: Some(&self.hit),
             allowed: Spent { micro_usd: HUGE, tokens: HUGE, runs: 0 },
             pool: None,
-            unbilled: Spent { micro_usd: HUGE, tokens: HUGE, runs: 0 },
+            open: (1..5).map(worst_open).collect(),
         }
     }
 
@@ -227,6 +236,7 @@ fn what_decides_survives_when_room_is_short() {
     let last = stored.attempts.last().unwrap();
     assert_eq!((last.number, last.digest.as_slice()), (u32::MAX - 1, &[0xFF; 32][..]));
     assert!(stored.crashed_on.len() >= 2);
+    assert_eq!(stored.open.len(), 4, "what may have been spent decides too");
     assert_eq!((stored.crashes, stored.failures, stored.attempt), (u32::MAX, u32::MAX, u32::MAX));
     assert_eq!(stored.usage.unwrap().cost_micro_usd, HUGE);
 }

@@ -3,8 +3,10 @@
 //! what it may have spent beyond that stays reserved until it is certainly dead.
 
 use super::gate::look;
+use super::open;
 use super::rules::{accounts_of, standing_over, terms};
 use super::serve::begin;
+use super::touch_run;
 use crate::budgets::{AccountKey, Amount, Bill, Budget, BudgetMode, BudgetScope, Budgets, Hold};
 use crate::effect::{Change, Effects, Write};
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
@@ -101,7 +103,7 @@ pub(in crate::machine) fn ended(
     };
     record(state, effects, key, spent, &pool, Amount::ZERO, 0);
     if let Some(hold) = hold.filter(|_| ended.awaits_bill) {
-        keep_open(state, attempt, &hold, Amount::of(spent));
+        open::keep(state, effects, attempt, &hold, Amount::of(spent));
     }
     touch_run(state, key);
     warn_expected(state, effects, key, spent.cost_micro_usd);
@@ -118,9 +120,7 @@ pub(in crate::machine) fn corrected(
     spent: &Usage,
     pool: &Arc<str>,
 ) {
-    if let Some(open) = state.budgets.take(attempt) {
-        unnote_open(state, attempt, open.promised);
-    }
+    open::close(state, effects, attempt);
     let taken = Amount::new(counted, 0);
     record(state, effects, attempt.task, spent, pool, taken, ended.finished.0);
     touch_run(state, attempt.task);
@@ -130,7 +130,7 @@ pub(in crate::machine) fn corrected(
 
 /// Counts what was spent in every standing budget over the task. What is taken back was counted at `since`; where that
 /// was in an earlier period, only what goes beyond it counts in this one.
-fn record(
+pub(super) fn record(
     state: &mut State,
     effects: &mut Effects,
     key: TaskKey,
@@ -167,77 +167,6 @@ fn record(
     }
 }
 
-fn touch_run(state: &mut State, key: TaskKey) {
-    if state.run(key.run).is_some_and(|run| run.shape.budget.is_some()) {
-        state.budgets.touched.insert(AccountKey::Run(key.run));
-    }
-}
-
-/// Keeps reserved what an attempt without a bill may have spent beyond what was counted.
-fn keep_open(state: &mut State, attempt: AttemptKey, hold: &Hold, counted: Amount) {
-    let rest = hold.limited(hold.reserved()).minus(counted);
-    if rest.is_zero() {
-        return;
-    }
-    let until = state.now.tick + state.config.lost_after;
-    let open = Hold {
-        accounts: hold.accounts.clone(),
-        by_money: hold.by_money,
-        by_tokens: hold.by_tokens,
-        pool: Arc::clone(&hold.pool),
-        promised: rest,
-        ended: Some(until),
-        ..Hold::default()
-    };
-    if let Some(task) = state.task_mut(attempt.task) {
-        let history = task.history_mut();
-        history.unbilled = history.unbilled.plus(rest);
-    }
-    state.budgets.change(attempt, |slot| *slot = open);
-}
-
-fn unnote_open(state: &mut State, attempt: AttemptKey, rest: Amount) {
-    if let Some(history) = state.task_mut(attempt.task).and_then(|task| task.history.as_mut()) {
-        history.unbilled = history.unbilled.minus(rest);
-    }
-}
-
-/// No bill comes any more: what an attempt may have spent counts as spent, estimated.
-pub(super) fn write_off(state: &mut State, effects: &mut Effects, attempt: AttemptKey) {
-    let Some(open) = state.budgets.take(attempt) else { return };
-    let rest = open.promised;
-    unnote_open(state, attempt, rest);
-    let spent = Usage::estimate(rest.micro_usd);
-    let Some(run) = state.runs.get_mut(&attempt.task.run) else { return };
-    let Some(task) = run.tasks.get_mut(attempt.task.index.0 as usize) else { return };
-    run.usage.add(&spent);
-    let history = task.history_mut();
-    history.usage.add(&spent);
-    let at = history.attempts.iter_mut().find(|ended| ended.number == attempt.attempt);
-    let ended = at.map(|ended| {
-        ended.cost_micro_usd = ended.cost_micro_usd.saturating_add(rest.micro_usd);
-        ended.clone()
-    });
-    effects.writes.push(Write::Task { task: attempt.task, payload: None });
-    effects.writes.push(Write::Run(attempt.task.run));
-    record(state, effects, attempt.task, &spent, &open.pool, Amount::ZERO, 0);
-    record_tokens(state, &open, rest.tokens);
-    touch_run(state, attempt.task);
-    if let Some(ended) = ended {
-        bill(state, effects, attempt, &ended, &spent, &open.pool, Some(0));
-    }
-}
-
-/// Tokens that no bill names a model for count in standing budgets; a run counts what its models used.
-fn record_tokens(state: &mut State, open: &Hold, tokens: u64) {
-    for account in &open.accounts {
-        let AccountKey::Standing(tenant, name) = account else { continue };
-        if let Some(held) = state.budgets.standing.get_mut(&(*tenant, Arc::clone(name))) {
-            held.recorded.tokens = held.recorded.tokens.saturating_add(tokens);
-        }
-    }
-}
-
 /// Once, when the attempts of a task come to more than its author expected.
 fn warn_expected(state: &mut State, effects: &mut Effects, key: TaskKey, added: u64) {
     let Some(run) = state.run(key.run) else { return };
@@ -254,7 +183,7 @@ fn warn_expected(state: &mut State, effects: &mut Effects, key: TaskKey, added: 
 }
 
 /// The entry of the ledger. What cost nothing has none.
-fn bill(
+pub(super) fn bill(
     state: &State,
     effects: &mut Effects,
     attempt: AttemptKey,

@@ -45,7 +45,7 @@ pub(in crate::machine) fn reported(
     }
     let amount = |spent: crate::budgets::Spent| Amount::from(spent).min(Amount::new(MOST, MOST));
     let (spent, bound, wanted) = (amount(spending.spent), amount(spending.bound), amount(spending.wanted));
-    note_cost(state, agent, key, spent.micro_usd);
+    note_cost(state, effects, agent, key, spent.micro_usd);
     let Some(promised) = state.budgets.holds.get(&key).map(|hold| hold.promised) else {
         if !wanted.is_zero() {
             // Nothing limits it any more.
@@ -72,7 +72,9 @@ pub(in crate::machine) fn reported(
         hold.promised = hold.promised.max(hold.limited(hold.bound));
         let over = hold.limited(wanted).minus(hold.bound);
         let told = hold.limited(wanted).minus(hold.told_amount()).is_zero();
-        let answered = unseen && (told || hold.told.one_more || hold.told.spent);
+        // One that was let go beyond what there is was let go for so much.
+        let let_go = hold.told.one_more && hold.limited(wanted).minus(hold.last).is_zero();
+        let answered = unseen && (told || let_go || hold.told.spent);
         let asks = !over.is_zero() && !answered;
         hold.wanted = if asks { wanted } else { Amount::ZERO };
         hold.waits = asks.then(|| hold.waits.unwrap_or(place));
@@ -89,22 +91,31 @@ pub(in crate::machine) fn reported(
 }
 
 /// What an agent says that an attempt has spent, in whatever words.
-pub(in crate::machine) fn note_cost(state: &mut State, agent: AgentKey, key: AttemptKey, micro_usd: u64) {
+pub(in crate::machine) fn note_cost(
+    state: &mut State,
+    effects: &mut Effects,
+    agent: AgentKey,
+    key: AttemptKey,
+    micro_usd: u64,
+) {
     if let Some(lease) = state.agents.get_mut(agent).leases.get_mut(&key.task) {
         lease.cost_micro_usd = lease.cost_micro_usd.max(micro_usd);
     }
     let known = state.budgets.holds.get(&key);
-    if known.is_some_and(|hold| hold.spent.micro_usd < micro_usd.min(MOST)) {
+    let known = known.filter(|hold| hold.spent.micro_usd < micro_usd.min(MOST));
+    if let Some(promised) = known.map(|hold| hold.promised) {
         state.budgets.change(key, |hold| {
             hold.spent.micro_usd = micro_usd.min(MOST);
             hold.bound = hold.bound.max(hold.spent);
+            hold.promised = hold.promised.max(hold.limited(hold.spent));
         });
+        note_promise(state, effects, key, promised);
     }
 }
 
 /// The first number of a word by this coordinator: above all of those before it, so that nobody who acts by one of theirs
 /// is taken to act by one of ours. No attempt is told anything 2^40 times.
-const fn first_seq(state: &State) -> u64 {
+pub(super) const fn first_seq(state: &State) -> u64 {
     state.epoch.0 << 40
 }
 
