@@ -156,6 +156,7 @@ struct FileSettings {
     workspaces: BTreeMap<String, PathBuf>,
     start_limit: Option<String>,
     linger_limit: Option<String>,
+    api_patience: Option<String>,
     attempt_memory: Option<String>,
     attempt_output: Option<String>,
     agent_output: Option<String>,
@@ -294,6 +295,7 @@ impl Config {
         let limits = LimitFlags {
             start_limit: file.start_limit,
             linger_limit: file.linger_limit,
+            api_patience: file.api_patience,
             attempt_memory: file.attempt_memory,
             attempt_output: file.attempt_output,
             agent_output: file.agent_output,

@@ -12,11 +12,13 @@
 //! Knows HTTP and the shape of usage and of limits in it; refuses to know prices, budgets and pools.
 
 pub mod body;
+pub mod connect;
 pub mod desk;
 pub mod door;
 pub mod forward;
 pub mod intake;
 pub mod ledger;
+pub mod patience;
 pub mod question;
 pub mod recorder;
 pub mod signs;
@@ -24,6 +26,7 @@ pub mod spec;
 pub mod sse;
 pub mod talk;
 pub mod thread;
+pub mod trust;
 pub mod upstream;
 pub mod usage;
 pub mod warmth;

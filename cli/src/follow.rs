@@ -34,6 +34,8 @@ const STUCK_APART: Duration = Duration::from_millis(500);
 const STUCK_AGAIN: Duration = Duration::from_secs(5);
 /// Silence after which a part of the past that has an end counts as told.
 const QUIET: Duration = Duration::from_secs(1);
+/// Longest wait for the first word of the past: it is all for other readers, or the coordinator cannot answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Queued tasks asked about; a run of which so many are impossible, and nothing moves, is not going to go on.
 const STUCK_SAMPLE: usize = 20;
 
@@ -283,23 +285,44 @@ pub(crate) struct Everything {
 }
 
 /// Follows everything that happens to runs and agents.
-pub(crate) async fn follow_all(client: &Client, display: &Display, part: Everything) -> Outcome<()> {
+/// `waits` is told once, when nothing has come for a while.
+pub(crate) async fn follow_all(
+    client: &Client,
+    display: &Display,
+    part: Everything,
+    waits: impl Fn(),
+) -> Outcome<()> {
     let mut watch = client.watch_all(part.from);
     let mut models: std::collections::HashMap<String, Model> = std::collections::HashMap::new();
-    let mut connected = true;
+    let (mut connected, mut begun, mut said) = (true, false, false);
+    let begin = Instant::now();
     while part.last.is_none_or(|last| part.from <= last) {
         // Numbers that are not for this reader leave a gap, at the end too: then nothing more comes.
+        // Before the first word silence only means that it is on its way.
+        let pause = match (connected, begun, said) {
+            (false, _, _) => None,
+            (true, true, _) => part.last.map(|_| Instant::now() + QUIET),
+            (true, false, false) => Some(begin + QUIET),
+            (true, false, true) => part.last.map(|_| begin + PATIENCE),
+        };
         let quiet = async {
-            if part.last.is_some() && connected { tokio::time::sleep(QUIET).await } else { pending().await }
+            match pause {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => pending().await,
+            }
         };
         let frame = tokio::select! {
             frame = watch.next() => frame?,
             () = quiet => None,
         };
+        if frame.is_none() && !begun && !std::mem::replace(&mut said, true) {
+            waits();
+            continue;
+        }
         match frame {
             None => break,
             Some(Frame::Update(update)) => {
-                connected = true;
+                (connected, begun) = (true, true);
                 for event in &update.events {
                     if part.last.is_some_and(|last| event.seq > last) {
                         return Ok(());

@@ -186,6 +186,13 @@ impl Out {
         }
     }
 
+    /// That nothing comes for now, for a person who would wonder.
+    pub(crate) fn waits(&self, text: &str) {
+        if self.stderr.is_terminal() {
+            self.hint(text);
+        }
+    }
+
     /// Something worth knowing on stderr; `-qq` leaves it out.
     pub(crate) fn note(&self, text: &str) {
         if self.verbosity >= -1 {

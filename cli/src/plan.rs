@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{GetPlanResponse, TaskSpec};
+use orch_proto::v1::{CostEstimate, GetPlanResponse, TaskSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,6 +15,7 @@ use crate::output::Stream;
 use crate::output::figures::{dollars, plural, usd};
 use crate::output::safe::one_line;
 use crate::output::table::{Cell, Column, Table, cut};
+use crate::output::view::money::EstimateView;
 use crate::output::view::raw_json;
 use crate::output::words::{BAD, DIM};
 
@@ -40,6 +41,8 @@ pub(crate) struct PlanView {
     problems: Vec<String>,
     /// The tasks it stands for; none when something speaks against it.
     tasks: Vec<PlannedTaskView>,
+    /// What earlier work says that they will cost; none once they run.
+    estimate: Option<EstimateView>,
 }
 
 /// A task of a plan.
@@ -73,6 +76,7 @@ impl From<&GetPlanResponse> for PlanView {
             plan: raw_json(&answer.plan),
             problems: answer.problems.clone(),
             tasks: answer.tasks.iter().map(Row::of_spec).map(task).collect(),
+            estimate: answer.estimate.as_ref().map(EstimateView::from),
         }
     }
 }
@@ -93,6 +97,9 @@ pub(crate) fn text(answer: &GetPlanResponse, stream: &Stream) -> String {
     if !rows.is_empty() {
         text.push_str(&table(&rows, stream.is_wide()).render(stream));
         let _ = writeln!(text, "{}", stream.paint(DIM, &totals(&rows)));
+        if let Some(estimate) = &answer.estimate {
+            let _ = writeln!(text, "{}", stream.paint(DIM, &estimated(estimate)));
+        }
     } else if !answer.plan.trim().is_empty() && answer.problems.is_empty() {
         let _ = writeln!(text, "the plan has no task");
     }
@@ -104,6 +111,24 @@ pub(crate) fn text(answer: &GetPlanResponse, stream: &Stream) -> String {
     }
     if answer.problems.len() > PROBLEMS {
         let _ = writeln!(text, "and {} more", answer.problems.len() - PROBLEMS);
+    }
+    text
+}
+
+/// What earlier work says that a run will cost, in a sentence.
+pub(crate) fn estimated(estimate: &CostEstimate) -> String {
+    let unknown = u64::from(estimate.unknown_tasks);
+    if estimate.samples == 0 {
+        return "what it will cost is not known: nothing like it has run yet".to_owned();
+    }
+    let mut text = format!(
+        "about {}, nine times of ten at most {}, from {}",
+        dollars(estimate.p50_micro_usd, false),
+        dollars(estimate.p90_micro_usd, false),
+        plural(estimate.samples.into(), "earlier attempt"),
+    );
+    if unknown > 0 {
+        text.push_str(&format!("; without {} of which nothing is known", plural(unknown, "task")));
     }
     text
 }
@@ -296,6 +321,7 @@ pub(crate) mod samples {
             plan: PLAN.into(),
             problems: Vec::new(),
             tasks: vec![emma, lucas, note],
+            estimate: None,
             run: Some(Run { r#ref: run.into(), state: state.into(), planned: true, ..Run::default() }),
         }
     }
@@ -333,6 +359,20 @@ mod tests {
         note   fabien  emma,lucas  Write a note to the class.
         3 tasks for 2 workers, up to 2 at once; 1 review, 2 files into the workspace; expected ~$0.90
         ");
+    }
+
+    #[test]
+    fn a_plan_says_what_it_will_cost_by_earlier_work() {
+        let estimate =
+            CostEstimate { p50_micro_usd: 400_000, p90_micro_usd: 900_000, samples: 12, unknown_tasks: 1 };
+        let answer = GetPlanResponse {
+            estimate: Some(estimate),
+            ..samples::answer("adhoc/1", RunState::WaitingApproval)
+        };
+        let said = "about $0.40, nine times of ten at most $0.90, from 12 earlier attempts; without 1 task of which \
+                    nothing is known\n";
+        assert!(shown(&answer, 120).ends_with(said), "{}", shown(&answer, 120));
+        assert_eq!(serde_json::to_value(PlanView::from(&answer)).unwrap()["estimate"]["p90_usd"], 0.9);
     }
 
     #[test]

@@ -79,6 +79,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Config(ConfigCommand::Check)) => {
             say(&config.describe());
+            // A price file that will not do is one of the problems below.
+            let prices = prices::PriceList::load(config.prices.as_deref()).unwrap_or_default();
+            for doubt in limits::doubts(&config.pools, &prices.prices) {
+                say(&format!("warning: {doubt}\n"));
+            }
             let problems = check::problems(&config, SystemTime::now());
             anyhow::ensure!(problems.is_empty(), "these settings will not do:\n  {}", problems.join("\n  "));
             return Ok(());

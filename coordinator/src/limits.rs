@@ -23,8 +23,9 @@ use self::presets::{PRESETS, Preset, preset};
 use self::table::{BucketTable, ModelTable, Place, found_at};
 use crate::prompts::nearest;
 use orch_core::limits::{BucketSettings, PoolSettings};
+use orch_proto::prices::Prices;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,6 +147,9 @@ pub fn describe(limits: &Limits) -> String {
             told.push(format!("{}each worker {}", of_class(class), in_words(bucket)));
         }
         told.extend(settings.max_concurrent.map(|most| format!("{most} requests at a time")));
+        told.extend(
+            settings.share_permille.map(|part| format!("{} % of every limit", f64::from(part) / 10.0)),
+        );
         told.extend(settings.starts_per_minute.map(|most| format!("{most} starts a minute")));
         let name = format!("pools.{pool}");
         if told.is_empty() {
@@ -188,6 +192,7 @@ fn settings(table: &PoolTable, at: usize) -> Result<PoolSettings, Refused> {
         per_worker: rows("", shares),
         max_concurrent: count(table.max_concurrent.as_ref(), "max_concurrent")?,
         starts_per_minute: count(table.starts_per_minute.as_ref(), "starts_per_minute")?,
+        share_permille: table.share.as_ref().map(part).transpose()?,
     };
     if table.models.len() > MAX_CLASSES {
         return Err((at, format!("at most {MAX_CLASSES} classes of models")));
@@ -237,6 +242,47 @@ fn count(said: Option<&Place<u32>>, name: &str) -> Result<Option<u32>, Refused> 
         )),
         said => Ok(said.map(|said| *said.get_ref())),
     }
+}
+
+/// A part of a limit, in thousandths.
+fn part(said: &Place<f64>) -> Result<u32, Refused> {
+    let share = *said.get_ref();
+    if !(0.001..=1.0).contains(&share) {
+        let text = format!("share is {share}: above 0, such as 0.5 for half of every limit, and at most 1");
+        return Err((said.span().start, text));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to lie between 0.001 and 1"
+    )]
+    Ok((share * 1e3).round() as u32)
+}
+
+/// What is taken as it is and was probably not meant: limits of classes that no model in the price list has. A sentence
+/// for each.
+#[must_use]
+pub fn doubts(limits: &Limits, prices: &Prices) -> Vec<String> {
+    let known: BTreeSet<&str> = prices.rows().iter().map(|row| row.model_class.as_str()).collect();
+    let mut doubts = BTreeSet::new();
+    for (pool, settings) in limits {
+        for (class, _) in settings.buckets.iter().chain(&settings.per_worker) {
+            if class.is_empty() || known.contains(&**class) {
+                continue;
+            }
+            let hint = match nearest(class, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`? "),
+                None => String::new(),
+            };
+            let words = known.iter().copied().collect::<Vec<_>>().join("`, `");
+            doubts.insert(format!(
+                "pool `{pool}`: no model is of the class `{}`, so its limits hold for nothing: {hint}there are `{words}`; \
+                 a price file can name others",
+                class.escape_debug()
+            ));
+        }
+    }
+    doubts.into_iter().collect()
 }
 
 fn unknown_preset(name: &str, at: usize) -> Refused {

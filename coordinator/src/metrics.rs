@@ -44,6 +44,7 @@ pub struct Metrics {
     tasks: Family<ByState, Gauge>,
     oldest_wait: FloatGauge,
     impossible: Gauge,
+    pending_slots: Gauge,
     dead: Gauge,
     runs: Gauge,
     agents: Family<ByState, Gauge>,
@@ -94,6 +95,7 @@ impl Metrics {
             tasks: Family::default(),
             oldest_wait: FloatGauge::default(),
             impossible: Gauge::default(),
+            pending_slots: Gauge::default(),
             dead: Gauge::default(),
             runs: Gauge::default(),
             agents: Family::default(),
@@ -134,6 +136,9 @@ impl Metrics {
             "Queued tasks that no known agent could run",
             self.impossible.clone(),
         );
+        let help =
+            "Ready tasks that another slot would start: not those that wait for limits, budgets or one agent";
+        all.register("pending_slots", help, self.pending_slots.clone());
         let help = "Tasks that ended as poison and were not tried again since";
         all.register("tasks_dead", help, self.dead.clone());
         all.register_with_unit(
@@ -221,6 +226,7 @@ impl Metrics {
         self.slots.get_or_create(&ByState { state: "free" }).set(free.into());
         self.oldest_wait.set(status.oldest_wait.map_or(0.0, |wait| seconds(wait.0)));
         self.impossible.set(signed(status.impossible));
+        self.pending_slots.set(signed(status.demand.pending_slots));
         self.dead.set(signed(status.dead));
         self.runs.set(signed(status.active_runs));
         self.limits.set_tasks(status);

@@ -83,7 +83,7 @@ pub const OUTCOMES: [OutcomeRow; 20] = [
         STOP,
         9,
         "a budget stopped it",
-        "raise the budget, then `orchctl retry REF`",
+        "`orchctl retry REF --budget AMOUNT`; was it its own `budget_usd`: raise that, and submit again",
     ),
     row(
         Outcome::MaxTurns,

@@ -404,5 +404,5 @@ async fn who_lies_about_limits_and_money_is_cut_off_or_gains_nothing() {
         older.say(credit("main", "marie", 1)).await;
         is_violation(&older.end().await);
     };
-    siege.borne("lies about limits and money", attack).await;
+    Box::pin(siege.borne("lies about limits and money", attack)).await;
 }

@@ -126,7 +126,7 @@ async fn after_kills_under_load_nothing_is_leaked_and_no_budget_passed() {
         BudgetLimit { micro_usd: Some(CEILING), mode: BudgetMode::Hard.into(), ..BudgetLimit::default() };
     let mut loops = Vec::new();
     for _ in 0..2 {
-        let spec = RunSpec { budget: Some(limit.clone()), ..spec(&[LOOP.to_owned(), LOOP.to_owned()]) };
+        let spec = RunSpec { budget: Some(limit), ..spec(&[LOOP.to_owned(), LOOP.to_owned()]) };
         loops.push(stage.client.submit(spec).await.r#ref);
     }
     let work = stage.submit(&vec![WORK.to_owned(); usize::try_from(kills * 4).expect("few")]).await.r#ref;

@@ -5,6 +5,7 @@ use orch_proto::v1::cost_service_client::CostServiceClient;
 use orch_proto::v1::{self, RunSpec};
 use orch_standin::api::{ApiHandle, ApiStandin, Entry, KeyRule, Setup};
 use orch_tests::client::{Client, run, worker};
+use orch_tests::files::private_file;
 use orch_tests::fleet::Fleet;
 use orch_tests::wait::PATIENCE;
 use std::path::{Path, PathBuf};
@@ -182,13 +183,6 @@ fn write_worker(prompts: &Path) {
         rules.repeat(PROMPT.div_ceil(rules.len()))
     );
     std::fs::write(dir.join("SCRIBE.md"), text).expect("a worker");
-}
-
-/// A file that only its owner may read.
-fn private_file(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("a file");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(path, mode).expect("its mode");
 }
 
 /// Waits for a condition of the API or the fleet.

@@ -122,7 +122,7 @@ async fn conversations_are_parked_until_a_window_is_reset_and_go_on() {
 async fn attempts_end_while_an_api_fails_and_what_is_new_succeeds_when_it_is_back() {
     let setup = Setup { cache: Some(CacheRules::default()), ..Setup::default() };
     let mut stage = Stage::set("", setup, &[POOL]).await;
-    stage.agent("box-1", POOL, &["--slots", "4"]);
+    stage.agent("box-1", POOL, &["--slots", "4", "--api-patience", "2s"]);
     stage.rule(POOL, KeyRule::Refuse(500));
     let began = std::time::Instant::now();
     let mut failing = spec(&vec![r#"[[api {"output":10}]]"#.to_owned(); 3]);

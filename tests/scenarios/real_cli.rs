@@ -5,11 +5,12 @@
 use orch_proto::v1::{self, Outcome};
 use orch_standin::api::{ApiHandle, ApiStandin, Recorded};
 use orch_tests::client::{Client, answer, run};
+use orch_tests::files::{private_file, without_fallback};
 use orch_tests::fleet::Fleet;
 use orch_tests::matrix::Row;
 use orch_tests::process::{at_home_in, supervisors_in};
 use orch_tests::wait::until;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 mod credentials;
 mod endings;
@@ -56,6 +57,17 @@ impl Real {
         let mut real = Self::without_agents(test).await?;
         real.agent(AGENT, &["--slots", "2"]);
         Some(real)
+    }
+
+    /// One agent with two slots and an API key whose workers have no other model to fall back to: what the CLI makes of the
+    /// API's failures by itself. The directory holds the workers.
+    async fn alone_with_its_model(test: &str, extra: &[&str]) -> Option<(Self, tempfile::TempDir)> {
+        let prompts = tempfile::tempdir().expect("a directory");
+        without_fallback(prompts.path());
+        let dir = prompts.path().display().to_string();
+        let mut real = Self::with_coordinator(test, &["--prompts", &dir]).await?;
+        real.agent(AGENT, &[&["--slots", "2"], extra].concat());
+        Some((real, prompts))
     }
 
     /// The same without an agent.
@@ -199,13 +211,6 @@ async fn transcript(client: &Client, task_ref: &str, attempt: u32) -> String {
         bytes.extend_from_slice(&piece.data);
     }
     String::from_utf8(bytes).expect("a transcript is UTF-8")
-}
-
-/// A file that only its owner may read.
-fn private_file(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("a file");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(path, mode).expect("its mode");
 }
 
 #[test]

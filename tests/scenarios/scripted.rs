@@ -10,6 +10,7 @@ use orch_certs::Role;
 use orch_proto::v1::admin_service_client::AdminServiceClient;
 use orch_proto::v1::{AgentState, ListAgentsRequest, ResumeAgentRequest, RunState, Task};
 use orch_tests::client::{Client, channel, run};
+use orch_tests::files::{private_file, without_fallback};
 use orch_tests::fleet::Fleet;
 use orch_tests::matrix::Row;
 use orch_tests::matrix::scripted::{BOUNDED, BOUNDS, ROWS, STRICT_FILE, WITHOUT_LOGIN};
@@ -21,6 +22,10 @@ use std::time::Duration;
 /// Heartbeats of fleets that are kept busy: five of them may fail to come before an attempt is given to another agent, and
 /// none may be on a busy machine.
 const HEARTBEAT: &str = "800ms";
+
+/// The agents of rows that park, one for each: they have a key, as every agent that reaches an API has. The others have none,
+/// so that no row closes a pool for the next.
+const KEYED: [&str; 2] = ["keyed-1", "keyed-2"];
 
 /// Plays all rows at once, as one run, and compares every ending with its row. Those that park come after it, each as a run
 /// of its own, which a person would have to wait for.
@@ -69,6 +74,14 @@ async fn keep_out_of_quarantine(fleet: &Fleet) -> Infallible {
     }
 }
 
+/// An agent with a key and a pool of its own, whose CLI asks the API itself.
+fn keyed(fleet: &mut Fleet, name: &str) {
+    let key = fleet.dir().join("api.key");
+    private_file(&key, "sk-stand-in-not-a-key\n");
+    let pool = format!("{name}=api-key:{}", key.display());
+    fleet.agent(name, &["--slots", "2", "--pool", &pool, "--no-gateway"]);
+}
+
 /// Waits until nothing of any attempt is left: no child, none of its tools' processes, no supervisor.
 fn nothing_left(fleet: &Fleet, agent: &str) {
     let dir = fleet.agent_dir(agent);
@@ -90,16 +103,25 @@ async fn every_ending_of_the_scripted_cli_is_told_as_its_row_says() {
     let prompts = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(prompts.path().join("workers")).expect("a folder");
     std::fs::write(prompts.path().join("workers/strict.md"), STRICT_FILE).expect("a file");
+    without_fallback(prompts.path());
     let dir = prompts.path().display().to_string();
     let args = ["--prompts", dir.as_str()];
     let mut fleet = Fleet::start_in(&std::env::temp_dir(), orch_tests::binaries!(), HEARTBEAT, "info", &args);
     fleet.agent("box-1", &["--slots", "8"]);
     fleet.spawn_agent_in(WITHOUT_LOGIN, &["--slots", "1"], &[("ORCH_STANDIN_REQUIRE_AUTH", "1")]);
     fleet.wait_connected(WITHOUT_LOGIN);
+    for name in KEYED {
+        keyed(&mut fleet, name);
+    }
     let mut client = fleet.client().await;
     // Rows that do not say where they run must not get to the agent that lacks a login.
-    let placed: Vec<Row> =
-        ROWS.iter().map(|row| if row.ask.agent.is_empty() { row.on("box-1") } else { *row }).collect();
+    let mut keyed = KEYED.into_iter();
+    let place = |row: &Row| match row.ask.agent {
+        "" if row.parked => row.on(keyed.next().expect("an agent for each")),
+        "" => row.on("box-1"),
+        _ => *row,
+    };
+    let placed: Vec<Row> = ROWS.iter().map(place).collect();
     let tasks = play(&fleet, &mut client, &placed).await;
     for (row, task) in placed.iter().zip(&tasks).filter(|(row, _)| row.prompt.contains("[[deny]]")) {
         assert_eq!(task.denied_tools, ["Bash(make)"], "{}", row.scenario);

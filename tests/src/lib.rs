@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod client;
 pub mod faults;
+pub mod files;
 pub mod fleet;
 pub mod gate;
 pub mod history;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod codegen;
+mod peers;
 mod tidy;
 mod torture;
 
@@ -21,6 +22,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measure other queues, this one and the machine's limits in one run, for docs/benchmarks.md.
+    Peers(peers::Options),
     /// Check the house rules that no compiler checks.
     Tidy,
     /// Run every suite of faults with as large a budget as fits the time; docs/reliability.md has the demands.
@@ -40,6 +43,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Codegen { check } => codegen::run(&root(), check),
+        Chore::Peers(options) => peers::run(&root(), &options),
         Chore::Tidy => tidy::run(&root()),
         Chore::Torture { minutes, only, write } => torture::run(&root(), minutes, &only, write.as_deref()),
     };

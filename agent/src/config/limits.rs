@@ -17,6 +17,9 @@ pub struct LimitFlags {
     /// How long a child may take to exit after its result, or after it closed its output [default: 10s].
     #[arg(long, env = "ORCH_AGENT_LINGER_LIMIT", value_name = "TIME")]
     pub linger_limit: Option<String>,
+    /// How long an attempt goes on asking an API that fails, through its gateway, before it ends as `api_error` [default: 150s].
+    #[arg(long, env = "ORCH_AGENT_API_PATIENCE", value_name = "TIME")]
+    pub api_patience: Option<String>,
     /// Most memory of an attempt's processes together, for example 4GiB; shared pages count for each [default: none].
     #[arg(long, env = "ORCH_AGENT_ATTEMPT_MEMORY", value_name = "SIZE")]
     pub attempt_memory: Option<String>,
@@ -38,12 +41,15 @@ impl LimitFlags {
         let read = |value: Option<String>, file: Option<String>| value.or(file);
         let start = read(self.start_limit, file.start_limit);
         let linger = read(self.linger_limit, file.linger_limit);
+        let patience = read(self.api_patience, file.api_patience);
         let memory = read(self.attempt_memory, file.attempt_memory);
         let output = read(self.attempt_output, file.attempt_output);
         let agent_output = read(self.agent_output, file.agent_output);
         Ok(AgentLimits {
             start: parsed("start_limit", start, parse_duration, NO_DURATION)?.unwrap_or(defaults.start),
             linger: parsed("linger_limit", linger, parse_duration, NO_DURATION)?.unwrap_or(defaults.linger),
+            api_patience: parsed("api_patience", patience, parse_duration, NO_DURATION)?
+                .unwrap_or(defaults.api_patience),
             memory_bytes: parsed("attempt_memory", memory, parse_size, NO_SIZE)?.or(defaults.memory_bytes),
             output_bytes: parsed("attempt_output", output, parse_size, NO_SIZE)?
                 .unwrap_or(defaults.output_bytes),
@@ -73,9 +79,15 @@ mod tests {
         let text = |text: &str| Some(text.to_owned());
         let flags =
             LimitFlags { attempt_memory: text("4GiB"), start_limit: text("5s"), ..LimitFlags::default() };
-        let file = LimitFlags { start_limit: text("9s"), linger_limit: text("3s"), ..LimitFlags::default() };
+        let file = LimitFlags {
+            start_limit: text("9s"),
+            linger_limit: text("3s"),
+            api_patience: text("2m"),
+            ..LimitFlags::default()
+        };
         let limits = flags.resolve(file).unwrap();
         assert_eq!((limits.start, limits.linger), (Duration::from_secs(5), Duration::from_secs(3)));
+        assert_eq!(limits.api_patience, Duration::from_secs(120));
         assert_eq!((limits.memory_bytes, limits.output_bytes), (Some(4 << 30), 1 << 30));
         let none = LimitFlags::default().resolve(LimitFlags::default()).unwrap();
         assert_eq!(none, AgentLimits::default());

@@ -220,6 +220,7 @@ impl Desk {
             likely_cached: inside.warmth.likely_cached(question, Instant::now()),
             output_bound: question.max_tokens,
             sub_agent,
+            for_an_hour: question.for_an_hour,
         };
         let (answer, decision) = oneshot::channel();
         inside.tell(&Event::Ask(ask.clone()));

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | without the word of the attempt | 401, and the API hears nothing of it |
 //! | `POST /v1/messages` | asked for, counted |
-//! | `POST /v1/messages/count_tokens`, `HEAD` anything, `GET /`, `GET /v1/models…` | passed on: it costs nothing |
+//! | `POST /v1/messages/count_tokens`; `GET` and `HEAD` of `/` and `/v1/models…` | passed on: it costs nothing |
+//! | with a `content-encoding` | 415: what is sent is what was read |
 //! | anything else | 404: batches and files would be spending that nobody counts |
 
 use std::convert::Infallible;
@@ -21,6 +22,9 @@ use tokio::net::TcpStream;
 use super::body::AnswerBody;
 use super::desk::Refusal;
 use super::forward::{Forwarder, refused};
+
+/// Longest head of a request, and most that is read of a body at a time. The CLI's heads have about 2 kB.
+const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Serves one connection to its end. `is_known` is set when whoever is there has said the word.
 pub async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, token: Arc<str>, is_known: Arc<AtomicBool>) {
@@ -39,7 +43,11 @@ pub async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, token: Arc<str>
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     // An error here is the CLI's hanging up, or an answer that the API cut short, which is passed on by that.
-    let _ = server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ = server
+        .timer(TokioTimer::new())
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 fn turned_away() -> Response<AnswerBody> {
@@ -48,13 +56,16 @@ fn turned_away() -> Response<AnswerBody> {
 
 async fn answer(forwarder: &Forwarder, request: Request<Incoming>) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
+    if parts.headers.contains_key(http::header::CONTENT_ENCODING) {
+        let message = "the gateway reads what it passes on: send it without content-encoding";
+        return refused(&not("invalid_request_error", 415, message), true);
+    }
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/v1/messages") => forwarder.message(parts, body).await,
-        (&Method::POST, "/v1/messages/count_tokens") | (&Method::GET, "/" | "/v1/models") => {
+        (&Method::POST, "/v1/messages/count_tokens") | (&Method::GET | &Method::HEAD, "/" | "/v1/models") => {
             forwarder.free(parts, body).await
         }
-        (&Method::GET, path) if is_model(path) => forwarder.free(parts, body).await,
-        (&Method::HEAD, _) => forwarder.free(parts, body).await,
+        (&Method::GET | &Method::HEAD, path) if is_model(path) => forwarder.free(parts, body).await,
         _ => refused(&not("not_found_error", 404, "the gateway passes on messages only"), true),
     }
 }

@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::causes::one_line;
 
 use super::body::{AnswerBody, Metered, full};
+use super::connect::ConnectError;
 use super::desk::{Desk, Flight, Refusal};
 use super::intake::Intake;
+use super::patience::{Failure, Patience};
 use super::question::{self, Question};
 use super::recorder::{Recorder, Recording};
 use super::signs::{self, Sign};
@@ -67,6 +69,8 @@ pub struct Forwarder {
     pub recorder: Option<Recorder>,
     /// Longest wait of a request.
     pub longest_hold: Duration,
+    /// How long an API that fails is asked.
+    pub patience: Patience,
 }
 
 impl Forwarder {
@@ -90,10 +94,11 @@ impl Forwarder {
                 Err(answer) => return answer,
             };
             let recording = self.recorder.as_ref().and_then(|recorder| recorder.request(&parts, body));
+            let began = Instant::now();
             let sent = self.send(&parts, body.clone()).await;
             let (mut flight, response) = match sent {
                 Ok(response) => (flight, response),
-                Err(lost) => return self.unreachable(flight, &question, lost),
+                Err(lost) => return self.unreachable(flight, &question, lost, began),
             };
             let sign = signs::sign(response.status(), response.headers(), since_epoch());
             flight.answered(response.status().as_u16(), signs::limits(response.headers()));
@@ -114,9 +119,29 @@ impl Forwarder {
                     let _waits = self.desk.life().wait();
                     sleep_until(at).await;
                 }
-                None => return pass_on(response, flight, sign.as_ref(), recording),
+                None => {
+                    let is_final = self.is_final(sign.as_ref(), began);
+                    if is_final && sign.is_some_and(|sign| sign.kind == SignalKind::Failing) {
+                        return given_up(&response, flight, recording);
+                    }
+                    return self.pass_on(response, flight, is_final, recording);
+                }
             }
         }
+    }
+
+    /// Whether an answer with this sign, to a request that was sent then, is to be the last of its kind.
+    fn is_final(&self, sign: Option<&Sign>, began: Instant) -> bool {
+        let failure = match sign.map(|sign| sign.kind) {
+            Some(SignalKind::Failing) => Failure::Api,
+            Some(SignalKind::Refused) => Failure::Credential,
+            other @ (Some(SignalKind::Throttled | SignalKind::Exhausted) | None) => {
+                self.patience.answered();
+                // With a key the CLI would not look at what says so, and use up its retries.
+                return other == Some(SignalKind::Exhausted);
+            }
+        };
+        self.patience.failed(failure, began, Instant::now())
     }
 
     /// Answers a request that costs nothing.
@@ -128,10 +153,10 @@ impl Forwarder {
         match self.send(&parts, taken.bytes.clone()).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                strip(&mut parts.headers);
+                self.clean(&mut parts.headers);
                 Response::from_parts(parts, body.boxed_unsync())
             }
-            Err(lost) => refused(&bad_gateway(&lost.why), false),
+            Err(lost) => refused(&bad_gateway(&lost.why), lost.is_lasting),
         }
     }
 
@@ -166,7 +191,12 @@ impl Forwarder {
         let Some(mut asked) = self.desk.ask(question, sub_agent) else { return Err(later()) };
         match timeout_at(until, asked.decided()).await {
             Ok(Ok(flight)) => Ok(flight),
-            Ok(Err(refusal)) => Err(refused(&refusal, refusal.status != ASK_AGAIN)),
+            Ok(Err(refusal)) => {
+                // What it waited for before that was no failure.
+                let now = Instant::now();
+                let is_final = refusal.status != ASK_AGAIN || self.patience.failed(Failure::Api, now, now);
+                Err(refused(&refusal, is_final))
+            }
             Err(_) => Err(later()),
         }
     }
@@ -174,10 +204,11 @@ impl Forwarder {
     async fn send(&self, parts: &Parts, body: Bytes) -> Result<Response<Incoming>, Lost> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = self
-            .upstream
-            .address(&parts.uri)
-            .map_err(|error| Lost { why: error.to_string(), may_have_asked: false })?;
+        *request.uri_mut() = self.upstream.address(&parts.uri).map_err(|error| Lost {
+            why: error.to_string(),
+            may_have_asked: false,
+            is_lasting: true,
+        })?;
         let mut headers = parts.headers.clone();
         strip(&mut headers);
         for name in [HOST, CONTENT_LENGTH, ACCEPT_ENCODING, http::header::AUTHORIZATION] {
@@ -187,22 +218,74 @@ impl Forwarder {
         headers.insert(HeaderName::from_static("x-api-key"), key);
         *request.headers_mut() = headers;
         let sent = self.upstream.send(request).await;
-        sent.map_err(|error| Lost { why: one_line(&error), may_have_asked: !error.is_connect() })
+        sent.map_err(|error| {
+            let known = ConnectError::of(&error);
+            Lost {
+                why: known.map_or_else(|| one_line(&error), |known| one_line(known)),
+                may_have_asked: !error.is_connect(),
+                is_lasting: known.is_some_and(ConnectError::is_lasting),
+            }
+        })
     }
 
     /// No head of an answer came.
-    fn unreachable(&self, flight: Flight, question: &Question, lost: Lost) -> Response<AnswerBody> {
-        let Lost { why, may_have_asked } = lost;
+    fn unreachable(
+        &self,
+        flight: Flight,
+        question: &Question,
+        lost: Lost,
+        began: Instant,
+    ) -> Response<AnswerBody> {
+        let Lost { why, may_have_asked, is_lasting } = lost;
         if may_have_asked && !question.stream {
             // The head of a whole answer comes when everything is done: it may have cost what such requests do.
             flight.end_unseen_but(0);
         } else {
             flight.end(Tokens::default());
         }
-        let sign = Sign { kind: SignalKind::Failing, retry_after: None, window: String::new() };
-        let answer = refused(&bad_gateway(&why), false);
-        self.tell(question, &sign, why);
+        let is_final = self.patience.failed(Failure::Api, began, Instant::now()) || is_lasting;
+        let answer = refused(&bad_gateway(&why), is_final);
+        // What is wrong with this host's own settings says nothing to others who use the credential.
+        if !is_lasting {
+            let sign = Sign { kind: SignalKind::Failing, retry_after: None, window: String::new() };
+            self.tell(question, &sign, why);
+        }
         answer
+    }
+
+    fn pass_on(
+        &self,
+        response: Response<Incoming>,
+        flight: Flight,
+        is_final: bool,
+        mut recording: Option<Recording>,
+    ) -> Response<AnswerBody> {
+        let (mut parts, body) = response.into_parts();
+        self.clean(&mut parts.headers);
+        if let Some(recording) = &mut recording {
+            recording.answer(parts.status, &parts.headers);
+        }
+        if is_final {
+            parts
+                .headers
+                .insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+        }
+        let body = Metered::new(body, parts.status, &parts.headers, Some(flight), recording);
+        Response::from_parts(parts, body.boxed_unsync())
+    }
+
+    /// Takes from the head of an answer what is between neighbours only, and whatever says the credential again: the API does
+    /// not, but what stands in its place may.
+    fn clean(&self, headers: &mut HeaderMap) {
+        strip(headers);
+        let key = self.key.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let key = key.as_bytes();
+        let says = |value: &HeaderValue| value.as_bytes().windows(key.len().max(1)).any(|part| part == key);
+        let names: Vec<HeaderName> =
+            headers.iter().filter(|(_, value)| says(value)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            headers.remove(name);
+        }
     }
 
     fn tell(&self, question: &Question, sign: &Sign, detail: String) {
@@ -222,6 +305,8 @@ struct Lost {
     why: String,
     /// There was a connection: the API may have read the request.
     may_have_asked: bool,
+    /// Asking again is of no use until somebody has changed something on this host.
+    is_lasting: bool,
 }
 
 /// How long a throttle is waited out: as it says, and spread, so that those who were throttled together do not come
@@ -231,23 +316,21 @@ fn wait(sign: &Sign, request: u64) -> Duration {
     sign.retry_after.unwrap_or(PLAIN_WAIT) + spread
 }
 
-fn pass_on(
-    response: Response<Incoming>,
+/// Says that the API fails, in other words than its own: the CLI asks again whatever the head says when the body tells of
+/// an `overloaded_error` (observed: 2.1.197).
+fn given_up(
+    response: &Response<Incoming>,
     flight: Flight,
-    sign: Option<&Sign>,
-    mut recording: Option<Recording>,
+    recording: Option<Recording>,
 ) -> Response<AnswerBody> {
-    let (mut parts, body) = response.into_parts();
-    strip(&mut parts.headers);
-    if let Some(recording) = &mut recording {
-        recording.answer(parts.status, &parts.headers);
+    flight.end(Tokens::default());
+    if let Some(mut recording) = recording {
+        recording.answer(response.status(), response.headers());
+        recording.end("given_up");
     }
-    if sign.is_some_and(|sign| sign.kind == SignalKind::Exhausted) {
-        // With a key the CLI would not look at what says so, and use up its retries.
-        parts.headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
-    }
-    let body = Metered::new(body, parts.status, &parts.headers, Some(flight), recording);
-    Response::from_parts(parts, body.boxed_unsync())
+    let status = response.status().as_u16();
+    let message = format!("the API goes on failing, at last with status {status}");
+    refused(&Refusal { status, kind: "api_error".to_owned(), message, retry_after_s: None }, true)
 }
 
 fn invalid(message: String) -> Refusal {

@@ -6,6 +6,7 @@
 //!  "status":200,"estimated":false,"sub_agent":false,"ended_ms":1795210000000,"took_ms":1830}
 //! ```
 //!
+//! `tokens` has `cache_write_1h`, those of `cache_write` that live for an hour, and `searches`, where there were any.
 //! Fields that are not known are ignored, missing ones are as in an empty entry. A request that the gateway asked again
 //! after a throttle has an entry for each time. What the API answered with an error cost nothing and is here all the same.
 
@@ -82,6 +83,8 @@ pub fn count(totals: &mut BTreeMap<String, ModelTotal>, entry: &Entry) {
     add(&mut total.tokens.output, entry.tokens.output);
     add(&mut total.tokens.cache_read, entry.tokens.cache_read);
     add(&mut total.tokens.cache_write, entry.tokens.cache_write);
+    add(&mut total.tokens.cache_write_1h, entry.tokens.cache_write_1h);
+    add(&mut total.tokens.searches, entry.tokens.searches);
     total.requests += 1;
     total.sub_agent_requests += u64::from(entry.sub_agent);
     total.estimated_requests += u64::from(entry.estimated);
@@ -121,7 +124,8 @@ mod tests {
     use super::*;
 
     fn entry(model: &str, input: u64, estimated: bool) -> Entry {
-        let tokens = Tokens { input, output: 2, cache_read: 3, cache_write: 4 };
+        let tokens =
+            Tokens { input, output: 2, cache_read: 3, cache_write: 4, cache_write_1h: 1, searches: 0 };
         Entry { request: 1, model: model.to_owned(), tokens, status: 200, estimated, ..Entry::default() }
     }
 
@@ -141,7 +145,8 @@ mod tests {
         let a = &totals[0];
         assert_eq!((a.requests, a.sub_agent_requests, a.estimated_requests, a.tokens.input), (1, 1, 1, 10));
         let b = &totals[1];
-        let tokens = Tokens { input: 6, output: 4, cache_read: 6, cache_write: 8 };
+        let tokens =
+            Tokens { input: 6, output: 4, cache_read: 6, cache_write: 8, cache_write_1h: 2, searches: 0 };
         assert_eq!((b.model.as_str(), b.requests, b.estimated_requests, b.tokens), ("b", 2, 0, tokens));
     }
 }

@@ -15,6 +15,9 @@ const MOST_MESSAGES: usize = 10_000;
 /// 1,600, a page of a document of a hundred kilobytes about 3,000.
 const BYTES_OF_MEDIA: u64 = 8;
 
+/// `ttl` of a mark of the cache that is for an hour. Others are for five minutes.
+const AN_HOUR: &str = "1h";
+
 /// A request, read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Question {
@@ -30,6 +33,8 @@ pub struct Question {
     pub beginnings: Vec<Beginning>,
     /// Whether any part of it is to be kept in the cache.
     pub caches: bool,
+    /// Whether any part of it is to be kept there for an hour.
+    pub for_an_hour: bool,
 }
 
 /// The beginning of a request.
@@ -57,6 +62,7 @@ struct Part {
     hash: u64,
     weight: u64,
     caches: bool,
+    for_an_hour: bool,
 }
 
 #[derive(Default)]
@@ -74,7 +80,7 @@ impl Parts {
     fn into_question(self) -> Question {
         let mut beginnings = Vec::with_capacity(self.messages.len() + 1);
         let mut weight = 0;
-        let mut caches = false;
+        let (mut caches, mut for_an_hour) = (false, self.other.for_an_hour);
         let mut hasher = DefaultHasher::new();
         hasher.write(self.model.as_bytes());
         // The order in which the API reads.
@@ -82,12 +88,14 @@ impl Parts {
             hasher.write_u64(part.hash);
             weight += part.weight;
             caches |= part.caches;
+            for_an_hour |= part.for_an_hour;
             if at > 0 {
                 beginnings.push(Beginning { hash: hasher.finish(), weight });
             }
         }
         let (model, max_tokens, stream) = (self.model, self.max_tokens, self.stream);
-        Question { model, max_tokens, stream, weight: weight + self.other.weight, beginnings, caches }
+        let weight = weight + self.other.weight;
+        Question { model, max_tokens, stream, weight, beginnings, caches, for_an_hour }
     }
 }
 
@@ -112,7 +120,12 @@ impl<'de> Visitor<'de> for Top {
                 "system" => parts.system = map.next_value_seed(Whole)?,
                 "messages" => parts.messages = map.next_value_seed(Each)?,
                 "metadata" => drop(map.next_value::<IgnoredAny>()?),
-                _ => parts.other.weight += map.next_value_seed(Whole)?.weight,
+                "cache_control" => parts.other.for_an_hour |= map.next_value_seed(Mark)?,
+                _ => {
+                    let part = map.next_value_seed(Whole)?;
+                    parts.other.weight += part.weight;
+                    parts.other.for_an_hour |= part.for_an_hour;
+                }
             }
         }
         Ok(parts)
@@ -131,8 +144,21 @@ impl<'de> DeserializeSeed<'de> for Whole {
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Part, D::Error> {
         let mut scale = Scale::default();
-        source.deserialize_any(Weigh { scale: &mut scale, media: false })?;
-        Ok(Part { hash: scale.hasher.finish(), weight: scale.weight, caches: scale.caches })
+        source.deserialize_any(Weigh { scale: &mut scale, as_a: Kind::Text })?;
+        Ok(scale.into_part())
+    }
+}
+
+/// A mark of the cache by itself: whether it is for an hour.
+struct Mark;
+
+impl<'de> DeserializeSeed<'de> for Mark {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<bool, D::Error> {
+        let mut scale = Scale::default();
+        source.deserialize_any(Weigh { scale: &mut scale, as_a: Kind::Mark })?;
+        Ok(scale.for_an_hour)
     }
 }
 
@@ -163,6 +189,8 @@ impl<'de> Visitor<'de> for Each {
                 Some(last) => {
                     last.hash = last.hash.rotate_left(1) ^ part.hash;
                     last.weight += part.weight;
+                    last.caches |= part.caches;
+                    last.for_an_hour |= part.for_an_hour;
                 }
                 None => parts.push(part),
             }
@@ -177,24 +205,59 @@ struct Scale {
     hasher: DefaultHasher,
     weight: u64,
     caches: bool,
+    for_an_hour: bool,
+}
+
+impl Scale {
+    fn into_part(self) -> Part {
+        let Self { hasher, weight, caches, for_an_hour } = self;
+        Part { hash: hasher.finish(), weight, caches, for_an_hour }
+    }
 }
 
 /// Weighs and hashes a value of any kind. Marks of the cache are left out: they move from message to message.
 struct Weigh<'a> {
     scale: &'a mut Scale,
-    /// It is base64 of something that is no text.
-    media: bool,
+    as_a: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// Base64 of something that is no text.
+    Media,
+    /// A mark of the cache: only how long it is meant for counts.
+    Mark,
 }
 
 impl Weigh<'_> {
+    /// The same for a part of it.
+    const fn part(&mut self, as_a: Kind) -> Weigh<'_> {
+        let as_a = if matches!(self.as_a, Kind::Mark) { Kind::Mark } else { as_a };
+        Weigh { scale: &mut *self.scale, as_a }
+    }
+
+    fn sign(&mut self, byte: u8) {
+        if self.as_a != Kind::Mark {
+            self.scale.hasher.write_u8(byte);
+        }
+    }
+
     fn text(self, text: &str) {
+        if self.as_a == Kind::Mark {
+            self.scale.for_an_hour |= text == AN_HOUR;
+            return;
+        }
         let len = text.len() as u64;
         self.scale.hasher.write(text.as_bytes());
         self.scale.hasher.write_u8(0xff);
-        self.scale.weight += if self.media { len.div_ceil(BYTES_OF_MEDIA) } else { len };
+        self.scale.weight += if self.as_a == Kind::Media { len.div_ceil(BYTES_OF_MEDIA) } else { len };
     }
 
     fn number(self, bits: u64) {
+        if self.as_a == Kind::Mark {
+            return;
+        }
         self.scale.hasher.write_u64(bits);
         self.scale.weight += 4;
     }
@@ -245,25 +308,29 @@ impl<'de> Visitor<'de> for Weigh<'_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.scale.hasher.write_u8(b'[');
-        while list.next_element_seed(Weigh { scale: &mut *self.scale, media: false })?.is_some() {}
-        self.scale.hasher.write_u8(b']');
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        self.sign(b'[');
+        while list.next_element_seed(self.part(Kind::Text))?.is_some() {}
+        self.sign(b']');
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.scale.hasher.write_u8(b'{');
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.sign(b'{');
         while let Some(Name(key)) = map.next_key()? {
-            if key == "cache_control" {
+            let kind = match key.as_str() {
+                "cache_control" => Kind::Mark,
+                "data" => Kind::Media,
+                _ => Kind::Text,
+            };
+            if kind == Kind::Mark {
                 self.scale.caches = true;
-                map.next_value::<IgnoredAny>()?;
-                continue;
+            } else {
+                self.part(Kind::Text).text(&key);
             }
-            Weigh { scale: &mut *self.scale, media: false }.text(&key);
-            map.next_value_seed(Weigh { scale: &mut *self.scale, media: key == "data" })?;
+            map.next_value_seed(self.part(kind))?;
         }
-        self.scale.hasher.write_u8(b'}');
+        self.sign(b'}');
         Ok(())
     }
 }
@@ -303,6 +370,22 @@ mod tests {
         let (short, long) = (question(marked), question(&format!("{plain},{next}")));
         assert_eq!(short.beginnings[..], long.beginnings[..2]);
         assert_ne!(question(r#"{"role":"user","content":"other"}"#).beginnings[1], short.beginnings[1]);
+    }
+
+    #[test]
+    fn a_mark_for_an_hour_is_seen_wherever_it_is_and_nothing_else_is_taken_for_one() {
+        let marked = |mark: &str| {
+            question(&format!(
+                r#"{{"role":"user","content":[{{"type":"text","text":"1h","cache_control":{mark}}}]}}"#
+            ))
+        };
+        let short = marked(r#"{"type":"ephemeral"}"#);
+        let long = marked(r#"{"type":"ephemeral","ttl":"\u0031h"}"#);
+        assert!(!short.for_an_hour && long.for_an_hour);
+        assert_eq!((short.weight, &short.beginnings), (long.weight, &long.beginnings));
+        assert!(!marked("null").for_an_hour && !marked("[1, {\"ttl\": 60}]").for_an_hour);
+        let top = r#"{"model":"m","cache_control":{"ttl":"1h"},"messages":[]}"#;
+        assert!(read(top.as_bytes()).unwrap().for_an_hour);
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct Recorder {
 pub struct Recording {
     file: BufWriter<File>,
     redactor: Redactor,
+    patterns: Arc<Patterns>,
     since: Instant,
     bytes: u64,
     left: Arc<AtomicU64>,
@@ -113,21 +114,19 @@ impl Recorder {
         let mut recording = Recording {
             file: BufWriter::new(file),
             redactor: Redactor::of(Arc::clone(&self.patterns)),
+            patterns: Arc::clone(&self.patterns),
             since: Instant::now(),
             bytes: 0,
             left: Arc::clone(&self.left),
             is_open: true,
         };
-        let mut redactor = Redactor::of(Arc::clone(&self.patterns));
-        let mut clean = Vec::new();
-        redactor.push(body, &mut clean);
-        redactor.finish(&mut clean);
+        let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         recording.write(&Line::Request {
             version: 1,
             method: parts.method.as_str(),
-            path: parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
-            headers: public(&parts.headers),
-            body: String::from_utf8_lossy(&clean).into_owned(),
+            path: &clean(&self.patterns, path.as_bytes()),
+            headers: public(&parts.headers, &self.patterns),
+            body: clean(&self.patterns, body),
         });
         Some(recording)
     }
@@ -137,7 +136,8 @@ impl Recording {
     /// The head of the answer.
     pub fn answer(&mut self, status: StatusCode, headers: &HeaderMap) {
         let at_ms = self.at_ms();
-        self.write(&Line::Answer { at_ms, status: status.as_u16(), headers: public(headers) });
+        let headers = public(headers, &self.patterns);
+        self.write(&Line::Answer { at_ms, status: status.as_u16(), headers });
     }
 
     /// A piece of the answer.
@@ -206,10 +206,17 @@ impl Drop for Recording {
     }
 }
 
-fn public(headers: &HeaderMap) -> Vec<(&str, String)> {
+/// A text by itself, with secrets overwritten.
+fn clean(patterns: &Arc<Patterns>, text: &[u8]) -> String {
+    let mut redactor = Redactor::of(Arc::clone(patterns));
+    let mut clean = Vec::new();
+    redactor.push(text, &mut clean);
+    redactor.finish(&mut clean);
+    String::from_utf8_lossy(&clean).into_owned()
+}
+
+fn public<'a>(headers: &'a HeaderMap, patterns: &Arc<Patterns>) -> Vec<(&'a str, String)> {
     let shown =
         headers.iter().filter(|(name, value)| !SECRET.contains(&name.as_str()) && !value.is_sensitive());
-    shown
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect()
+    shown.map(|(name, value)| (name.as_str(), clean(patterns, value.as_bytes()))).collect()
 }

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 /// CLI one of its retries (`CLAUDE_CODE_MAX_RETRIES`: 10, at most 15), each with a wait of its own of up to 38 s.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(240);
 
+/// How long an API that fails is asked by an attempt before the CLI is told not to ask again. By itself, asking the API
+/// directly, it gives up after 181 s (observed: 2.1.197, ten retries); with a pause of up to 38 s before the request that is told,
+/// and what an agent holds each for, an attempt ends between 150 and 200 s after the first failure.
+pub const LONGEST_FAILURE: Duration = Duration::from_secs(150);
+
 /// A gateway, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewaySpec {
@@ -24,6 +29,13 @@ pub struct GatewaySpec {
     /// See [`LONGEST_HOLD`], in milliseconds.
     #[serde(default = "longest_hold_ms")]
     pub longest_hold_ms: u64,
+    /// See [`LONGEST_FAILURE`], in milliseconds.
+    #[serde(default = "longest_failure_ms")]
+    pub longest_failure_ms: u64,
+}
+
+const fn longest_failure_ms() -> u64 {
+    LONGEST_FAILURE.as_secs() * 1_000
 }
 
 const fn longest_hold_ms() -> u64 {
@@ -34,7 +46,12 @@ impl GatewaySpec {
     /// A gateway to this API that records nothing.
     #[must_use]
     pub fn to(upstream: impl Into<String>) -> Self {
-        Self { upstream: upstream.into(), record_dir: None, longest_hold_ms: longest_hold_ms() }
+        Self {
+            upstream: upstream.into(),
+            record_dir: None,
+            longest_hold_ms: longest_hold_ms(),
+            longest_failure_ms: longest_failure_ms(),
+        }
     }
 }
 

@@ -212,7 +212,8 @@ mod tests {
         let whole = format!("{STREAM}{LAST}");
         for cut in 1..whole.len() {
             let scanner = scanned(&whole, cut);
-            let tokens = Tokens { input: 10, output: 50, cache_read: 30_000, cache_write: 2_000 };
+            let tokens =
+                Tokens { input: 10, output: 50, cache_read: 30_000, cache_write: 2_000, ..Tokens::default() };
             assert_eq!(scanner.seen(), Seen { begun: true, ended: true, failed: false, tokens }, "{cut}");
             assert_eq!(scanner.tokens(), tokens);
         }

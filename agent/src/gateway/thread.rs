@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Desk, Life, MOST_REQUESTS};
 use super::forward::Forwarder;
 use super::intake::Intake;
+use super::patience::Patience;
 use super::recorder::Recorder;
 use super::spec::{GatewaySecrets, GatewaySpec};
 use super::upstream::Upstream;
@@ -106,6 +107,7 @@ impl Bound {
             intake: Intake::default(),
             recorder,
             longest_hold: Duration::from_millis(spec.longest_hold_ms),
+            patience: Patience::new(Duration::from_millis(spec.longest_failure_ms)),
         };
         Ok(Self {
             address: door.local_addr()?,

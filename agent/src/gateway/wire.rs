@@ -15,6 +15,17 @@ pub struct Tokens {
     pub cache_read: u64,
     /// Written to the cache.
     pub cache_write: u64,
+    /// Of them, those that live there for an hour: they cost twice the input, not input and a quarter.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cache_write_1h: u64,
+    /// Web searches that the model made at the API's side. No tokens, but money.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub searches: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Rate limits as response headers tell them; `None` where a header was absent or unreadable.
@@ -143,6 +154,8 @@ pub struct Ask {
     pub output_bound: u64,
     /// A sub-agent asks.
     pub sub_agent: bool,
+    /// What is written to the cache may be for an hour, at a higher price.
+    pub for_an_hour: bool,
 }
 
 /// What an agent says.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use orch_proto::prices::Prices;
 
-use super::desk::{Tally, cost};
+use super::desk::{Tally, cost, written};
 use crate::gateway::ledger;
 use crate::gateway::wire::{Ask, ModelTotal, Tokens};
 use crate::runner::{ModelUsage, Usage};
@@ -49,7 +49,7 @@ fn sum<'a>(
     }
     for (ask, begun) in cut {
         let fresh = ask.input_bound.saturating_sub(ask.likely_cached);
-        let guess = Tokens { cache_write: fresh, cache_read: ask.likely_cached, ..Tokens::default() };
+        let guess = Tokens { cache_read: ask.likely_cached, ..written(fresh, ask.for_an_hour) };
         bill.add(&ask.model, begun.unwrap_or(guess), prices);
         bill.requests = bill.requests.saturating_add(1);
         bill.usage.estimated = true;
@@ -80,10 +80,37 @@ mod tests {
     use crate::gateway::ledger::{Entry, Ledger};
 
     #[test]
+    fn what_is_cached_for_an_hour_and_searched_costs_what_the_list_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let add = |ledger: &mut Ledger, request, cache_write_1h, searches| {
+            let tokens = Tokens {
+                input: 1_013,
+                output: 2_017,
+                cache_read: 30_011,
+                cache_write: 4_001,
+                cache_write_1h,
+                searches,
+            };
+            let model = "claude-opus-4-8".to_owned();
+            ledger.add(&Entry { request, model, tokens, status: 200, ..Entry::default() }).unwrap();
+            of(dir.path(), &Tally::default(), &Prices::default()).unwrap().usage.cost_micro_usd
+        };
+        // By hand: 1,013 x 5 + 2,017 x 25 + 30,011 x 0.5 = 70,495.5 millionths of a dollar, and 4,001 x 6.25 = 25,006.25
+        // for five minutes or 4,001 x 10 = 40,010 for an hour.
+        assert_eq!(add(&mut ledger, 1, 0, 0), 95_502);
+        // Both requests: 140,991 + 25,006.25 + 40,010.
+        assert_eq!(add(&mut ledger, 2, 4_001, 0), 206_007);
+        // A third with 1,000 of the 4,001 for an hour (10,000 + 3,001 x 6.25 = 28,756.25) and three searches.
+        assert_eq!(add(&mut ledger, 3, 1_000, 3), 206_007 + 70_496 + 28_756 + 30_000);
+    }
+
+    #[test]
     fn what_ended_is_exact_and_what_was_cut_is_marked_and_counted_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(dir.path()).unwrap();
-        let tokens = Tokens { input: 10, output: 50, cache_read: 30_000, cache_write: 2_000 };
+        let tokens =
+            Tokens { input: 10, output: 50, cache_read: 30_000, cache_write: 2_000, ..Tokens::default() };
         let model = "claude-opus-4-8".to_owned();
         let entry = Entry { request: 1, model: model.clone(), tokens, status: 200, ..Entry::default() };
         ledger.add(&entry).unwrap();
@@ -97,6 +124,13 @@ mod tests {
         let bill = of(dir.path(), &killed, &Prices::default()).unwrap();
         assert_eq!((bill.usage.cost_micro_usd, bill.usage.estimated, bill.requests), (33_800, true, 3));
         assert_eq!(bill.usage.models[&model].input_tokens, 1_010);
+        // What was cut and said nothing: everything sent was written, for an hour as it was asked: 1,000 x 10 $/M.
+        let silent = Ask { input_bound: 1_000, for_an_hour: true, ..ask(4) };
+        let killed = Tally { cut: vec![(silent, None)], ..Tally::default() };
+        assert_eq!(
+            of(dir.path(), &killed, &Prices::default()).unwrap().usage.cost_micro_usd,
+            28_800 + 10_000
+        );
         assert_eq!(
             of(Path::new("/nonexistent"), &Tally::default(), &Prices::default()).unwrap(),
             Bill::default()

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use orch_proto::prices::Prices;
+use orch_proto::prices::{Prices, WEB_SEARCH_MICRO_USD};
 use orch_proto::v1::{self, LimitSignalKind};
 
 use super::amounts::Amounts;
@@ -332,15 +332,22 @@ fn class(prices: &Prices, model: &str) -> String {
     prices.class_of(model).to_owned()
 }
 
-/// The most a request can cost: everything it sends is written to the cache, and it says as much as it may.
+/// The most a request can cost: everything it sends is written to the cache, and it says as much as it may. How often it
+/// lets the API search the web is not known.
 fn worst(prices: &Prices, ask: &Ask) -> Spend {
-    let tokens = Tokens { cache_write: ask.input_bound, output: ask.output_bound, ..Tokens::default() };
+    let tokens = Tokens { output: ask.output_bound, ..written(ask.input_bound, ask.for_an_hour) };
     cost(prices, &ask.model, tokens)
 }
 
-/// What tokens cost by list prices.
+/// So many tokens written to the cache.
+pub(super) fn written(cache_write: u64, for_an_hour: bool) -> Tokens {
+    let cache_write_1h = if for_an_hour { cache_write } else { 0 };
+    Tokens { cache_write, cache_write_1h, ..Tokens::default() }
+}
+
+/// What tokens and searches cost by list prices.
 pub(super) fn cost(prices: &Prices, model: &str, tokens: Tokens) -> Spend {
-    let Tokens { input, output, cache_read, cache_write } = tokens;
+    let Tokens { input, output, cache_read, cache_write, cache_write_1h, searches } = tokens;
     let usage = v1::ModelUsage {
         model: model.to_owned(),
         input_tokens: input,
@@ -350,7 +357,9 @@ pub(super) fn cost(prices: &Prices, model: &str, tokens: Tokens) -> Spend {
         cost_micro_usd: 0,
     };
     Spend {
-        micro_usd: prices.cost(&usage),
+        micro_usd: prices
+            .cost_with(&usage, cache_write_1h)
+            .saturating_add(searches.saturating_mul(WEB_SEARCH_MICRO_USD)),
         tokens: input.saturating_add(output).saturating_add(cache_read).saturating_add(cache_write),
     }
 }
@@ -361,6 +370,8 @@ fn sum(one: Tokens, other: Tokens) -> Tokens {
         output: one.output.saturating_add(other.output),
         cache_read: one.cache_read.saturating_add(other.cache_read),
         cache_write: one.cache_write.saturating_add(other.cache_write),
+        cache_write_1h: one.cache_write_1h.saturating_add(other.cache_write_1h),
+        searches: one.searches.saturating_add(other.searches),
     }
 }
 
@@ -370,5 +381,7 @@ fn difference(before: Tokens, after: Tokens) -> Tokens {
         output: after.output.saturating_sub(before.output),
         cache_read: after.cache_read.saturating_sub(before.cache_read),
         cache_write: after.cache_write.saturating_sub(before.cache_write),
+        cache_write_1h: after.cache_write_1h.saturating_sub(before.cache_write_1h),
+        searches: after.searches.saturating_sub(before.searches),
     }
 }

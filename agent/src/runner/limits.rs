@@ -1,6 +1,7 @@
 //! Limits that an agent sets for every attempt it runs, beside those an assignment brings. Knows their defaults;
 //! enforces nothing.
 
+use crate::gateway::spec::LONGEST_FAILURE;
 use std::time::Duration;
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -14,6 +15,8 @@ pub struct AgentLimits {
     /// How long a child may take to exit once there is nothing more to come: after its result, or after it closed its
     /// output.
     pub linger: Duration,
+    /// How long an attempt goes on asking an API that fails, through its gateway.
+    pub api_patience: Duration,
     /// Most resident memory of an attempt's process tree in bytes, pages that its processes share counted once for
     /// each. Absent: none; the peak is reported all the same.
     pub memory_bytes: Option<u64>,
@@ -28,6 +31,7 @@ impl Default for AgentLimits {
         Self {
             start: Duration::from_secs(60),
             linger: Duration::from_secs(10),
+            api_patience: LONGEST_FAILURE,
             memory_bytes: None,
             output_bytes: GIB,
             agent_output_bytes: 10 * GIB,

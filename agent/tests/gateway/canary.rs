@@ -29,6 +29,9 @@ const SOUGHT: &str = "SEEK_ALL_ONE_HIGHER";
 /// What it must find: in its environment, in a file, in the memory of a process.
 const DECOY: &str = "decoy-4c1e-9b77-5d02";
 
+/// What is done to a sandbox before it is used.
+type Change = fn(Sandbox) -> Sandbox;
+
 /// Most of one file or mapping that is looked through.
 const MOST_BYTES: u64 = 64 << 20;
 
@@ -251,7 +254,7 @@ fn canary() -> String {
 
 #[tokio::test]
 async fn the_credential_is_nowhere_a_child_can_look() {
-    let layers: [(&str, Option<fn(Sandbox) -> Sandbox>); 4] = [
+    let layers: [(&str, Option<Change>); 4] = [
         ("bubblewrap and landlock", Some(|all| all)),
         ("bubblewrap", Some(Sandbox::without_landlock)),
         ("landlock", Some(Sandbox::without_namespaces)),

@@ -161,3 +161,70 @@ async fn many_requests_wait_at_once_and_go_in_any_order() {
     let totals = ledger::totals(&scene.place.spec.attempt_dir).unwrap();
     assert_eq!((totals[0].requests, totals[0].tokens.input, totals[0].estimated_requests), (20, 20, 0));
 }
+
+/// Fails as long as a test lasts.
+fn failing(scene: &Scene) {
+    for _ in 0..8 {
+        scene.api.will(whole(529, &[], "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}"));
+    }
+}
+
+fn may_ask_again(answer: &http::Response<hyper::body::Incoming>) -> bool {
+    answer.headers().get("x-should-retry").is_none_or(|word| word != "false")
+}
+
+#[tokio::test]
+async fn an_api_that_fails_for_long_is_not_asked_again_and_one_that_answers_meanwhile_is() {
+    let scene = Scene::with(|place| {
+        place.spec.gateway.as_mut().unwrap().longest_failure_ms = 400;
+    })
+    .await;
+    let (agent, _) = scene.agent().await;
+    let mut agents = tokio::task::JoinSet::new();
+    agents.spawn(agent.wave_through());
+    scene.api.will(whole(500, &[], "{}"));
+    assert!(may_ask_again(&scene.cli().await.ask(true, "x").await));
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    scene.api.will(whole(200, &[STREAM], start(1, 0) + &stop(1)));
+    rest(scene.cli().await.ask(true, "x").await).await.unwrap();
+    failing(&scene);
+    assert!(may_ask_again(&scene.cli().await.ask(true, "x").await), "it had answered");
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let last = scene.cli().await.ask(true, "x").await;
+    assert_eq!(last.status(), 529);
+    assert!(!may_ask_again(&last));
+    let said = rest(last).await.unwrap();
+    assert!(!said.contains("overloaded_error"), "the CLI would ask again: {said:?}");
+}
+
+#[tokio::test]
+async fn refusals_for_an_api_that_fails_end_as_well_and_so_does_a_credential_that_is_not_taken() {
+    let scene = Scene::with(|place| {
+        place.spec.gateway.as_mut().unwrap().longest_failure_ms = 1_500;
+    })
+    .await;
+    let (mut agent, _) = scene.agent().await;
+    for may_ask in [true, false] {
+        let refuse = async {
+            let request = agent.asked().await.request;
+            let (kind, message) = ("api_error".to_owned(), "the API fails".to_owned());
+            let status = orch_agent::gateway::wire::ASK_AGAIN;
+            agent.say(Command::Refuse { request, status, kind, message, retry_after_s: None }).await;
+        };
+        let mut cli = scene.cli().await;
+        let (answer, ()) = tokio::join!(cli.ask(true, "x"), refuse);
+        assert_eq!((answer.status().as_u16(), may_ask_again(&answer)), (504, may_ask));
+        tokio::time::sleep(Duration::from_millis(1_550)).await;
+    }
+    scene.api.will(whole(200, &[STREAM], start(1, 0) + &stop(1)));
+    let mut cli = scene.cli().await;
+    let (answer, _) = tokio::join!(cli.ask(true, "x"), agent.let_go());
+    rest(answer).await.unwrap();
+    let mut agents = tokio::task::JoinSet::new();
+    agents.spawn(agent.wave_through());
+    for may_ask in [true, false] {
+        scene.api.will(whole(401, &[], "{}"));
+        assert_eq!(may_ask_again(&scene.cli().await.ask(true, "x").await), may_ask);
+        tokio::time::sleep(Duration::from_millis(1_550)).await;
+    }
+}

@@ -21,12 +21,16 @@ async fn an_exchange_is_recorded_without_its_secrets() {
     let mut cli = scene.cli().await;
     let said = start(1, 0) + &text(&format!("the key is {KEY}")) + &stop(2);
     scene.api.will(whole(200, &[STREAM, ("request-id", "r1")], said.clone()));
-    let heard = rest(cli.ask(true, &format!("what is {KEY}")).await).await.unwrap();
+    let line = format!("POST /v1/messages?beta=true&with={}", scene.token);
+    let mut request = cli.request(&line, super::scene::question(true, &format!("what is {KEY}")));
+    request.headers_mut().insert("x-word", scene.token.parse().unwrap());
+    let heard = rest(cli.send(request).await).await.unwrap();
     assert_eq!(heard, said, "what passes is not changed");
     let exchange = lines(&scene, 1);
     let hidden = "*".repeat(KEY.len());
     assert_eq!((&exchange[0]["record"], &exchange[0]["version"]), (&"request".into(), &1.into()));
-    assert_eq!(exchange[0]["path"], "/v1/messages?beta=true");
+    let word = "*".repeat(scene.token.len());
+    assert_eq!(exchange[0]["path"], format!("/v1/messages?beta=true&with={word}"));
     let asked: serde_json::Value = serde_json::from_str(exchange[0]["body"].as_str().unwrap()).unwrap();
     assert_eq!(asked["messages"][0]["content"], format!("what is {hidden}"));
     assert_eq!((&exchange[1]["record"], &exchange[1]["status"]), (&"answer".into(), &200.into()));

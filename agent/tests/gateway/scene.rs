@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::support::{PATIENCE, Place, until};
@@ -103,8 +104,14 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
+        Self::behind(None).await
+    }
+
+    /// The same behind TLS, where there is some. Its address is that of the listener either way.
+    pub(crate) async fn behind(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let inside: Arc<Mutex<(Vec<Seen>, VecDeque<Reply>)>> = Arc::default();
         let mut tasks = JoinSet::new();
         let shared = Arc::clone(&inside);
@@ -112,11 +119,17 @@ impl Api {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
-                let shared = Arc::clone(&shared);
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 connections.spawn(async move {
                     let service = service_fn(|request| serve(Arc::clone(&shared), request));
                     let server = hyper::server::conn::http1::Builder::new();
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    let Some(tls) = tls else {
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                        return;
+                    };
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });
@@ -176,7 +189,11 @@ impl Scene {
 
     /// The same after a change to what the supervisor is told.
     pub(crate) async fn with(change: impl FnOnce(&mut Place)) -> Self {
-        let api = Api::start().await;
+        Self::before(Api::start().await, change).await
+    }
+
+    /// The same before another API.
+    pub(crate) async fn before(api: Api, change: impl FnOnce(&mut Place)) -> Self {
         let mut place = Place::new(CHILD);
         place.spec.gateway = Some(GatewaySpec::to(&api.url));
         change(&mut place);

@@ -37,7 +37,8 @@ impl AgentsArgs {
                 | AgentsCommand::Resume(_)
                 | AgentsCommand::Label(_)
                 | AgentsCommand::Remove(_)
-                | AgentsCommand::Test(_),
+                | AgentsCommand::Test(_)
+                | AgentsCommand::ScaleHint,
             ) => false,
         }
     }
@@ -52,7 +53,8 @@ impl AgentsArgs {
                 AgentsCommand::Show(_)
                 | AgentsCommand::Resume(_)
                 | AgentsCommand::Label(_)
-                | AgentsCommand::Remove(_),
+                | AgentsCommand::Remove(_)
+                | AgentsCommand::ScaleHint,
             ) => true,
         }
     }
@@ -82,6 +84,9 @@ pub(crate) enum AgentsCommand {
     /// Have workers introduce themselves on every agent; costs money
     #[command(after_help = "Example: orchctl agents test box-1 --worker anga --yes")]
     Test(TestArgs),
+    /// How many more slots would start something now
+    #[command(after_help = "Example: orchctl agents scale-hint -o json")]
+    ScaleHint,
 }
 
 /// Flags of `agents show`.

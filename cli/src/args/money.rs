@@ -4,7 +4,7 @@
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use orch_proto::v1::{BudgetScope, CostDimension};
 
-use super::amounts::{self, ModeWord, Moment, PeriodWord};
+use super::amounts::{self, Ceiling, ModeWord, Moment, PeriodWord};
 use super::fleet::Watching;
 use super::parse;
 
@@ -147,17 +147,19 @@ pub(crate) enum BudgetsCommand {
     /// List the budgets and how far they are used
     #[command(after_help = "Example: orchctl budgets list --runs")]
     List(ListBudgetsArgs),
-    /// Make or change a budget; what was spent in its period stays counted
+    /// Make or change a budget, or that of a run; what was spent in its period stays counted
     #[command(after_help = "\
 Examples:
-  orchctl budgets set team --usd 50 --per day
+  orchctl budgets set team 50usd --per day
   orchctl budgets set marie --on worker=marie --usd 200 --per month --mode drain
   orchctl budgets set nightly --on name=nightly --runs 20 --tokens 40M --per day
+  orchctl budgets set evaluate/3 10usd
 
 Days and months are those of UTC. A budget over runs refuses the submit that would pass it; over a worker or a pool,
-attempts are counted. The ceiling of one run is orchctl run --budget.")]
+attempts are counted. The ceiling of a run is first set by orchctl run --budget; what a change of it does not name stays
+as it is, and a run that it has ended goes on with orchctl retry.")]
     Set(SetBudgetArgs),
-    /// End a budget
+    /// End a budget, or that of a run
     #[command(after_help = "Example: orchctl budgets remove team")]
     Remove(RemoveBudgetArgs),
 }
@@ -172,11 +174,14 @@ pub(crate) struct ListBudgetsArgs {
 
 /// Flags of `budgets set`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("ceiling").args(["usd", "tokens", "runs"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("ceiling").args(["amount", "usd", "tokens", "runs"]).multiple(true).required(true))]
 pub(crate) struct SetBudgetArgs {
-    /// Name of the budget: lower-case letters, digits and dashes
+    /// Name of the budget: lower-case letters, digits and dashes; or a run, such as evaluate/3 or @last
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// Ceiling, such as 5, 0.50usd, 200ktok or 5usd,200ktok
+    #[arg(value_name = "AMOUNT", value_parser = amounts::ceiling, conflicts_with_all = ["usd", "tokens"])]
+    pub(crate) amount: Option<Ceiling>,
     /// Ceiling in US dollars
     #[arg(long, value_name = "USD", value_parser = parse::budget)]
     pub(crate) usd: Option<u64>,
@@ -186,21 +191,21 @@ pub(crate) struct SetBudgetArgs {
     /// Most runs; over a worker or a pool: attempts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) runs: Option<u64>,
-    /// When it begins anew: day, month or total (never)
-    #[arg(long, value_name = "PERIOD", default_value = "month", hide_possible_values = true)]
-    pub(crate) per: PeriodWord,
-    /// What it is over: tenant, worker=NAME, name=NAME or pool=NAME
-    #[arg(long, value_name = "WHAT", default_value = "tenant", value_parser = amounts::scope)]
-    pub(crate) on: BudgetScope,
-    /// When it is used up: hard stops, drain finishes what runs, soft warns
-    #[arg(long, value_name = "MODE", default_value = "hard", hide_possible_values = true)]
-    pub(crate) mode: ModeWord,
+    /// When it begins anew: day, month (the default) or total (never)
+    #[arg(long, value_name = "PERIOD", hide_possible_values = true)]
+    pub(crate) per: Option<PeriodWord>,
+    /// What it is over: tenant (the default), worker=NAME, name=NAME or pool=NAME
+    #[arg(long, value_name = "WHAT", value_parser = amounts::scope)]
+    pub(crate) on: Option<BudgetScope>,
+    /// When it is used up: hard stops (the default), drain finishes what runs, soft warns
+    #[arg(long, value_name = "MODE", hide_possible_values = true)]
+    pub(crate) mode: Option<ModeWord>,
 }
 
 /// Flags of `budgets remove`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveBudgetArgs {
-    /// Budget
+    /// Budget, or run
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
 }

@@ -1,8 +1,12 @@
 //! Flags of the commands that look at runs and steer them.
 //! Knows words; refuses to know what a reference points to.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
+use super::amounts::{self, Ceiling};
 use super::fleet::Watching;
 use super::parse::{self, StateWord};
 
@@ -125,6 +129,7 @@ pub(crate) struct CancelArgs {
 #[command(after_help = "\
 Examples:
   orchctl retry release-notes/128 --failed
+  orchctl retry release-notes/128 --budget 10
   orchctl retry --dead --all")]
 pub(crate) struct RetryArgs {
     /// Runs or tasks
@@ -145,6 +150,9 @@ pub(crate) struct RetryArgs {
     /// Also requeue what runs on an unreachable agent
     #[arg(long, conflicts_with = "from")]
     pub(crate) force: bool,
+    /// First set the ceiling of its run, such as 5, 0.50usd or 200ktok; what was spent stays counted
+    #[arg(long, value_name = "AMOUNT", value_parser = amounts::ceiling)]
+    pub(crate) budget: Option<Ceiling>,
 }
 
 /// Flags of `explain`.
@@ -158,14 +166,46 @@ pub(crate) struct ExplainArgs {
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: orchctl bench --scenario latency")]
+#[command(after_help = "\
+Examples:
+  orchctl bench
+  orchctl bench latency --tasks 200
+  orchctl bench submit --clients 64 -o json")]
 pub(crate) struct BenchArgs {
-    /// What to measure
-    #[arg(long, value_name = "SCENARIO", default_value = "noop")]
-    pub(crate) scenario: Scenario,
-    /// How many tasks; 20000 for noop and 1000 for latency without it
+    /// What to measure; noop without it
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) what: Option<Scenario>,
+    /// The same as a flag
+    #[arg(long, value_name = "SCENARIO", conflicts_with = "what")]
+    pub(crate) scenario: Option<Scenario>,
+    /// How many tasks; without it 20000 for noop and submit, 2000 for spawn, 1000 for latency, 10000 for watch
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) tasks: Option<u32>,
+    /// submit: clients that submit at once, each over a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) clients: u32,
+    /// watch: watchers, each over a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub(crate) watchers: u32,
+    /// submit and watch: everybody shares one connection
+    #[arg(long)]
+    pub(crate) one_connection: bool,
+    /// watch: tasks a second
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) pace: u32,
+    /// agents: idle agents to hold
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) agents: u32,
+    /// agents: how many join at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) at_once: u32,
+    /// agents: how long they are held
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse::duration)]
+    pub(crate) hold: Duration,
+    /// agents and watch: directory of the authority that makes certificates for played agents; without it that of the
+    /// context's certificates
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
 }
 
 /// What `bench` measures.
@@ -173,6 +213,14 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Scenario {
     /// One run of many tasks that do nothing: tasks a second
     Noop,
-    /// One such task after the other: time from submit to the result at a watcher
+    /// One run of many tasks that start `true`: tasks a second, beside what the machine can start at all
+    Spawn,
+    /// One task that does nothing after the other: time from submit to the result at a watcher
     Latency,
+    /// Runs of one task that does nothing from many clients: submits a second
+    Submit,
+    /// Idle agents, held from here: time until welcome, the coordinator's memory
+    Agents,
+    /// A paced run with and without watchers: what they cost it
+    Watch,
 }

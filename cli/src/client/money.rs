@@ -26,13 +26,30 @@ impl Client {
 
     /// Makes or replaces a budget.
     pub(crate) async fn set_budget(&self, budget: v1::Budget) -> Outcome<v1::SetBudgetResponse> {
-        let request = v1::SetBudgetRequest { budget: Some(budget) };
+        let request = v1::SetBudgetRequest { budget: Some(budget), ..v1::SetBudgetRequest::default() };
         self.call(async || self.money().set_budget(request.clone()).await).await
+    }
+
+    /// Changes the budget of a run.
+    pub(crate) async fn set_run_budget(
+        &self,
+        run: &str,
+        limit: v1::BudgetLimit,
+    ) -> Outcome<v1::SetBudgetResponse> {
+        let request = v1::SetBudgetRequest { run: run.to_owned(), run_limit: Some(limit), budget: None };
+        self.call(async || self.money().set_budget(request.clone()).await).await
+    }
+
+    /// Ends the budget of a run.
+    pub(crate) async fn remove_run_budget(&self, run: &str) -> Outcome<()> {
+        let request = v1::RemoveBudgetRequest { run: run.to_owned(), ..v1::RemoveBudgetRequest::default() };
+        self.call(async || self.money().remove_budget(request.clone()).await).await?;
+        Ok(())
     }
 
     /// Ends a budget.
     pub(crate) async fn remove_budget(&self, name: &str) -> Outcome<()> {
-        let request = v1::RemoveBudgetRequest { name: name.to_owned() };
+        let request = v1::RemoveBudgetRequest { name: name.to_owned(), ..v1::RemoveBudgetRequest::default() };
         self.call(async || self.money().remove_budget(request.clone()).await).await?;
         Ok(())
     }

@@ -15,10 +15,12 @@ use crate::output::view::fleet::AgentView;
 use crate::output::words::WARN;
 use crate::session::Session;
 
+mod scale;
 mod show;
 mod steer;
 mod test;
 
+pub(super) use scale::ScaleHintView;
 pub(super) use show::login;
 pub(super) use test::missing;
 
@@ -35,6 +37,7 @@ pub(crate) async fn run(session: &Session, args: AgentsArgs) -> Outcome {
         AgentsCommand::Label(args) => steer::label(session, &args).await,
         AgentsCommand::Remove(args) => steer::remove(session, &args).await,
         AgentsCommand::Test(args) => Box::pin(test::run(session, &args)).await,
+        AgentsCommand::ScaleHint => scale::run(session).await,
     }
 }
 

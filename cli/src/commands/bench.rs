@@ -1,11 +1,19 @@
-//! `bench`: what this installation does with tasks that do nothing. It measures the coordinator, the agents and the
-//! way between them as they stand, over mTLS and with every result durable; nothing of what a model would take.
+//! `bench`: what this installation does with tasks that do nothing, or next to nothing. It measures the coordinator, the
+//! agents and the way between them as they stand, over mTLS and with everything durable; nothing of what a model would take.
+//!
+//! | Module | Measures |
+//! |---|---|
+//! | [`noop`] | one run of many tasks that do nothing |
+//! | [`spawn`] | one run of many tasks that start `true`, beside what this machine can start at all |
+//! | [`latency`] | one task after the other |
+//! | [`submit`] | runs of one task, submitted by many clients at once |
+//! | [`agents`] | agents that do nothing, held from here |
+//! | [`watch`] | a paced run, with and without watchers |
+//! | [`played`] | sessions of agents that this program plays |
 
 use std::time::Duration;
 
-use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::watch_event::Change;
-use orch_proto::v1::{NoopTask, Run, RunSpec, TaskSpec, TaskState, WatchRunsResponse};
+use orch_proto::v1::{self, Run, RunSpec, TaskSpec, TaskState};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -22,152 +30,216 @@ use crate::output::words::run_ended;
 use crate::refs::Reference;
 use crate::session::Session;
 
-/// Tasks of the noop scenario.
-const NOOP_TASKS: u32 = 20_000;
-/// Tasks of the latency scenario.
-const LATENCY_TASKS: u32 = 1_000;
-/// Single tasks before the measured ones, so that connections are warm.
-const WARM_UP: u32 = 20;
+mod agents;
+mod latency;
+mod noop;
+mod played;
+mod process;
+mod spawn;
+mod submit;
+mod watch;
+
+pub(crate) use agents::AgentsReport;
+pub(crate) use latency::LatencyReport;
+pub(crate) use noop::NoopReport;
+pub(crate) use spawn::SpawnReport;
+pub(crate) use submit::SubmitReport;
+pub(crate) use watch::WatchReport;
+
 /// How often the count is asked for: rare enough not to be what is measured, and the error of the time.
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(10);
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(1);
 
 /// `orchctl bench`.
 pub(crate) async fn run(session: &Session, args: BenchArgs) -> Outcome {
-    let client = session.client()?;
-    let place = Place::of(&client).await?;
-    match args.scenario {
-        Scenario::Noop => noop(&session.out, &client, place, args.tasks.unwrap_or(NOOP_TASKS)).await,
-        Scenario::Latency => latency(&session.out, &client, place, args.tasks.unwrap_or(LATENCY_TASKS)).await,
+    let scenario = args.what.or(args.scenario).unwrap_or(Scenario::Noop);
+    let bench = Bench { session, client: session.client()?, args };
+    match scenario {
+        Scenario::Noop => noop::run(&bench).await,
+        Scenario::Spawn => spawn::run(&bench).await,
+        Scenario::Latency => latency::run(&bench).await,
+        Scenario::Submit => submit::run(&bench).await,
+        Scenario::Agents => Box::pin(agents::run(&bench)).await,
+        Scenario::Watch => Box::pin(watch::run(&bench)).await,
     }
 }
 
-/// What is measured.
+/// What every scenario needs.
+struct Bench<'a> {
+    session: &'a Session,
+    client: Client,
+    args: BenchArgs,
+}
+
+impl Bench<'_> {
+    fn out(&self) -> &Out {
+        &self.session.out
+    }
+
+    fn tasks(&self, usual: u32) -> u32 {
+        self.args.tasks.unwrap_or(usual)
+    }
+
+    /// Submits a run and waits until it ended.
+    async fn through(&self, spec: RunSpec) -> Outcome<Through> {
+        let tasks = u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX);
+        let mut progress = Progress::new(self.out());
+        let start = Instant::now();
+        let run = submit_run(&self.client, spec).await?;
+        let acknowledged = start.elapsed();
+        let reference = Reference::parse(&run.r#ref)?;
+        loop {
+            let run = self.client.run(&reference).await?;
+            if run_ended(run.state()) {
+                return Ok(Through { took: start.elapsed(), acknowledged, tasks, run });
+            }
+            progress.tell(|| format!("{} of {tasks}", done(&run)));
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// A run that ended.
+struct Through {
+    run: Run,
+    tasks: u32,
+    acknowledged: Duration,
+    /// From before the submit until it was seen to have ended.
+    took: Duration,
+}
+
+impl Through {
+    fn succeeded(&self) -> u32 {
+        done(&self.run)
+    }
+
+    fn tasks_per_s(&self) -> f64 {
+        round(f64::from(self.tasks) / self.took.as_secs_f64())
+    }
+
+    /// A run in which not everything succeeded measured something else.
+    fn whole(&self) -> Outcome {
+        let (succeeded, tasks) = (self.succeeded(), self.tasks);
+        if succeeded == tasks {
+            return Ok(exit::DONE);
+        }
+        Err(Failure::new(exit::FAILED, format!("only {succeeded} of {tasks} tasks succeeded"))
+            .help(format!("orchctl ls {} --state failed", self.run.r#ref)))
+    }
+}
+
+/// How far it is, on stderr, for a person who looks at it.
+struct Progress<'a> {
+    out: &'a Out,
+    since: Instant,
+    told: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(out: &'a Out) -> Self {
+        let now = Instant::now();
+        Self { out, since: now, told: now }
+    }
+
+    fn tell(&mut self, text: impl FnOnce() -> String) {
+        if self.told.elapsed() >= TELL && self.out.stderr().is_terminal() {
+            self.told = Instant::now();
+            self.out.hint(&format!("{} after {:.0} s", text(), self.since.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// Waits for `work` and tells meanwhile what `text` says.
+    async fn during<T>(&mut self, work: impl Future<Output = T>, text: impl Fn() -> String) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(TELL) => self.tell(&text),
+            }
+        }
+    }
+}
+
+/// What is measured, and what else the figures depend on.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Place {
     coordinator_version: String,
+    client_version: String,
+    /// Agents that take work, all their slots together, and those of them that were free.
     agents: usize,
     slots: u32,
+    free_slots: u32,
+    /// Cores of the machine that asks, and its load of the last minute before it began.
     client_cores: usize,
+    load_average: Option<f64>,
+    /// Everything that was acknowledged was on disk.
+    durable: bool,
 }
 
 impl Place {
     async fn of(client: &Client) -> Outcome<Self> {
         let status = client.status().await?;
-        if status.slots == 0 {
-            return Err(Failure::new(exit::FAILED, "there is no agent with slots to measure"));
+        let ready = status.agents.iter().filter(|count| count.state() == v1::AgentState::Ready);
+        let free_slots = match &status.demand {
+            Some(demand) => demand.free_slots,
+            None => status.slots.saturating_sub(status.slots_used),
+        };
+        Ok(Self {
+            agents: ready.map(|count| count.count as usize).sum(),
+            slots: status.slots,
+            free_slots,
+            client_cores: std::thread::available_parallelism().map_or(0, usize::from),
+            load_average: process::load_average(),
+            coordinator_version: status.version,
+            client_version: env!("CARGO_PKG_VERSION").to_owned(),
+            durable: true,
+        })
+    }
+
+    /// The same where there must be somebody to run a task.
+    async fn with_slots(client: &Client) -> Outcome<Self> {
+        let place = Self::of(client).await?;
+        if place.slots == 0 {
+            return Err(Failure::new(exit::FAILED, "there is no agent with slots to measure")
+                .help("orchctl agents says who is there; orchctl dev starts a fleet on this machine"));
         }
-        let agents =
-            client.agents().await?.iter().filter(|agent| agent.runners.iter().any(|r| r == "noop")).count();
-        let client_cores = std::thread::available_parallelism().map_or(0, usize::from);
-        Ok(Self { coordinator_version: status.version, agents, slots: status.slots, client_cores })
+        Ok(place)
     }
 
     fn sentence(&self) -> String {
+        let load = self.load_average.map_or_else(String::new, |load| format!(", load {load:.2} before"));
         format!(
-            "coordinator {}, {} agents, {} slots; this machine has {} cores, shared with whatever else runs on it",
-            self.coordinator_version, self.agents, self.slots, self.client_cores
+            "coordinator {}, client {}, {} agents, {} slots ({} free at the start), everything durable; this machine has {} \
+             cores{load}, shared with whatever else runs on it",
+            self.coordinator_version,
+            self.client_version,
+            self.agents,
+            self.slots,
+            self.free_slots,
+            self.client_cores,
         )
     }
 }
 
-/// One run of many tasks.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct NoopReport {
-    scenario: &'static str,
-    tasks: u32,
-    succeeded: u32,
-    seconds: f64,
-    tasks_per_second: f64,
-    submit_seconds: f64,
-    #[serde(flatten)]
-    place: Place,
-}
-
-impl NoopReport {
-    fn print(&self, out: &Out, run: &str) -> Outcome<()> {
-        shown::one(out, self, run, || {
-            out.line(&format!(
-                "{} tasks that do nothing, one run: {:.0} tasks/s ({:.2} s from submit to the last result on disk; \
-                 the submit was acknowledged after {:.3} s)",
-                self.tasks, self.tasks_per_second, self.seconds, self.submit_seconds
-            ))?;
-            out.line(&self.place.sentence())
-        })
+/// Prints a report. There is no one name where there is no one run.
+fn print<T: Serialize + JsonSchema>(
+    out: &Out,
+    report: &T,
+    run: &str,
+    place: &Place,
+    lines: &[String],
+) -> Outcome<()> {
+    if out.format == Format::Name && run.is_empty() {
+        return Ok(());
     }
+    shown::one(out, report, run, || {
+        lines.iter().try_for_each(|line| out.line(line))?;
+        out.line(&place.sentence())
+    })
 }
 
-/// One run of many tasks: from before the submit until every result is recorded.
-async fn noop(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcome {
-    let start = Instant::now();
-    let run = submit(client, spec(tasks)).await?;
-    let submitted = start.elapsed();
-    let reference = Reference::parse(&run.r#ref)?;
-    let mut told = Instant::now();
-    let run = loop {
-        let run = client.run(&reference).await?;
-        if run_ended(run.state()) {
-            break run;
-        }
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            out.hint(&format!("{} of {tasks} after {:.0} s", done(&run), start.elapsed().as_secs_f64()));
-        }
-        tokio::time::sleep(POLL).await;
-    };
-    let seconds = start.elapsed().as_secs_f64();
-    let report = NoopReport {
-        scenario: "noop",
-        tasks,
-        succeeded: done(&run),
-        seconds: round(seconds),
-        tasks_per_second: round(f64::from(tasks) / seconds),
-        submit_seconds: round(submitted.as_secs_f64()),
-        place,
-    };
-    report.print(out, &run.r#ref)?;
-    if report.succeeded == tasks { Ok(exit::DONE) } else { Err(not_all(&run, report.succeeded, tasks)) }
-}
-
-/// One task after the other.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct LatencyReport {
-    scenario: &'static str,
-    tasks: u32,
-    /// From before the submit until a watcher saw the result.
-    result_ms: Percentiles,
-    /// From before the submit until it was acknowledged.
-    submit_ms: Percentiles,
-    #[serde(flatten)]
-    place: Place,
-}
-
-impl LatencyReport {
-    /// There are as many runs as tasks: it has no name.
-    fn print(&self, out: &Out) -> Outcome<()> {
-        let line = |name: &str, times: &Percentiles| {
-            format!(
-                "{name}  p50 {:.2} ms  p90 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
-                times.p50, times.p90, times.p99, times.max
-            )
-        };
-        if out.format == Format::Name {
-            return Ok(());
-        }
-        shown::one(out, self, "", || {
-            out.line(&format!(
-                "{} tasks that do nothing, one after the other ({WARM_UP} more before, to warm up)",
-                self.tasks
-            ))?;
-            out.line(&line("submit to result at a watcher", &self.result_ms))?;
-            out.line(&line("submit to acknowledgement    ", &self.submit_ms))?;
-            out.line(&self.place.sentence())
-        })
-    }
-}
-
-#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Percentiles {
     p50: f64,
     p90: f64,
@@ -176,66 +248,32 @@ struct Percentiles {
 }
 
 impl Percentiles {
-    /// By nearest rank; zeros of nothing.
+    /// In milliseconds, by nearest rank; zeros of nothing.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |percent: usize| {
             let rank = (times.len() * percent).div_ceil(100).max(1);
-            times.get(rank - 1).map_or(0.0, |time| round(time.as_secs_f64() * 1e3))
+            times.get(rank - 1).map_or(0.0, |time| millis(*time))
         };
         Self { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
     }
-}
 
-/// One task after the other: from before the submit until a watcher sees the result.
-async fn latency(out: &Out, client: &Client, place: Place, tasks: u32) -> Outcome {
-    let mut events = client.events_from_now().await?;
-    let (mut results, mut submits) = (Vec::new(), Vec::new());
-    let mut told = Instant::now();
-    for number in 0..WARM_UP + tasks {
-        let start = Instant::now();
-        let run = submit(client, spec(1)).await?;
-        let submitted = start.elapsed();
-        loop {
-            let frame = events.message().await.map_err(|status| Failure::from_status(&status))?;
-            let Some(frame) = frame else {
-                return Err(Failure::new(exit::UNREACHABLE, "the coordinator ended the watch"));
-            };
-            if ends(&frame, &run.r#ref) {
-                break;
-            }
-        }
-        if number >= WARM_UP {
-            results.push(start.elapsed());
-            submits.push(submitted);
-        }
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            out.hint(&format!("{number} of {}", WARM_UP + tasks));
-        }
+    fn line(&self, name: &str) -> String {
+        format!(
+            "{name}  p50 {:.2} ms  p90 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
+            self.p50, self.p90, self.p99, self.max
+        )
     }
-    let report = LatencyReport {
-        scenario: "latency",
-        tasks,
-        result_ms: Percentiles::of(results),
-        submit_ms: Percentiles::of(submits),
-        place,
-    };
-    report.print(out)?;
-    Ok(exit::DONE)
 }
 
-async fn submit(client: &Client, spec: RunSpec) -> Outcome<Run> {
+async fn submit_run(client: &Client, spec: RunSpec) -> Outcome<Run> {
     let submission = Submission { spec, request_id: new_request_id(), validate_only: false };
     client.submit(submission).await?.run.ok_or_else(|| incomplete("SubmitRun"))
 }
 
-fn spec(tasks: u32) -> RunSpec {
-    let task = |number| TaskSpec {
-        task_id: format!("n{number}"),
-        runner: Some(Runner::Noop(NoopTask {})),
-        ..TaskSpec::default()
-    };
+/// A run of so many tasks of one kind.
+fn spec(tasks: u32, kind: impl Fn() -> TaskSpec) -> RunSpec {
+    let task = |number| TaskSpec { task_id: format!("n{number}"), ..kind() };
     RunSpec { name: "bench".to_owned(), tasks: (0..tasks).map(task).collect(), ..RunSpec::default() }
 }
 
@@ -243,16 +281,8 @@ fn done(run: &Run) -> u32 {
     run.counts.iter().filter(|count| count.state() == TaskState::Succeeded).map(|count| count.count).sum()
 }
 
-fn ends(frame: &WatchRunsResponse, run: &str) -> bool {
-    frame.events.iter().any(|event| {
-        event.run_ref == run
-            && matches!(&event.change, Some(Change::Run(changed)) if run_ended(changed.state()))
-    })
-}
-
-fn not_all(run: &Run, succeeded: u32, tasks: u32) -> Failure {
-    Failure::new(exit::FAILED, format!("only {succeeded} of {tasks} tasks succeeded"))
-        .help(format!("orchctl ls {} --state failed", run.r#ref))
+fn millis(time: Duration) -> f64 {
+    round(time.as_secs_f64() * 1e3)
 }
 
 /// To the thousandth: more is noise.
@@ -261,50 +291,4 @@ fn round(number: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::ValueEnum;
-
-    use super::*;
-    use crate::args::OutputFormat;
-    use crate::output::testing;
-    use crate::settings::Settings;
-
-    #[test]
-    fn percentiles_are_nearest_ranks() {
-        let times = (1..=100).rev().map(Duration::from_millis).collect();
-        assert_eq!(Percentiles::of(times), Percentiles { p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0 });
-        assert_eq!(Percentiles::of(vec![Duration::from_millis(3)]).p99, 3.0);
-        assert_eq!(Percentiles::of(Vec::new()).p50, 0.0);
-    }
-
-    #[test]
-    fn every_look_of_the_reports_is_as_it_was() {
-        let place = Place { coordinator_version: "0.1.0".into(), agents: 2, slots: 8, client_cores: 4 };
-        let noop = NoopReport {
-            scenario: "noop",
-            tasks: 20_000,
-            succeeded: 20_000,
-            seconds: 1.25,
-            tasks_per_second: 16_000.0,
-            submit_seconds: 0.041,
-            place: place.clone(),
-        };
-        let times = || Percentiles { p50: 4.1, p90: 5.25, p99: 9.0, max: 31.5 };
-        let latency = LatencyReport {
-            scenario: "latency",
-            tasks: 1_000,
-            result_ms: times(),
-            submit_ms: times(),
-            place,
-        };
-        let mut text = String::new();
-        for output in OutputFormat::value_variants() {
-            let settings = Settings { output: *output, ..Settings::default() };
-            let (out, stdout, _) = testing::with(&settings, testing::Look::default());
-            noop.print(&out, "bench/7").unwrap();
-            latency.print(&out).unwrap();
-            text.push_str(&format!("──── -o {output:?}\n{}", stdout.text()));
-        }
-        insta::assert_snapshot!("bench", text);
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! `budgets`: ceilings and how far they are used; set and removed.
 
-use orch_proto::v1::{Budget, BudgetLimit, BudgetMode, BudgetPeriod, BudgetUse, Spent};
+use orch_proto::v1::budget_scope::Scope;
+use orch_proto::v1::{
+    Budget, BudgetLimit, BudgetMode, BudgetPeriod, BudgetScope, BudgetUse, RunState, Spent, TenantBudget,
+};
 
 use super::shown;
 use crate::args::amounts::{mode_word, period_word, scope_words};
@@ -15,6 +18,7 @@ use crate::output::table::{Cell, Column, Table};
 use crate::output::times::Times;
 use crate::output::view::money::{BudgetView, RemovedBudgetView, limit_of};
 use crate::output::words::{BAD, GOOD, WARN};
+use crate::refs::Reference;
 use crate::session::Session;
 use crate::suggest::did_you_mean;
 
@@ -41,7 +45,7 @@ async fn list(session: &Session, runs: bool) -> Outcome {
     shown::list(out, &views, budgets.iter().map(name_of), || {
         if budgets.is_empty() {
             out.note("no budget is set");
-            out.hint("help: orchctl budgets set team --usd 50 --per day");
+            out.hint("help: orchctl budgets set team 50usd --per day; of a run: orchctl run --budget");
             return Ok(());
         }
         out.data(&table(&budgets, &out.times).render(out.stdout()))?;
@@ -57,19 +61,18 @@ async fn list(session: &Session, runs: bool) -> Outcome {
 
 async fn set(session: &Session, args: &SetBudgetArgs) -> Outcome {
     let out = &session.out;
+    if is_run(&args.name) {
+        return set_run(session, args).await;
+    }
     check_name(&args.name)?;
+    let tenant = || BudgetScope { scope: Some(Scope::Tenant(TenantBudget {})) };
     let mut budget = Budget {
         name: args.name.clone(),
-        scope: Some(args.on.clone()),
-        limit: Some(BudgetLimit {
-            micro_usd: args.usd,
-            tokens: args.tokens,
-            runs: args.runs,
-            mode: BudgetMode::from(args.mode).into(),
-        }),
+        scope: Some(args.on.clone().unwrap_or_else(tenant)),
+        limit: Some(ceiling(args, args.mode.map_or(BudgetMode::Hard, BudgetMode::from))),
         ..Budget::default()
     };
-    budget.set_period(BudgetPeriod::from(args.per));
+    budget.set_period(args.per.map_or(BudgetPeriod::Month, BudgetPeriod::from));
     let answer = session.client()?.set_budget(budget.clone()).await?;
     // A coordinator that only says yes has said what was asked for.
     let told = answer.budget.unwrap_or_else(|| BudgetUse { budget: Some(budget), ..BudgetUse::default() });
@@ -80,9 +83,74 @@ async fn set(session: &Session, args: &SetBudgetArgs) -> Outcome {
     Ok(exit::DONE)
 }
 
+/// Whether it is the name of a run: no budget has a slash in its own.
+fn is_run(name: &str) -> bool {
+    name.contains('/') || name.starts_with('@')
+}
+
+/// The ceiling that was said, in one word or by flags.
+fn ceiling(args: &SetBudgetArgs, mode: BudgetMode) -> BudgetLimit {
+    let said = args.amount.unwrap_or_default();
+    BudgetLimit {
+        micro_usd: args.usd.or(said.micro_usd),
+        tokens: args.tokens.or(said.tokens),
+        runs: args.runs,
+        mode: mode.into(),
+    }
+}
+
+/// The budget of one run.
+async fn set_run(session: &Session, args: &SetBudgetArgs) -> Outcome {
+    let out = &session.out;
+    if args.per.is_some() || args.on.is_some() {
+        return Err(Failure::usage(format!("{} is a run: its budget is over all of it", args.name))
+            .help(format!("orchctl budgets set {} without --per and --on", args.name)));
+    }
+    let client = session.client()?;
+    let run = of_run_alone(client.resolve(&args.name).await?)?;
+    // What is not said stays as it is, the mode too.
+    let limit = ceiling(args, args.mode.map_or(BudgetMode::Unspecified, BudgetMode::from));
+    let answer = client.set_run_budget(&run, limit).await?;
+    let told = answer.budget.unwrap_or_else(|| BudgetUse {
+        limit: Some(limit),
+        run_ref: run.clone(),
+        ..BudgetUse::default()
+    });
+    shown::one(out, &BudgetView::from(&told), &run, || {
+        let verb = if answer.replaced { "changed" } else { "set" };
+        out.line(&format!("budget of {run}: {verb}; {}", of_run(&told)))
+    })?;
+    // The budget is set; how the run stands only helps.
+    let reference = Reference { run: run.clone(), task: None };
+    if let Ok(run) = client.run(&reference).await
+        && matches!(run.state(), RunState::Failed | RunState::Cancelled)
+    {
+        out.hint(&format!("it has ended: orchctl retry {}", one_line(&run.r#ref, TOLD)));
+    }
+    Ok(exit::DONE)
+}
+
+/// A budget is over a whole run.
+fn of_run_alone(reference: Reference) -> Outcome<String> {
+    match &reference.task {
+        None => Ok(reference.run),
+        Some(_) => Err(Failure::usage(format!("{reference} is a task: a budget is over its whole run"))
+            .help(format!("name the run: {}", reference.run))),
+    }
+}
+
 async fn remove(session: &Session, args: &RemoveBudgetArgs) -> Outcome {
     let out = &session.out;
     let client = session.client()?;
+    if is_run(&args.name) {
+        let run = of_run_alone(client.resolve(&args.name).await?)?;
+        client.remove_run_budget(&run).await?;
+        let view = RemovedBudgetView { name: run.clone(), removed: true };
+        shown::one(out, &view, &run, || {
+            out.line(&format!("budget of {run}: removed; it limits nothing any more"))
+        })?;
+        return Ok(exit::DONE);
+    }
     if let Err(failure) = client.remove_budget(&args.name).await {
         if failure.exit_code() != exit::NOT_FOUND {
             return Err(failure);
@@ -164,7 +232,6 @@ fn lines(budget: &BudgetUse) -> Vec<Line> {
 
 /// What a budget counts besides money and tokens.
 fn counted(budget: &BudgetUse) -> &'static str {
-    use orch_proto::v1::budget_scope::Scope;
     match budget.budget.as_ref().and_then(|budget| budget.scope.as_ref()?.scope.as_ref()) {
         Some(Scope::Tenant(_) | Scope::Name(_)) => "runs",
         Some(Scope::Worker(_) | Scope::Pool(_)) | None => "attempts",

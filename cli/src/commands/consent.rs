@@ -43,7 +43,7 @@ fn writes(command: &Command) -> bool {
                 | AgentsCommand::Remove(_)
                 | AgentsCommand::Test(_),
             ) => true,
-            Some(AgentsCommand::List(_) | AgentsCommand::Show(_)) | None => false,
+            Some(AgentsCommand::List(_) | AgentsCommand::Show(_) | AgentsCommand::ScaleHint) | None => false,
         },
         Command::Admin(args) => args.writes(),
         Command::Budgets(args) => {

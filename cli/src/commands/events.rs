@@ -29,7 +29,11 @@ pub(crate) async fn run(session: &Session, args: EventsArgs) -> Outcome {
     if let Some(since) = args.since.filter(|since| *since > newest && !args.follow) {
         out.note(&format!("nothing is recorded from {since} on; the newest event is {newest}"));
     }
-    let told = follow_all(&client, &display, Everything { from, last }).await;
+    let waits = || match last {
+        Some(_) => out.waits("the coordinator has not answered yet; waiting"),
+        None => out.waits("nothing has happened yet; waiting, Ctrl-C leaves"),
+    };
+    let told = follow_all(&client, &display, Everything { from, last }, waits).await;
     if matches!(display, Display::Jsonl(..)) {
         out.end_list(told.is_ok())?;
     }

@@ -1,5 +1,6 @@
 //! `explain`: why a task is where it is, and what would move it; of a run with several, why those wait that could go on.
 
+use jiff::Timestamp;
 use orch_proto::codes::ErrorCode;
 use orch_proto::outcome::OUTCOMES;
 
@@ -81,14 +82,18 @@ fn tell(out: &Out, reference: &str, explained: &ExplainTaskResponse) -> Outcome<
     out.line(&format!("{reference}: {summary}{}", since.unwrap_or_default()))?;
     for reason in &explained.reasons {
         let (glyph, style) = if reason.satisfied { ("✔", GOOD) } else { ("✗", BAD) };
-        let text = one_line(&reason.text, TOLD);
+        let left = span(reason.left).filter(|left| !left.is_zero());
+        let until = left.map_or_else(String::new, |left| format!(" ({})", out.times.until(left)));
+        let text = format!("{}{until}", one_line(&reason.text, TOLD));
         out.line(&format!("  {} {:<14} {text}", out.paint(style, glyph), one_line(&reason.kind, 40)))?;
     }
-    if let Some(task) = explained.task.as_ref().filter(|task| task.state() == TaskState::Parked)
-        && let Some(at) = moment(task.retry_at)
-    {
-        let left = short(between(out.times.now(), at));
-        out.line(&format!("next: its conversation goes on at {} (in {left})", out.times.stamp(at)))?;
+    // What the coordinator reckoned is right whatever the clock here says; one of an older release does not say it.
+    let by_clock = |task: &Task| moment(task.retry_at).map(|at| between(out.times.now(), at));
+    let parked = explained.task.as_ref().filter(|task| task.state() == TaskState::Parked);
+    let reckoned = explained.reasons.iter().find_map(|reason| span(reason.left));
+    if let Some(left) = parked.and_then(|task| reckoned.or_else(|| by_clock(task))) {
+        let at = out.times.stamp(out.times.now().checked_add(left).unwrap_or(Timestamp::MAX));
+        out.line(&format!("next: its conversation goes on at {at} (in {})", short(left)))?;
     }
     if !explained.help.is_empty() {
         out.hint(&format!("help: {}", one_line(&explained.help.replace("REF", reference), TOLD)));

@@ -35,7 +35,8 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
             (Format::Table | Format::Name | Format::None, _) => Display::plain(out, out.stdout()),
         };
         let now = client.status().await?.event_seq;
-        follow_all(&client, &display, Everything { from: now + 1, last: None }).await?;
+        let waits = || out.waits("nothing has happened yet; waiting, Ctrl-C leaves");
+        follow_all(&client, &display, Everything { from: now + 1, last: None }, waits).await?;
         return Ok(exit::DONE);
     };
     let reference = client.resolve(&reference).await?;

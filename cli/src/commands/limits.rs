@@ -65,6 +65,10 @@ fn tell(out: &Out, rows: &mut Rows<'_>, pool: &PoolLimits) {
         rows.row("why", &one_line(&pool.detail, TOLD));
     }
     rows.row("requests", &counts(pool));
+    if (1..WHOLE).contains(&pool.share_permille) {
+        let part = f64::from(pool.share_permille) / 10.0;
+        rows.row("share", &format!("{part}% of every limit of the account"));
+    }
     if pool.parked > 0 {
         rows.row("parked", &plural(pool.parked.into(), "conversation"));
     }
@@ -89,13 +93,31 @@ fn tell(out: &Out, rows: &mut Rows<'_>, pool: &PoolLimits) {
 
 /// Until when it stays as it is.
 fn until(out: &Out, pool: &PoolLimits) -> String {
-    let left = span(pool.left).filter(|left| !left.is_zero()).map(short);
-    match (moment(pool.until), left) {
-        (Some(at), Some(left)) => format!("  until {} (in {left})", out.times.stamp(at)),
-        (Some(at), None) => format!("  until {}", out.times.stamp(at)),
-        (None, Some(left)) => format!("  for {left}"),
+    // How long it lasts is the coordinator's to say: the clock here may be another.
+    match (span(pool.left).filter(|left| !left.is_zero()), moment(pool.until)) {
+        (Some(left), _) => format!("  for {} ({})", short(left), out.times.until(left)),
+        (None, Some(at)) => format!("  until {}", out.times.stamp(at)),
         (None, None) => String::new(),
     }
+}
+
+/// Pools that are not as they should be, in a line for `status`: `main used up for 3m00s (until 17:05:00), 4 parked`.
+pub(super) fn in_short(out: &Out, pools: &[PoolLimits]) -> Vec<String> {
+    let wanted = |pool: &&PoolLimits| {
+        pool.parked > 0 || !matches!(pool.state(), PoolState::Open | PoolState::Unspecified)
+    };
+    let told = pools.iter().filter(wanted).map(|pool| {
+        let (word, style) = match pool.state() {
+            PoolState::Open | PoolState::Unspecified => ("open", GOOD),
+            PoolState::Throttled => ("throttled", WARN),
+            PoolState::Exhausted => ("used up", BAD),
+            PoolState::Failing => ("failing", BAD),
+        };
+        let parked = if pool.parked > 0 { format!(", {} parked", pool.parked) } else { String::new() };
+        let until = until(out, pool).replacen("  ", " ", 1);
+        out.paint(style, &format!("{} {word}{until}{parked}", one_line(&pool.pool, 80)))
+    });
+    told.collect()
 }
 
 fn counts(pool: &PoolLimits) -> String {

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use orch_proto::v1::{ClusterStatus, FailurePolicy, Run, RunState, Task, TaskRole, TaskState, Worker};
+use orch_proto::v1::{
+    ClusterStatus, FailurePolicy, PoolLimits, Run, RunState, Task, TaskRole, TaskState, Worker,
+};
 
-use super::{budgets, tables, watching};
+use super::{budgets, limits, tables, watching};
 use crate::args::Format;
 use crate::args::parse::{on_failure_word, run_state_word, task_state_word};
 use crate::args::work::StatusArgs;
@@ -55,7 +57,9 @@ async fn fleet(out: &Out, client: &Client) -> Outcome {
     if out.format != Format::Table {
         return Ok(exit::DONE);
     }
-    out.data(&fleet_text(out, &status, &workers))?;
+    // Of one that is too old to say it, the rest is shown all the same.
+    let pools = client.limits("").await.unwrap_or_default();
+    out.data(&fleet_text(out, &status, &workers, &pools))?;
     let active = [RunState::Planning, RunState::WaitingApproval, RunState::Running, RunState::Synthesizing];
     let (runs, more) = client.list_runs(&active, "", SHOWN).await?;
     if !runs.is_empty() {
@@ -69,7 +73,7 @@ async fn fleet(out: &Out, client: &Client) -> Outcome {
 }
 
 /// The summary of the fleet.
-fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker]) -> String {
+fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker], pools: &[PoolLimits]) -> String {
     let mut text = String::new();
     let (health, style) = if status.draining { ("draining", WARN) } else { ("healthy", GOOD) };
     let up = span(status.uptime).map(short).unwrap_or_default();
@@ -117,6 +121,10 @@ fn fleet_text(out: &Out, status: &ClusterStatus, workers: &[Worker]) -> String {
         out.paint(BOLD, "workers"),
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     );
+    let pools = limits::in_short(out, pools);
+    if !pools.is_empty() {
+        text.push_str(&filled(out, "pools  ", &pools));
+    }
     for attention in &status.attention {
         let _ = writeln!(text, "{}", out.paint(WARN, &format!("! {}", one_line(attention, TOLD))));
     }

@@ -1,6 +1,6 @@
 //! `cancel` and `retry`: the two verbs that change a run.
 
-use orch_proto::v1::{RetryRunRequest, Run};
+use orch_proto::v1::{BudgetMode, RetryRunRequest, Run};
 
 use super::dead;
 use crate::args::Format;
@@ -82,6 +82,8 @@ async fn retry_one(out: &Out, client: &Client, text: &str, args: &RetryArgs) -> 
         from: args.from.clone().unwrap_or_default(),
         force: args.force,
         dead: args.dead,
+        // What it leaves unsaid stays as it is, the mode too.
+        budget: args.budget.map(|ceiling| ceiling.limit(BudgetMode::Unspecified)),
         ..RetryRunRequest::default()
     };
     let answer = match client.retry(request).await {

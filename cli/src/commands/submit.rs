@@ -6,7 +6,7 @@ use std::path::Path;
 
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1::task_spec::Runner;
-use orch_proto::v1::{CostEstimate, RunSpec, RunState, SubmitRunResponse, TaskSpec};
+use orch_proto::v1::{RunSpec, RunState, SubmitRunResponse, TaskSpec};
 
 use super::approval::{self, Asked};
 use super::tables;
@@ -25,12 +25,12 @@ use crate::failure::{Failure, Outcome};
 use crate::follow::{Display, Ending, LEAVES, ShowPlan, Until, follow};
 use crate::live::model::Model;
 use crate::output::Out;
-use crate::output::figures::{dollars, plural};
+use crate::output::figures::plural;
 use crate::output::safe::one_line;
 use crate::output::view::money::EstimateView;
 use crate::output::view::{ImpossibleView, SubmittedView, raw_json};
 use crate::output::words::task_ended;
-use crate::plan::PlanView;
+use crate::plan::{PlanView, estimated};
 use crate::results;
 use crate::runfile;
 use crate::runfile::workflow::is_workflow;
@@ -237,24 +237,6 @@ pub(super) fn advise(session: &Session, answer: &SubmitRunResponse) {
         let (task, reason) = (one_line(&impossible.task_id, TOLD), one_line(&impossible.reason, TOLD));
         out.note(&format!("  ! {task} cannot run anywhere yet: {reason}"));
     }
-}
-
-/// What earlier work says that a run will cost, in a sentence.
-pub(super) fn estimated(estimate: &CostEstimate) -> String {
-    let unknown = u64::from(estimate.unknown_tasks);
-    if estimate.samples == 0 {
-        return "what it will cost is not known: nothing like it has run yet".to_owned();
-    }
-    let mut text = format!(
-        "about {}, nine times of ten at most {}, from {}",
-        dollars(estimate.p50_micro_usd, false),
-        dollars(estimate.p90_micro_usd, false),
-        plural(estimate.samples.into(), "earlier attempt"),
-    );
-    if unknown > 0 {
-        text.push_str(&format!("; without {} of which nothing is known", plural(unknown, "task")));
-    }
-    text
 }
 
 /// Validates on the server and says where everything would run.

@@ -1,6 +1,8 @@
 //! Moments as people asked to see them: how long ago, as RFC 3339 in UTC, or as seconds since 1970. JSON does not pass
 //! here: it always has RFC 3339. Knows the clock and the time zone; refuses to know what happened then.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -53,6 +55,13 @@ impl Times {
         self.absolute(at).unwrap_or_else(|| clock(at, &self.zone.clone().unwrap_or_else(TimeZone::system)))
     }
 
+    /// A moment that is `left` away by somebody else's reckoning, as one reads it here: `until 17:05:00`. The clocks of two
+    /// machines need not agree for that.
+    pub(crate) fn until(&self, left: Duration) -> String {
+        let at = self.now().checked_add(left).unwrap_or(Timestamp::MAX);
+        format!("until {}", self.stamp(at))
+    }
+
     fn absolute(&self, at: Timestamp) -> Option<String> {
         match self.style {
             TimeStyle::Relative => None,
@@ -78,5 +87,7 @@ mod tests {
         assert_eq!(shown(TimeStyle::Iso), ["2026-11-20T21:26:53Z", "2026-11-20T21:26:53Z", "CREATED"]);
         assert_eq!(shown(TimeStyle::Unix), ["1795210013", "1795210013", "CREATED"]);
         assert_eq!(Times::fixed(TimeStyle::Iso, now).cell(None), "");
+        let until = Times::fixed(TimeStyle::Relative, at).until(Duration::from_secs(150));
+        assert_eq!(until, "until 21:29:23");
     }
 }

@@ -53,6 +53,30 @@ pub struct BudgetLimit {
     pub mode: BudgetMode,
 }
 
+/// Another ceiling for a run. What is absent stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct BudgetChange {
+    /// Millionths of a US dollar.
+    pub micro_usd: Option<u64>,
+    /// Tokens of every kind.
+    pub tokens: Option<u64>,
+    /// Attempts.
+    pub runs: Option<u64>,
+    /// What happens when it is used up; of a run that had no budget: it stops.
+    pub mode: Option<BudgetMode>,
+}
+
+/// What becomes of an own budget of an attempt that is as much as the run was submitted with: that of a run's only task,
+/// which then is there for a CLI that nothing else stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnBudget {
+    /// What the run was submitted with, in millionths of a US dollar.
+    pub submitted: u64,
+    /// What goes in its place. Nothing where a gateway holds the attempt to what it may spend: that follows a change of the
+    /// run's budget at once.
+    pub becomes: Option<u64>,
+}
+
 /// What happens when a budget is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BudgetMode {

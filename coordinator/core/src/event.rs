@@ -1,7 +1,7 @@
 //! Everything that can happen to the coordinator, as data. Past tense: whoever sends one of these has seen it.
 //! Knows no wire format; the engine's conversion is the only place that names both.
 
-use crate::budgets::{Budget, Spending};
+use crate::budgets::{Budget, BudgetChange, Spending};
 use crate::effect::Payload;
 use crate::ids::{AttemptKey, AttemptNo, Epoch, SessionId, TaskKey, TenantId, Token};
 use crate::limits::{AgentPool, LimitHit, LimitReport, LimitSignal, PoolSettings};
@@ -240,6 +240,15 @@ pub enum Event {
         tenant: TenantId,
         /// Its name.
         name: Arc<str>,
+    },
+    /// The budget of one run is changed, or made.
+    RunBudgetSet {
+        /// Whom to answer.
+        token: Token,
+        /// The run.
+        target: Target,
+        /// What becomes of its ceiling; `None` ends it.
+        change: Option<BudgetChange>,
     },
     /// Time passed: do what is due.
     TimePassed,

@@ -165,6 +165,14 @@ pub struct PoolSettings {
     pub max_concurrent: Option<u32>,
     /// Most attempts started a minute.
     pub starts_per_minute: Option<u32>,
+    /// The part of whatever limit of the whole pool is in force that is used, in thousandths; without it all.
+    pub share_permille: Option<u32>,
+}
+
+impl PoolSettings {
+    pub(crate) fn share(&self) -> u32 {
+        self.share_permille.unwrap_or(bucket::WHOLE)
+    }
 }
 
 /// Limits a minute.
@@ -227,6 +235,8 @@ pub struct PoolView {
     pub warnings: Vec<String>,
     /// Throttles seen in the last hour.
     pub throttled: u64,
+    /// The part of every limit of the account that is used, in thousandths.
+    pub share_permille: u32,
 }
 
 /// One bucket, for people.

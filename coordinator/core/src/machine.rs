@@ -9,6 +9,7 @@ mod bills;
 pub(crate) mod budgets;
 mod cancel;
 pub(crate) mod consult;
+mod demand;
 mod expand;
 pub(crate) mod explain;
 mod fitting;
@@ -114,6 +115,9 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::BudgetSet { token, tenant, budget } => budgets::set(state, effects, token, tenant, *budget),
         Event::BudgetRemoved { token, tenant, name } => {
             budgets::removed(state, effects, token, tenant, &name);
+        }
+        Event::RunBudgetSet { token, target, change } => {
+            budgets::set_run(state, effects, token, &target, change);
         }
         Event::TimePassed => timers::passed(state, effects),
         Event::DrainStarted => start::drain(state),

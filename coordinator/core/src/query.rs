@@ -318,6 +318,8 @@ pub struct Reason {
     pub text: String,
     /// A command line that would remove it, when there is one.
     pub help: Option<String>,
+    /// How long it will go on, from now, where that is known.
+    pub left: Option<Span>,
 }
 
 /// State of an agent, seen.
@@ -406,4 +408,25 @@ pub struct StatusView {
     pub last_run: RunId,
     /// What attempts that run now have spent, as far as their agents said; in millionths of a US dollar.
     pub running_micro_usd: u64,
+    /// What ready tasks wait for.
+    pub demand: DemandView,
+}
+
+/// What ready tasks wait for, each counted once. Their sum is the number of those that are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DemandView {
+    /// Another slot that fits would start them.
+    pub pending_slots: u64,
+    /// Every pool they could use is used up, fails or is asked for more than it gives.
+    pub limits: u64,
+    /// A standing budget over them is used up.
+    pub budgets: u64,
+    /// They belong on one agent: by name, or because it keeps their conversation.
+    pub pinned: u64,
+    /// No known agent offers what they need.
+    pub impossible: u64,
+    /// Slots of agents that take work.
+    pub slots: u32,
+    /// Those of them that are free.
+    pub free_slots: u32,
 }

@@ -5,7 +5,8 @@
 mod support;
 
 use orch_core::budgets::{
-    Allowance, Budget, BudgetLimit, BudgetMode, BudgetPeriod, BudgetScope, BudgetView, Spending, Spent,
+    Allowance, Budget, BudgetChange, BudgetLimit, BudgetMode, BudgetPeriod, BudgetScope, BudgetView,
+    OwnBudget, Spending, Spent,
 };
 use orch_core::effect::Write;
 use orch_core::event::{Event, FailurePolicy};
@@ -317,6 +318,12 @@ fn tasks_under_a_standing_budget_wait_until_it_begins_anew_or_is_raised() {
     assert_eq!(summary, format!("{text}; now: orchctl budgets set nightly --usd 20 --per day"));
     assert!(reasons.iter().any(|reason| reason.kind == "budget" && reason.text == text) && !impossible);
     assert_eq!(env.budgets()[0].state, "tasks wait for 107 min");
+    let demand = env.status().demand;
+    assert_eq!(
+        (demand.budgets, demand.pending_slots, demand.free_slots),
+        (2, 0, 1),
+        "no wish for more agents"
+    );
     env.pass_with_heartbeats(TO_MIDNIGHT - 10, &["box"]);
     assert_eq!(env.state_of("1/b"), "queued");
     env.pass_with_heartbeats(20, &["box"]);
@@ -515,6 +522,33 @@ fn a_word_that_was_lost_with_its_stream_is_said_again() {
     assert_eq!(env.allowance("1/a#1"), Some(said));
 }
 
+/// Two attempts of which each wants more than there is: the second began after it was told that its first word does not
+/// hold any more, and nobody was there to hear that.
+#[test]
+fn a_word_that_came_before_its_attempt_had_begun_is_said_again() {
+    let mut env = running(100, "a needs runner=claude\nb needs runner=claude");
+    let (session, attempt) = (env.session("box"), env.attempt("1/b#1"));
+    let first = env.state.grant_view(attempt).and_then(|view| view.allowance).expect("limited");
+    env.spend("box", "1/a#1", 0, 0, 900);
+    let missed = env.allowance("1/b#1").expect("it is asked back");
+    assert!(missed.seq > first.seq && missed.micro_usd == Some(0), "{missed:?}");
+    env.allowances.clear();
+    let wants = |seen| Spending {
+        attempt,
+        spent: Spent::default(),
+        bound: Spent::default(),
+        wanted: Spent { micro_usd: 900, ..Spent::default() },
+        in_flight: 0,
+        estimated: false,
+        seen,
+    };
+    env.apply(Event::SpendingReported { session, spending: wants(first.seq) });
+    assert_eq!(env.allowance("1/b#1").map(|told| told.seq), Some(missed.seq));
+    env.apply(Event::SpendingReported { session, spending: wants(missed.seq) });
+    let given = env.allowance("1/a#1");
+    assert!(given.as_ref().is_some_and(|told| told.one_more), "a was first: {given:?} {:?}", env.allowances);
+}
+
 #[test]
 fn attempts_that_run_come_under_a_budget_that_is_set_and_out_of_one_that_is_removed() {
     let mut env = Env::new();
@@ -565,7 +599,86 @@ fn a_run_without_money_is_not_tried_again() {
     env.join("box", 1, CLAUDE);
     env.run_with(usd(100), FailurePolicy::Continue, "a needs runner=claude\nb needs runner=claude");
     env.done("box", "1/a#1", 100);
-    assert!(matches!(env.retry("1/b", false), Answer::Refused(Refusal::OverBudget { retry_in: None, .. })));
+    let refused = env.retry("1/b", false);
+    let Answer::Refused(Refusal::OverBudget { retry_in: None, detail }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(detail.ends_with("now: orchctl retry adhoc/1 --budget 0.0002usd"), "{detail}");
+}
+
+/// The ceiling of a run, changed.
+fn change(env: &mut Env, run: &str, change: Option<BudgetChange>) -> Answer {
+    let target = target_of(run);
+    env.answer(|token| Event::RunBudgetSet { token, target, change })
+}
+
+fn dollars(micro_usd: u64) -> Option<BudgetChange> {
+    Some(BudgetChange { micro_usd: Some(micro_usd), ..BudgetChange::default() })
+}
+
+#[test]
+fn a_raised_budget_of_a_run_is_written_and_gives_room_to_what_waits_for_it() {
+    let mut env = running(100, "a needs runner=claude\nb needs runner=claude");
+    env.spend("box", "1/a#1", 0, 0, 90);
+    env.spend("box", "1/a#1", 0, 90, 0);
+    env.allowances.clear();
+    env.spend("box", "1/b#1", 0, 0, 90);
+    assert_eq!(env.allowance("1/b#1").filter(|told| told.micro_usd >= Some(90)), None);
+    env.written();
+    let answer = change(&mut env, "1", dollars(1_000));
+    let Answer::BudgetSet { view, replaced: true } = answer else { panic!("{answer:?}") };
+    assert_eq!((view.limit.micro_usd, view.limit.mode), (Some(1_000), BudgetMode::Hard));
+    assert!(env.written().contains(&Write::Run(RunId(1))), "durable with the answer");
+    assert!(env.allowance("1/b#1").and_then(|told| told.micro_usd) >= Some(90));
+}
+
+#[test]
+fn a_budget_of_a_run_below_what_was_spent_is_used_up() {
+    let mut env =
+        running(1_000, "a needs runner=claude\nb needs runner=claude\nc needs runner=claude after a");
+    env.done("box", "1/a#1", 400);
+    env.spend("box", "1/b#1", 50, 50, 0);
+    env.allowances.clear();
+    let kept =
+        change(&mut env, "1", Some(BudgetChange { tokens: Some(9_000_000), ..BudgetChange::default() }));
+    let Answer::BudgetSet { view, .. } = kept else { panic!("{kept:?}") };
+    assert_eq!(
+        (view.limit.micro_usd, view.limit.tokens),
+        (Some(1_000), Some(9_000_000)),
+        "what is not said stays"
+    );
+    change(&mut env, "1", dollars(300));
+    assert!(env.allowances.iter().any(|(key, told)| *key == env.attempt("1/b#1") && told.spent));
+    assert!(matches!(env.retry("1", false), Answer::Refused(Refusal::OverBudget { .. })));
+}
+
+#[test]
+fn a_run_that_its_budget_ended_is_tried_again_with_a_larger_one() {
+    let mut env = Env::new();
+    env.join("box", 1, CLAUDE);
+    env.run_with(usd(100), FailurePolicy::Continue, "a needs runner=claude\nb needs runner=claude");
+    env.report_as("box", "1/a#1", Outcome::BUDGET, |report| report.usage = cost(100));
+    assert_eq!((env.state_of("1/a"), env.state_of("1/b")), ("failed", "failed"));
+    change(&mut env, "1", dollars(500));
+    assert!(matches!(env.retry("1", false), Answer::Retried { count: 2, .. }));
+    let view = env.state.grant_view(env.attempt("1/a#2")).expect("granted");
+    assert_eq!(
+        view.allowance.and_then(|told| told.micro_usd),
+        Some(50),
+        "one of eight parts of what is left"
+    );
+    assert_eq!(view.own_budget, Some(OwnBudget { submitted: 100, becomes: Some(500) }), "a direct pool");
+}
+
+#[test]
+fn without_its_budget_a_run_is_limited_by_nothing() {
+    let mut env = running(100, "a needs runner=claude");
+    env.spend("box", "1/a#1", 0, 0, 90);
+    env.allowances.clear();
+    assert!(matches!(change(&mut env, "1", None), Answer::BudgetRemoved));
+    assert_eq!(env.allowance("1/a#1").map(|told| told.micro_usd), Some(None));
+    assert!(env.budgets().is_empty());
+    assert!(matches!(change(&mut env, "1", None), Answer::Refused(Refusal::NoSuchBudget { .. })));
 }
 
 #[test]

@@ -116,12 +116,12 @@ fn a_used_up_window_closes_the_pool_on_all_hosts_at_once_and_no_other_pool() {
     assert_eq!(env.sent(), "pool box-1 team Exhausted\npool box-2 team Exhausted");
     submit(&mut env, 0, "a\nb\nc");
     assert!(grants(&env.sent()).is_empty());
-    let text =
-        "window five_hour of pool team is used up until in 4 min 10 s; an agent with another pool would help";
+    let text = "window five_hour of pool team is used up for another 4 min 10 s; an agent with another pool would help";
     let (summary, reasons, _) = env.explain("1/a");
     assert_eq!(summary, text);
     assert!(reasons.iter().any(|reason| reason.kind == "limit" && !reason.satisfied));
     assert_eq!((env.status().queued, env.status().queued_for_limits), (3, 3), "no demand for more agents");
+    assert_eq!((env.status().demand.limits, env.status().demand.pending_slots), (3, 0));
     env.join_as("box-3", 1, "", uses("other"));
     assert_eq!(grants(&env.sent()), ["box-3 1/a#1"]);
     env.accept("box-3", "1/a#1");

@@ -27,6 +27,7 @@ pub struct PoolTable {
     pub(super) models: BTreeMap<Place<String>, ModelTable>,
     pub(super) max_concurrent: Option<Place<u32>>,
     pub(super) starts_per_minute: Option<Place<u32>>,
+    pub(super) share: Option<Place<f64>>,
 }
 
 impl PoolTable {

@@ -31,6 +31,7 @@ fn the_preset_of_tier_4_is_what_the_tier_allows() {
         per_worker: vec![row("", 1_000, 100_000, Some(20_000))],
         max_concurrent: None,
         starts_per_minute: None,
+        share_permille: None,
     };
     assert_eq!(limits, [("main".into(), settings)]);
 }
@@ -100,6 +101,30 @@ fn unknown_words_are_told_with_their_place_and_the_word_they_resemble() {
 }
 
 #[test]
+fn a_class_that_no_model_has_is_taken_and_told_with_those_there_are() {
+    let said = |text: &str, prices: &Prices| doubts(&limits(text), prices);
+    let file = "[pools.main.models.hiaku]\nrequests_per_minute = 5\n[pools.main.models.opus]\nrequests_per_minute = 5\n";
+    let [doubt] = &*said(file, &Prices::default()) else { panic!("one doubt") };
+    assert!(doubt.starts_with("pool `main`: no model is of the class `hiaku`"), "{doubt}");
+    assert!(doubt.contains("did you mean `haiku`? there are `") && doubt.contains("`sonnet`"), "{doubt}");
+    let mut own = Prices::default().rows()[0].clone();
+    own.model_class = "hiaku".into();
+    assert_eq!(said(file, &Prices::new(vec![own])), [""; 0], "a class of an own price file");
+}
+
+#[test]
+fn a_share_is_a_part_of_every_limit_and_says_enough_by_itself() {
+    let held = limits("[pools.main]\nshare = 0.5\n");
+    assert_eq!(held[0].1, PoolSettings { share_permille: Some(500), ..PoolSettings::default() });
+    assert_eq!(describe(&held), "pools.main          50 % of every limit\n");
+    for wrong in ["0.0", "-0.5", "1.5", "nan"] {
+        let said = refused(&format!("[pools.main]\nshare = {wrong}\n"));
+        assert!(said.contains(":2: pool `main`: share is") && said.contains("at most 1"), "{said}");
+    }
+    assert_eq!(limits("[pools.main]\nshare = 1.0\n")[0].1.share_permille, Some(1_000));
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let error = read(Path::new("/nonexistent/limits.toml")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read limits from /nonexistent/limits.toml");
@@ -142,6 +167,7 @@ fn the_example_of_the_reference_is_a_file_that_is_taken() {
         "per_worker",
         "max_concurrent",
         "starts_per_minute",
+        "share",
         "models.haiku",
     ] {
         assert!(example.contains(word), "{word}");

@@ -119,8 +119,14 @@ impl LimitFigures {
 
     /// Takes over what ready tasks wait for.
     pub(super) fn set_tasks(&self, status: &StatusView) {
-        let limit = status.queued_for_limits.min(status.queued);
-        for (reason, count) in [("slot", status.queued - limit), ("limit", limit)] {
+        let demand = &status.demand;
+        for (reason, count) in [
+            ("slot", demand.pending_slots),
+            ("limit", demand.limits),
+            ("budget", demand.budgets),
+            ("agent", demand.pinned),
+            ("capability", demand.impossible),
+        ] {
             self.tasks.get_or_create(&ByReason { reason }).set(signed(count));
         }
     }
@@ -190,6 +196,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use orch_core::limits::{BucketView, LimitSignal};
+    use orch_core::query::DemandView;
 
     fn view(pool: &str, state: PoolState) -> PoolView {
         let bucket = |class: &str, worker: &str, used| BucketView {
@@ -204,6 +211,7 @@ mod tests {
             pace_permille: 1_000,
         };
         PoolView {
+            share_permille: 1_000,
             pool: pool.into(),
             state,
             left: None,
@@ -268,8 +276,11 @@ mod tests {
     #[test]
     fn tasks_that_wait_for_a_limit_are_no_demand_for_slots() {
         let metrics = Metrics::new("0");
-        metrics.set_status(&StatusView { queued: 9, queued_for_limits: 7, ..StatusView::default() });
+        let demand = DemandView { pending_slots: 2, limits: 7, budgets: 5, ..DemandView::default() };
+        metrics.set_status(&StatusView { queued: 14, demand, ..StatusView::default() });
         let text = metrics.encode().unwrap();
+        assert!(text.contains("orch_pending_slots 2\n"), "{text}");
+        assert!(text.contains("orch_tasks_waiting{reason=\"budget\"} 5"), "{text}");
         assert!(text.contains("orch_tasks_waiting{reason=\"slot\"} 2"), "{text}");
         assert!(text.contains("orch_tasks_waiting{reason=\"limit\"} 7"), "{text}");
     }

@@ -179,6 +179,7 @@ impl Preparer {
         let CheckedRun { name, labels, tasks, context, policy, max_parallel, budget, planning, workflow } =
             run;
         let shape = Shape {
+            first_budget_micro_usd: None,
             policy,
             max_parallel,
             planning: planning.as_ref().map(|planning| Planning {

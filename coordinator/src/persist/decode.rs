@@ -116,6 +116,7 @@ fn shape(stored: &record::RunRecord, shared: &mut Interner) -> Shape {
         }),
         workflow: (!stored.workflow.is_empty()).then(|| shared.intern(&stored.workflow)),
         budget: stored.budget.as_ref().and_then(convert::budgets::limit_from_wire),
+        first_budget_micro_usd: stored.first_budget_micro_usd,
         settings: stored.planning.clone().map(settings).unwrap_or_default(),
     }
 }

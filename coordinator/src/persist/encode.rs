@@ -181,6 +181,7 @@ fn run_head(view: &RunRecordView<'_>) -> record::RunRecord {
         detail: text(view.detail),
         dead: view.dead,
         budget: view.shape.budget.as_ref().map(convert::budgets::limit),
+        first_budget_micro_usd: view.shape.first_budget_micro_usd,
         ..record::RunRecord::default()
     }
 }

@@ -17,7 +17,7 @@ use orch_core::limits::{PoolState, PoolView};
 use orch_core::query::{AgentStateView, AgentView, Answer, Query, StatusView};
 use orch_proto::v1::admin_service_server::AdminService;
 use orch_proto::v1::{
-    self, Agent, AgentState, AgentStateCount, ClusterStatus, GetStatusRequest, GetStatusResponse,
+    self, Agent, AgentState, AgentStateCount, ClusterStatus, Demand, GetStatusRequest, GetStatusResponse,
     ListAgentsRequest, ListAgentsResponse, ListWorkersRequest, ListWorkersResponse,
 };
 use std::sync::Arc;
@@ -106,6 +106,7 @@ impl Admin {
             now: Some(prost_types::Timestamp::from(SystemTime::now())),
             certificate_expires: self.tls.expires().map(prost_types::Timestamp::from),
             disk_free_bytes: self.engine.metrics().disk_free_bytes(),
+            demand: Some(demand(view)),
         }
     }
 
@@ -211,6 +212,20 @@ impl Admin {
             }
         }
         Ok(lines)
+    }
+}
+
+/// What tasks wait for.
+fn demand(view: &StatusView) -> Demand {
+    Demand {
+        pending_slots: view.demand.pending_slots,
+        limits: view.demand.limits,
+        budgets: view.demand.budgets,
+        pinned: view.demand.pinned,
+        impossible: view.demand.impossible,
+        parked: view.parked,
+        slots: view.demand.slots,
+        free_slots: view.demand.free_slots,
     }
 }
 

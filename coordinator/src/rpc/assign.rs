@@ -4,7 +4,7 @@
 use crate::payloads::inputs::{Dispatch, Inputs};
 use crate::presence::harmless;
 use crate::rpc::convert::{self, attempt_id};
-use orch_core::budgets::Allowance;
+use orch_core::budgets::{Allowance, OwnBudget};
 use orch_core::ids::{AttemptKey, TaskKey};
 use orch_core::state::EndedAttempt;
 use orch_proto::store::v1::{StoredWorkerTask, stored_spec};
@@ -51,6 +51,8 @@ pub struct Granted<'a> {
     pub interrupted: Option<&'a EndedAttempt>,
     /// What it may spend from the start.
     pub allowance: Option<&'a Allowance>,
+    /// What becomes of its own budget, if that is as much as its run was submitted with.
+    pub own_budget: Option<OwnBudget>,
 }
 
 /// The message for `attempt`, as it was read for dispatch. `task_ref` is `name/number/task`.
@@ -75,6 +77,7 @@ pub fn assignment(
                 feedback,
                 interrupted,
                 allowance: granted.allowance.map(|allowance| convert::allowance(None, allowance)),
+                budget_micro_usd: own_budget(task.budget_micro_usd, granted.own_budget),
                 ..claude(cluster, attempt.task, task)
             })
         }
@@ -106,6 +109,13 @@ pub fn assignment(
     match assignment.encoded_len() {
         bytes if bytes > MAX_ASSIGNMENT_BYTES => Err(AssignError::TooLong(bytes)),
         _ => Ok(assignment),
+    }
+}
+
+fn own_budget(stored: Option<u64>, becomes: Option<OwnBudget>) -> Option<u64> {
+    match becomes {
+        Some(OwnBudget { submitted, becomes }) if stored == Some(submitted) => becomes,
+        Some(_) | None => stored,
     }
 }
 
@@ -249,7 +259,7 @@ mod tests {
             duration: Some(Span::seconds(835)),
         };
         let told = |dispatch: Dispatch, ended: &EndedAttempt| {
-            let granted = Granted { interrupted: Some(ended), allowance: None };
+            let granted = Granted { interrupted: Some(ended), ..Granted::default() };
             let sent = assignment(CLUSTER, key(1, 3), "a/1/t".into(), dispatch, granted).unwrap();
             let Some(v1::assignment::Runner::Claude(claude)) = sent.runner else { panic!("{sent:?}") };
             claude.interrupted
@@ -275,12 +285,22 @@ mod tests {
     #[test]
     fn an_allowance_of_the_grant_is_part_of_the_assignment() {
         let allowance = Allowance { micro_usd: Some(9), one_more: true, ..Allowance::default() };
-        let granted = Granted { interrupted: None, allowance: Some(&allowance) };
+        let granted = Granted { allowance: Some(&allowance), ..Granted::default() };
         let read = dispatch(stored_spec::Runner::Worker(worker()));
         let sent = assignment(CLUSTER, key(1, 1), "a/1/t".into(), read, granted).unwrap();
         let Some(v1::assignment::Runner::Claude(claude)) = sent.runner else { panic!("{sent:?}") };
         let told = claude.allowance.unwrap();
         assert_eq!((told.attempt, told.micro_usd, told.tokens, told.one_more), (None, Some(9), None, true));
+    }
+
+    #[test]
+    fn an_own_budget_as_large_as_that_of_the_run_follows_it_and_any_other_stays() {
+        let submitted = 100;
+        for (becomes, told) in [(Some(500), [Some(500), Some(99)]), (None, [None, Some(99)])] {
+            let own = Some(OwnBudget { submitted, becomes });
+            assert_eq!([own_budget(Some(100), own), own_budget(Some(99), own)], told);
+        }
+        assert_eq!(own_budget(Some(100), None), Some(100));
     }
 
     #[test]

@@ -342,7 +342,8 @@ pub fn impossible(list: &[Impossible]) -> Vec<v1::Impossible> {
 /// One line of an explanation.
 #[must_use]
 pub fn reason(reason: Reason) -> v1::Reason {
-    v1::Reason { kind: reason.kind.to_owned(), satisfied: reason.satisfied, text: reason.text }
+    let left = reason.left.map(duration);
+    v1::Reason { kind: reason.kind.to_owned(), satisfied: reason.satisfied, text: reason.text, left }
 }
 
 /// The word for the state of a task.

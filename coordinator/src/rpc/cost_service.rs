@@ -1,7 +1,7 @@
 //! Costs, budgets and limits over gRPC.
 //! Thin: the ledger and the engine know; refuses to reckon anything itself. Each of the three has a room below.
 
-mod budgets;
+pub(crate) mod budgets;
 mod limits;
 mod query;
 

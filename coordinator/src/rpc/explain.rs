@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn help_is_for_what_holds_a_task_back() {
-        let reason = |kind, satisfied| Reason { kind, satisfied, text: String::new(), help: None };
+        let reason =
+            |kind, satisfied| Reason { kind, satisfied, text: String::new(), help: None, left: None };
         assert_eq!(help(&[reason("capability", true), reason("slot", false)]), None);
         let missing = [reason("dependencies", true), reason("capability", false)];
         let said = |reasons: &[Reason]| help(reasons).unwrap_or_default();

@@ -262,7 +262,8 @@ fn cut_to_message(page: &mut TasksPage) {
     }
 }
 
-fn no_such_run(target: &Target) -> Status {
+/// Says that a run is not there.
+pub(crate) fn no_such_run(target: &Target) -> Status {
     let message = match &target.run {
         RunTarget::Ref { name, number } => format!("there is no run {name}/{number}"),
         RunTarget::LastOf(_) => "you have not submitted a run yet".to_owned(),

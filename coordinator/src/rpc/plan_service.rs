@@ -9,7 +9,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::lookup::{Lookup, archive_status};
 use crate::rpc::refs::{parse_ref, parse_run_ref};
 use crate::rpc::status::{internal, refuse, refuse_field};
-use crate::rpc::submit::{catalogue, check_request_id};
+use crate::rpc::submit::{catalogue, check_request_id, estimate};
 use crate::rpc::{answered, blocking, convert, gone, unexpected};
 use crate::submission::{CheckedPlanning, CheckedTask, Given, PLAN};
 use crate::workers::WorkersInForce;
@@ -81,7 +81,11 @@ impl Plans {
             response.tasks = read_plan(&plan).map(|plan| task_specs(&plan)).unwrap_or_default();
         } else {
             match self.examined(&planned, plan.clone()).await? {
-                Ok(examined) => response.tasks = examined.specs,
+                Ok(examined) => {
+                    let name = planned.run.r#ref.rsplit_once('/').map_or("", |(name, _)| name);
+                    response.estimate = estimate(&self.engine, caller.tenant, name, &examined.tasks);
+                    response.tasks = examined.specs;
+                }
                 Err(objection) => response.problems = problems(objection),
             }
         }

@@ -3,8 +3,9 @@
 use crate::engine::Handle;
 use crate::payloads::archive::RunFilter;
 use crate::rpc::auth::Caller;
+use crate::rpc::cost_service::budgets::change_run;
 use crate::rpc::explain::explain;
-use crate::rpc::lookup::{Lookup, archive_status};
+use crate::rpc::lookup::{Lookup, archive_status, no_such_run};
 use crate::rpc::paging::{NumberPage, page_size};
 use crate::rpc::plan_service::Plans;
 use crate::rpc::refs::{parse_ref, parse_run_ref};
@@ -90,7 +91,7 @@ impl Runs {
     ) -> Result<(v1::Run, u32), Status> {
         let mut answer = self.parts.engine.request(event.clone()).await;
         if matches!(answer, Ok(Answer::Refused(Refusal::RunNotLive))) {
-            self.recall(target).await?;
+            recall(&self.parts.engine, target).await?;
             answer = self.parts.engine.request(event).await;
         }
         let answer = answered(answer)?;
@@ -104,16 +105,20 @@ impl Runs {
         };
         Ok((convert::run(&run), count))
     }
+}
 
-    async fn recall(&self, target: &Target) -> Result<(), Status> {
-        let (run, _) = self.parts.lookup.resolve(target).await?;
-        let recalled = self.parts.engine.archive().recall(target.tenant, run).await;
-        if let Some(recalled) = recalled.map_err(|error| archive_status(&error))? {
-            let event = Event::RunRecalled(Box::new(recalled));
-            self.parts.engine.apply(event).await.map_err(|_| gone())?;
-        }
-        Ok(())
+/// Takes a finished run back into the state.
+///
+/// # Errors
+/// `NOT_FOUND`, and what the store says.
+pub(crate) async fn recall(engine: &Handle, target: &Target) -> Result<(), Status> {
+    let found = engine.resolve(target.clone()).await.map_err(|_| gone())?;
+    let (run, _) = found.ok_or_else(|| no_such_run(target))?;
+    let recalled = engine.archive().recall(target.tenant, run).await;
+    if let Some(recalled) = recalled.map_err(|error| archive_status(&error))? {
+        engine.apply(Event::RunRecalled(Box::new(recalled))).await.map_err(|_| gone())?;
     }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -255,7 +260,8 @@ impl RunService for Runs {
         &self,
         request: Request<v1::RetryRunRequest>,
     ) -> Result<Response<v1::RetryRunResponse>, Status> {
-        let target = parse_ref(&request.get_ref().r#ref, &Caller::of(&request)?)?;
+        let caller = Caller::of(&request)?;
+        let target = parse_ref(&request.get_ref().r#ref, &caller)?;
         let request = request.into_inner();
         check_request_id(&request.request_id)?;
         if !request.from.is_empty() && target.task.is_some() {
@@ -267,6 +273,10 @@ impl RunService for Runs {
             return Err(refuse_field(ErrorCode::InvalidField, "dead", message));
         }
         let digest = retry_digest(&request);
+        if let Some(limit) = &request.budget {
+            let run = Target { task: None, ..target.clone() };
+            change_run(&self.parts.engine, &caller, run, Some(limit)).await?;
+        }
         let v1::RetryRunRequest { force, request_id, from, dead, .. } = request;
         let (named, request_id) = (target.clone(), Arc::from(request_id));
         let from = (!from.is_empty()).then(|| Arc::from(from));

@@ -15,7 +15,7 @@ use crate::rpc::auth::Caller;
 use crate::rpc::lookup::Lookup;
 use crate::rpc::status::{from_spec_error, internal, refuse, refuse_field};
 use crate::rpc::{answered, ask, blocking, convert, gone, unexpected};
-use crate::submission::{CheckedRun, CheckedRunner, Conversation, Given};
+use crate::submission::{CheckedRun, CheckedRunner, CheckedTask, Conversation, Given};
 use crate::workers::WorkersInForce;
 use crate::workflows;
 use orch_core::event::{Flow, NewTask, OnLoss, Shape, Submit};
@@ -115,13 +115,7 @@ impl Submitter {
 
     /// What earlier work of the same kind says the run will cost; tasks that a plan adds are not in it.
     fn estimate(&self, caller: &Caller, run: &CheckedRun) -> Option<v1::CostEstimate> {
-        let tasks = run.tasks.iter().filter_map(|task| match &task.runner {
-            CheckedRunner::Worker(worker) => {
-                Some(EstimateTask { worker: &worker.worker.name, model: &worker.model, task_id: &task.id })
-            }
-            CheckedRunner::Command(_) | CheckedRunner::Noop | CheckedRunner::Publish(_) => None,
-        });
-        self.parts.engine.ledger().book().estimate(caller.tenant, &run.name, tasks)
+        estimate(&self.parts.engine, caller.tenant, &run.name, &run.tasks)
     }
 
     /// Checks a spec against everything that it is about: workflows, conversations, agents, workers.
@@ -226,6 +220,22 @@ pub(crate) async fn catalogue(
         }
     }
     Ok(Catalogue::of(workers, &agents))
+}
+
+/// What earlier work of the same kind says that tasks of a run of this name will cost.
+pub(super) fn estimate(
+    engine: &Handle,
+    tenant: TenantId,
+    name: &str,
+    tasks: &[CheckedTask],
+) -> Option<v1::CostEstimate> {
+    let tasks = tasks.iter().filter_map(|task| match &task.runner {
+        CheckedRunner::Worker(worker) => {
+            Some(EstimateTask { worker: &worker.worker.name, model: &worker.model, task_id: &task.id })
+        }
+        CheckedRunner::Command(_) | CheckedRunner::Noop | CheckedRunner::Publish(_) => None,
+    });
+    engine.ledger().book().estimate(tenant, name, tasks)
 }
 
 /// The compiled workflow, with what only its caller says.

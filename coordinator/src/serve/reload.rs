@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::engine::Handle;
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::prices::PriceList;
 use crate::serve::announce::notify;
@@ -71,6 +71,9 @@ impl Reloads {
 
 /// Tells the core of an operator's limits, in place of those before.
 pub(super) async fn configure(engine: &Handle, pools: Limits) -> anyhow::Result<()> {
+    for doubt in limits::doubts(&pools, &engine.ledger().book().prices().current().prices) {
+        tracing::warn!("limits: {doubt}");
+    }
     engine.apply(Event::LimitsConfigured { pools }).await.context("the engine has stopped")
 }
 

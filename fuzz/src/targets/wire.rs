@@ -31,10 +31,12 @@ pub fn hello(bytes: &[u8]) {
 }
 
 fn greeted(hello: &v1::Hello) {
-    if let Ok(protocol) = negotiate(hello) {
-        assert!((hello.protocol_min..=hello.protocol_max).contains(&protocol));
+    let negotiated = negotiate(hello);
+    if let Ok(protocol) = &negotiated {
+        assert!((hello.protocol_min..=hello.protocol_max).contains(protocol));
     }
-    if let Ok(joined) = check_hello(hello, &AGENT, TenantId(1)) {
+    let protocol = negotiated.unwrap_or(orch_proto::PROTOCOL_MAX);
+    if let Ok(joined) = check_hello(hello, &AGENT, TenantId(1), protocol) {
         assert_eq!(&*joined.name, "box-1");
         assert!(joined.slots > 0);
         assert!(joined.capabilities.iter().all(|one| one.contains('=')), "{:?}", joined.capabilities);
@@ -74,7 +76,11 @@ fn agent_says(frame: v1::AgentMessage) {
             | agent_item::Item::Accepted(_)
             | agent_item::Item::Rejected(_)
             | agent_item::Item::Draining(_)
-            | agent_item::Item::Facts(_) => {}
+            | agent_item::Item::Facts(_)
+            | agent_item::Item::Limits(_)
+            | agent_item::Item::LimitSignal(_)
+            | agent_item::Item::Spending(_)
+            | agent_item::Item::Warmed(_) => {}
         }
     }
 }

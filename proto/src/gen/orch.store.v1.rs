@@ -77,6 +77,9 @@ pub struct RunRecord {
     /// Ceiling over the run; unset without one.
     #[prost(message, optional, tag = "24")]
     pub budget: ::core::option::Option<super::super::v1::BudgetLimit>,
+    /// Its money as it was submitted, once somebody changed it: budgets of attempts that were as much follow it.
+    #[prost(uint64, optional, tag = "25")]
+    pub first_budget_micro_usd: ::core::option::Option<u64>,
 }
 /// How a request is planned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

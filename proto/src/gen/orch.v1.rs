@@ -914,6 +914,9 @@ pub struct PoolLimits {
     /// Answers 429 seen in the last hour.
     #[prost(uint64, tag = "13")]
     pub throttled: u64,
+    /// The part of every limit of the account that is used, in thousandths; 0 means all of it. `limit` of a bucket is that part.
+    #[prost(uint32, tag = "14")]
+    pub share_permille: u32,
 }
 /// One bucket of a pool.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1734,6 +1737,9 @@ pub struct Reason {
     /// In plain English.
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
+    /// How long it will go on holding the task back, from now, where that is known.
+    #[prost(message, optional, tag = "4")]
+    pub left: ::core::option::Option<::prost_types::Duration>,
 }
 /// A task that nothing known can run. It stays queued.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3017,6 +3023,37 @@ pub struct ClusterStatus {
     /// Bytes free where the store lies.
     #[prost(uint64, tag = "21")]
     pub disk_free_bytes: u64,
+    /// What tasks wait for, and whether more slots would help. Unset by coordinators that do not tell.
+    #[prost(message, optional, tag = "22")]
+    pub demand: ::core::option::Option<Demand>,
+}
+/// What tasks wait for, each counted once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Demand {
+    /// Ready tasks that another slot that fits would start.
+    #[prost(uint64, tag = "1")]
+    pub pending_slots: u64,
+    /// Ready tasks whose pools are all used up, fail or are asked for more than they give.
+    #[prost(uint64, tag = "2")]
+    pub limits: u64,
+    /// Ready tasks under a standing budget that is used up.
+    #[prost(uint64, tag = "3")]
+    pub budgets: u64,
+    /// Ready tasks that belong on one agent: by name, or because it keeps their conversation.
+    #[prost(uint64, tag = "4")]
+    pub pinned: u64,
+    /// Ready tasks that no known agent could run.
+    #[prost(uint64, tag = "5")]
+    pub impossible: u64,
+    /// Conversations that wait until a limit is reset.
+    #[prost(uint64, tag = "6")]
+    pub parked: u64,
+    /// Slots of agents that take work.
+    #[prost(uint32, tag = "7")]
+    pub slots: u32,
+    /// Those of them that are free.
+    #[prost(uint32, tag = "8")]
+    pub free_slots: u32,
 }
 /// How many agents are in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5701,9 +5738,15 @@ pub struct ListBudgetsResponse {
 /// Makes or replaces a budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetBudgetRequest {
-    /// The budget.
+    /// The budget. Unset with `run`.
     #[prost(message, optional, tag = "1")]
     pub budget: ::core::option::Option<Budget>,
+    /// Instead: the budget of this run, `name/number` or `@last`, whether it goes on or has ended.
+    #[prost(string, tag = "2")]
+    pub run: ::prost::alloc::string::String,
+    /// With `run`: its ceiling. Limits and a mode that are unset stay as they are.
+    #[prost(message, optional, tag = "3")]
+    pub run_limit: ::core::option::Option<BudgetLimit>,
 }
 /// It is in force.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5718,9 +5761,12 @@ pub struct SetBudgetResponse {
 /// Ends a budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveBudgetRequest {
-    /// Its name.
+    /// Its name. Empty with `run`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Instead: the budget of this run, `name/number` or `@last`.
+    #[prost(string, tag = "2")]
+    pub run: ::prost::alloc::string::String,
 }
 /// It is no longer in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5871,7 +5917,7 @@ pub mod cost_service_client {
                 .insert(GrpcMethod::new("orch.v1.CostService", "ListBudgets"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes or replaces a standing budget. What was spent in its period stays counted.
+        /// Makes or replaces a standing budget, what was spent in its period stays counted; or changes the budget of a run.
         pub async fn set_budget(
             &mut self,
             request: impl tonic::IntoRequest<super::SetBudgetRequest>,
@@ -5978,7 +6024,7 @@ pub mod cost_service_server {
             tonic::Response<super::ListBudgetsResponse>,
             tonic::Status,
         >;
-        /// Makes or replaces a standing budget. What was spent in its period stays counted.
+        /// Makes or replaces a standing budget, what was spent in its period stays counted; or changes the budget of a run.
         async fn set_budget(
             &self,
             request: tonic::Request<super::SetBudgetRequest>,
@@ -6595,6 +6641,9 @@ pub struct RetryRunRequest {
     /// Only tasks that ended as poison; their crashes are forgotten.
     #[prost(bool, tag = "5")]
     pub dead: bool,
+    /// The budget of the run before anything is tried again. Limits and a mode that are unset stay as they are.
+    #[prost(message, optional, tag = "6")]
+    pub budget: ::core::option::Option<BudgetLimit>,
 }
 /// What was queued again.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6677,6 +6726,10 @@ pub struct GetPlanResponse {
     /// The run.
     #[prost(message, optional, tag = "4")]
     pub run: ::core::option::Option<Run>,
+    /// What earlier work says that its tasks will cost, reviews included; only while none of them runs yet, and unset when none
+    /// of them is for a worker.
+    #[prost(message, optional, tag = "5")]
+    pub estimate: ::core::option::Option<CostEstimate>,
 }
 /// Answers a plan.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

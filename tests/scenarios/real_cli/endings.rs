@@ -62,14 +62,15 @@ async fn limits_end_the_real_cli_with_their_own_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_of_the_api_are_typed_and_retried_by_their_kind() {
-    let Some(mut real) = Real::start("failures_of_the_api_are_typed_and_retried_by_their_kind").await else {
+    let test = "failures_of_the_api_are_typed_and_retried_by_their_kind";
+    let Some((mut real, _prompts)) = Real::alone_with_its_model(test, &["--no-gateway"]).await else {
         return;
     };
     real.agent_without_key(WITHOUT_LOGIN, &["--slots", "1"]);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let nowhere = format!("http://{}", closed.local_addr().expect("its address"));
     drop(closed);
-    real.agent_at(WITHOUT_API, &nowhere, &["--slots", "1"]);
+    real.agent_at(WITHOUT_API, &nowhere, &["--slots", "1", "--no-gateway"]);
     let played = real.play(FAILURES).await;
     for (scenario, requests) in [
         ("the request is malformed (400)", 1),
@@ -84,4 +85,22 @@ async fn failures_of_the_api_are_typed_and_retried_by_their_kind() {
     ] {
         assert_eq!(of(&played, scenario).requests.len(), requests, "{scenario}");
     }
+}
+
+/// Behind a gateway the CLI is told when to give up; that it asked the same number of times is not asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_behind_a_gateway_end_within_its_patience() {
+    let test = "failures_behind_a_gateway_end_within_its_patience";
+    let patience = ["--api-patience", "1s"];
+    let Some((real, _prompts)) = Real::alone_with_its_model(test, &patience).await else { return };
+    let row = |scenario: &str| *FAILURES.iter().find(|row| row.scenario == scenario).expect("a row");
+    let failing = [
+        "the request is malformed (400)",
+        "there is no such model (404)",
+        "too many requests, for a second (429)",
+        "the API is overloaded (529)",
+    ];
+    real.play(&failing.map(row)).await;
+    // A key that is not accepted stops its pool, so this is the last.
+    real.play(&[row("the key is not accepted (401)")]).await;
 }

@@ -36,7 +36,7 @@ async fn a_resumed_conversation_is_billed_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_whose_usage_window_is_used_up_waits_for_its_reset() {
     let mut fleet = Fleet::start(orch_tests::binaries!());
-    fleet.agent("box-1", &["--slots", "2"]);
+    super::keyed(&mut fleet, "box-1");
     let mut client = fleet.client().await;
     let mut task = worker("t", "anga", r#"[[rate_limit {"resets_in":4}]]"#);
     task.retries = Some(0);

@@ -111,6 +111,14 @@ const TABLE: &[Row] = &[
         must_not_link: &[],
         features: &[],
     },
+    Row {
+        package: "xtask-limits",
+        manifest: "xtask/limits/Cargo.toml",
+        may: &["orch-certs"],
+        optional: &[],
+        must_not_link: &["sled"],
+        features: &[],
+    },
 ];
 
 /// Asks cargo and compares.

@@ -2,10 +2,12 @@
 
 use orch_proto::v1::agent_item::Item;
 use orch_proto::v1::{LimitSignalKind, PoolState};
-use proptest::prelude::*;
 
 use super::*;
 use crate::gateway::wire::Event;
+
+mod any_order;
+mod money;
 
 const OPUS: &str = "claude-opus-4-8";
 
@@ -253,52 +255,6 @@ fn requests_that_wait_long_for_an_api_that_fails_are_told_so_and_may_ask_again()
 }
 
 #[test]
-fn a_budget_of_more_than_the_task_is_asked_for_and_its_end_ends_the_attempt() {
-    let mut desk = desk(false, 0);
-    let allowance = Allowance { micro_usd: Some(1), ..Allowance::default() };
-    desk.enter(Entry { allowance: Some(allowance.clone()), ..entry(0) }, at(0));
-    desk.heard(key(0), Event::Ask(ask(1)), at(1));
-    assert!(gone(&mut desk, 0).is_empty());
-    // 1,000 tokens written to the cache and 100 said.
-    let worst = 6_250 + 2_500;
-    let wants = spendings(desk.say(at(10))).remove(0);
-    assert_eq!((wants.wanted_micro_usd, wants.wanted_tokens, wants.in_flight), (worst, 1_100, 0));
-    desk.allow(key(0), Allowance { micro_usd: Some(worst), seq: 1, ..allowance.clone() }, at(11));
-    assert_eq!(gone(&mut desk, 0), [1]);
-    let holds = spendings(desk.say(at(30))).remove(0);
-    assert_eq!(
-        (holds.bound_micro_usd, holds.wanted_micro_usd, holds.in_flight, holds.seen),
-        (worst, 0, 1, 1)
-    );
-    desk.heard(key(0), ended(1, 1_000), at(31));
-    desk.heard(key(0), Event::Ask(ask(2)), at(32));
-    let wants = spendings(desk.say(at(60))).remove(0);
-    assert_eq!((wants.spent_micro_usd, wants.wanted_micro_usd), (5_250, 5_250 + worst));
-    let spent = Allowance { spent: true, detail: "budget of run a/1".to_owned(), seq: 2, ..allowance };
-    desk.allow(key(0), spent, at(61));
-    assert_eq!(told(&mut desk, 0), (vec![], vec![(2, 400)]));
-    assert_eq!(desk.say(at(62)).stops, [key(0)], "a sub-agent's refusal would be swallowed");
-    desk.heard(key(0), Event::Ask(ask(3)), at(63));
-    assert_eq!((told(&mut desk, 0).1, desk.say(at(64)).stops), (vec![(3, 400)], vec![]), "once");
-    assert_eq!(desk.leave(key(0), at(65)).refusal, Some(Refusal::Budget("budget of run a/1".to_owned())));
-}
-
-#[test]
-fn the_budget_of_the_task_is_passed_by_one_request_at_most_whoever_asks() {
-    let mut desk = desk(false, 0);
-    desk.enter(Entry { own_micro_usd: Some(9_000), ..entry(0) }, at(0));
-    for request in 1..=3 {
-        desk.heard(key(0), Event::Ask(Ask { sub_agent: request > 1, ..ask(request) }), at(1));
-    }
-    assert_eq!(gone(&mut desk, 0), [1], "two of them could pass it");
-    desk.heard(key(0), ended(1, 1_000), at(2));
-    assert_eq!(gone(&mut desk, 0), [2]);
-    desk.heard(key(0), ended(2, 1_000), at(3));
-    assert_eq!(told(&mut desk, 0), (vec![], vec![(3, 400)]));
-    assert_eq!(desk.say(at(4)).stops, [key(0)]);
-}
-
-#[test]
 fn a_gateway_that_is_found_again_is_taken_as_it_is() {
     let mut desk = desk(true, 1);
     for request in [1, 2, 3] {
@@ -382,120 +338,4 @@ fn a_warm_cache_is_told_once() {
     }
     let warmed = |said: Said| said.items.into_iter().filter(|item| matches!(item, Item::Warmed(_))).count();
     assert_eq!((warmed(desk.say(at(3))), warmed(desk.say(at(9_000)))), (1, 0));
-}
-
-#[test]
-fn an_attempt_without_a_gateway_is_stopped_when_nothing_is_left() {
-    let mut desk = desk(false, 0);
-    let allowance = Allowance { micro_usd: Some(50_000), ..Allowance::default() };
-    desk.enter(Entry { allowance: Some(allowance.clone()), ..entry(0) }, at(0));
-    let spend = |micro_usd| Spend { micro_usd, tokens: micro_usd };
-    desk.spent_directly(key(0), spend(30_000), at(1));
-    let wants = spendings(desk.say(at(20))).remove(0);
-    assert_eq!((wants.spent_micro_usd, wants.wanted_micro_usd, wants.estimated), (30_000, 60_000, true));
-    desk.allow(key(0), Allowance { spent: true, detail: "b".to_owned(), seq: 1, ..allowance }, at(21));
-    desk.spent_directly(key(0), spend(49_000), at(22));
-    assert!(desk.say(at(23)).stops.is_empty());
-    desk.spent_directly(key(0), spend(51_000), at(24));
-    assert_eq!(desk.say(at(25)).stops, [key(0)]);
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Ask(u32, u64),
-    Begun(u32, u64),
-    Ended(u32, u64),
-    Withdrawn(u32),
-    Leave(u32),
-    Grant(u64),
-    Session,
-    Notice(i32),
-    Reconnect(u32),
-    Pass(u64),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let task = 0..4_u32;
-    prop_oneof![
-        4 => (task.clone(), 0..9_000_u64).prop_map(|(task, size)| Op::Ask(task, size)),
-        2 => (task.clone(), 0..9_000_u64).prop_map(|(task, size)| Op::Begun(task, size)),
-        3 => (task.clone(), 0..9_000_u64).prop_map(|(task, size)| Op::Ended(task, size)),
-        1 => task.clone().prop_map(Op::Withdrawn),
-        1 => task.clone().prop_map(Op::Leave),
-        4 => (0..20_000_u64).prop_map(Op::Grant),
-        1 => Just(Op::Session),
-        1 => (1..=4_i32).prop_map(Op::Notice),
-        1 => task.prop_map(Op::Reconnect),
-        2 => (0..4_000_u64).prop_map(Op::Pass),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
-
-    /// Whatever happens in whatever order: no amount is in two places, none is lost, and once the pool is open and there is
-    /// credit enough, nobody waits any more.
-    #[test]
-    fn no_credit_is_lost_and_nobody_is_forgotten(ops in prop::collection::vec(op(), 1..80)) {
-        let mut desk = desk(true, 4);
-        let (mut now, mut last, mut granted) = (10, 0, 0);
-        let meter_key = MeterKey { pool: "team".into(), class: "opus".into(), worker: "marie".into() };
-        let sent = |desk: &Desk, task| {
-            let attempt: &Attempt = desk.attempts.get(&key(task))?;
-            attempt.flights.iter().find(|(_, flight)| flight.place == Place::Sent).map(|(request, _)| *request)
-        };
-        for op in ops {
-            now += 1;
-            match op {
-                Op::Ask(task, size) => {
-                    last += 1;
-                    desk.heard(key(task), Event::Ask(Ask { input_bound: size, ..ask(last) }), at(now));
-                }
-                Op::Begun(task, input) => if let Some(request) = sent(&desk, task) {
-                    let tokens = Tokens { input, ..Tokens::default() };
-                    desk.heard(key(task), Event::Begun { request, tokens, headers: Headers::default() }, at(now));
-                },
-                Op::Ended(task, input) => if let Some(request) = sent(&desk, task) {
-                    desk.heard(key(task), ended(request, input), at(now));
-                },
-                Op::Withdrawn(task) => desk.heard(key(task), Event::Withdrawn { request: last }, at(now)),
-                Op::Leave(task) => {
-                    desk.leave(key(task), at(now));
-                    desk.enter(entry(task), at(now));
-                }
-                Op::Grant(more) => {
-                    granted += more;
-                    desk.grant(&grant(granted, granted, granted), at(now));
-                }
-                Op::Session => {
-                    granted = 0;
-                    desk.session_down(at(now));
-                    desk.session_up(3, Vec::new(), &[notice(PoolState::Open, None, true)], at(now));
-                }
-                Op::Notice(state) => {
-                    let state = PoolState::try_from(state).unwrap();
-                    desk.notice(&notice(state, Some(2), true), at(now));
-                }
-                Op::Reconnect(task) => {
-                    let flights = desk.attempts[&key(task)].flights.values();
-                    let in_flight = flights.filter(|flight| flight.place == Place::Sent).map(|flight| flight.ask.clone());
-                    let in_flight = in_flight.collect();
-                    desk.heard(key(task), Event::Hello { version: 1, id: String::new(), totals: vec![], in_flight }, at(now));
-                }
-                Op::Pass(ms) => now += ms,
-            }
-            desk.say(at(now));
-            let credit = desk.credit(&meter_key);
-            let places = credit.free().plus(credit.held()).plus(credit.used()).plus(credit.returned());
-            prop_assert_eq!(places, credit.granted());
-            let flights = desk.attempts.values().flat_map(|attempt| attempt.flights.values());
-            let holding = flights.filter(|flight| flight.place == Place::Sent && flight.session == Some(desk.session));
-            let held = holding.fold(Amounts::default(), |sum, flight| sum.plus(flight.amounts));
-            prop_assert_eq!(credit.held(), held, "held by nobody");
-        }
-        desk.notice(&notice(PoolState::Open, None, true), at(now));
-        desk.grant(&grant(u64::MAX >> 20, u64::MAX >> 20, u64::MAX >> 20), at(now));
-        let waiting = desk.attempts.values().flat_map(|attempt| attempt.flights.values());
-        prop_assert_eq!(waiting.filter(|flight| flight.place != Place::Sent).count(), 0, "somebody still waits");
-    }
 }

@@ -85,7 +85,10 @@ impl Asking {
             secrets.redact.push(token.clone());
             secrets.gateway = Some(GatewaySecrets { token, key: key.to_owned() });
             let record_dir = settings.record_exchanges.then(|| supervise.attempt_dir.join(EXCHANGES));
-            supervise.gateway = Some(GatewaySpec { record_dir, ..GatewaySpec::to(upstream) });
+            let patience = settings.limits.api_patience;
+            let longest_failure_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+            let spec = GatewaySpec { record_dir, longest_failure_ms, ..GatewaySpec::to(upstream) };
+            supervise.gateway = Some(spec);
             args::through_gateway(&mut supervise.env);
             (supervise.runtime_dir.clone(), supervise.id.clone())
         });

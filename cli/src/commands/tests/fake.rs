@@ -47,6 +47,8 @@ pub(super) struct Held {
     pub(super) cuts: u32,
     /// First sequence numbers that watches asked for.
     pub(super) watched_from: Vec<u64>,
+    /// How long a watch of everything says nothing at first.
+    pub(super) silence: std::time::Duration,
     pub(super) calls: Vec<&'static str>,
     pub(super) transcript: Vec<u8>,
     pub(super) retried: Vec<RetryRunRequest>,
@@ -111,12 +113,15 @@ impl Fake {
             let cut = Err(Status::unavailable("the coordinator restarts"));
             return Box::pin(iter(held.event(from).into_iter().chain([cut])));
         }
-        Box::pin(unfold((self.clone(), from), |(fake, from)| async move {
+        let silence = std::mem::take(&mut held.silence);
+        drop(held);
+        Box::pin(unfold((self.clone(), from, silence), |(fake, from, silence)| async move {
+            tokio::time::sleep(silence).await;
             loop {
                 let next = fake.held().event(from);
                 if let Some(frame) = next {
                     let from = frame.as_ref().map_or(from, |frame| frame.next_seq);
-                    return Some((frame, (fake, from)));
+                    return Some((frame, (fake, from, std::time::Duration::ZERO)));
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
@@ -476,6 +481,7 @@ impl RunService for Fake {
                 kind: "capability".into(),
                 satisfied: false,
                 text: "gpu=yes is offered by nobody".into(),
+                left: None,
             }],
             impossible: wants_gpu,
             help: "orch-agent --capability gpu=yes".into(),

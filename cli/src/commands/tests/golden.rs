@@ -102,6 +102,7 @@ const SAMPLES: &[Sample] = &[
     sample("watch", "watch adhoc/2 --progress plain", "event"),
     sample("agents", "agents", "agent"),
     sample("agents_show", "agents show box-1", "agent"),
+    sample("agents_scale_hint", "agents scale-hint", "scale-hint"),
     sample("agents_drain", "agents drain box-1 --reason kernel", "agent"),
     sample("agents_resume", "agents resume box-1", "agent"),
     sample("agents_label", "agents label box-1 gpu- team=dance", "agent"),

@@ -12,7 +12,7 @@ use crate::args::workflows::{How, RunWorkflowArgs};
 use crate::client::submission::Submission;
 use crate::client::{Client, new_request_id};
 use crate::commands::batch::roster;
-use crate::commands::submit::{estimated, executor, queued, see_through};
+use crate::commands::submit::{executor, queued, see_through};
 use crate::commands::tables::task_name;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
@@ -21,6 +21,7 @@ use crate::output::table::{Cell, Column, Table};
 use crate::output::view::money::EstimateView;
 use crate::output::view::{ImpossibleView, SubmittedView};
 use crate::output::words::BAD;
+use crate::plan::estimated;
 use crate::session::Session;
 
 pub(super) async fn run(session: &Session, args: RunWorkflowArgs) -> Outcome {

@@ -292,6 +292,8 @@ pub(crate) struct PoolLimitsView {
     max_in_flight: u32,
     /// Conversations that wait until it is reset.
     parked: u32,
+    /// The part of every limit of the account that is used, 0 to 1; limits are shown as that part.
+    share: f64,
     /// Answers 429 seen in the last hour.
     throttled_last_hour: u64,
     warnings: Vec<String>,
@@ -311,6 +313,7 @@ impl From<&v1::PoolLimits> for PoolLimitsView {
             in_flight: pool.in_flight,
             max_in_flight: pool.max_in_flight,
             parked: pool.parked,
+            share: if pool.share_permille == 0 { 1.0 } else { f64::from(pool.share_permille) / 1e3 },
             throttled_last_hour: pool.throttled,
             warnings: pool.warnings.clone(),
         }

@@ -47,6 +47,8 @@ pub struct Shape {
     pub workflow: Option<Arc<str>>,
     /// Ceiling over the run and everything below it.
     pub budget: Option<BudgetLimit>,
+    /// Its money as it was submitted, once somebody changed it.
+    pub first_budget_micro_usd: Option<u64>,
     /// What the driver keeps of how it is planned, encoded; carried, never read here. Empty when there is nothing.
     pub settings: Payload,
 }

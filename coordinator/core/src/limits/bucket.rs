@@ -29,6 +29,9 @@ const STALE_SECONDS: u64 = 2;
 /// already, which looks like too high a level for a moment.
 const COMPARE: Span = Span::seconds(3);
 
+/// The whole of a limit, in thousandths.
+pub(crate) const WHOLE: u32 = 1_000;
+
 /// Where a limit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Source {
@@ -89,6 +92,8 @@ impl Seconds {
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Bucket {
     limit: Option<(u64, Source)>,
+    /// The part of the limit that may be used, in thousandths: the rest is for whoever else uses the account.
+    share: u32,
     /// In parts of a unit; below 0 after more was used than was given.
     level: i128,
     /// With agents, in units.
@@ -103,11 +108,26 @@ pub(crate) struct Bucket {
 impl Bucket {
     pub(crate) fn new(now: Tick) -> Self {
         let used = Seconds { newest: now.0 / 1_000, counts: [0; 60] };
-        Self { limit: None, level: 0, outstanding: 0, at: now, used, compared: None }
+        Self { limit: None, share: WHOLE, level: 0, outstanding: 0, at: now, used, compared: None }
     }
 
+    /// The limit of the account, and where it is from.
     pub(crate) const fn limit(&self) -> Option<(u64, Source)> {
         self.limit
+    }
+
+    /// What of the limit may be used a minute; at least one.
+    pub(crate) fn in_force(&self) -> Option<u64> {
+        let part = |limit: u64| u128::from(limit) * u128::from(self.share) / u128::from(WHOLE);
+        self.limit.map(|(limit, _)| u64::try_from(part(limit)).unwrap_or(limit).max(1))
+    }
+
+    /// Uses this part of whatever its limit is.
+    pub(crate) fn set_share(&mut self, share: u32) {
+        self.share = share.clamp(1, WHOLE);
+        if self.limit.is_some() {
+            self.level = self.level.min(self.ceiling());
+        }
     }
 
     pub(crate) const fn outstanding(&self) -> u64 {
@@ -125,7 +145,7 @@ impl Bucket {
 
     /// Most that it holds, in units; at least one.
     pub(crate) fn capacity(&self) -> u64 {
-        let Some((limit, source)) = self.limit else { return u64::MAX };
+        let Some((limit, (_, source))) = self.in_force().zip(self.limit) else { return u64::MAX };
         let part = if source == Source::Learned { LEARNED_PERMILLE } else { CAPACITY_PERMILLE };
         let margin = u128::from(limit) * u128::from(1_000 - part) / 1_000;
         limit.saturating_sub(u64::try_from(margin).unwrap_or(limit)).max(1)
@@ -138,7 +158,7 @@ impl Bucket {
 
     /// Parts a millisecond.
     fn rate(&self, pace: u32) -> i128 {
-        self.limit.map_or(0, |(limit, _)| i128::from(limit) * i128::from(RATE_PERMILLE) * i128::from(pace))
+        self.in_force().map_or(0, |limit| i128::from(limit) * i128::from(RATE_PERMILLE) * i128::from(pace))
     }
 
     /// Lets it fill up for the time that passed at this pace.
@@ -247,13 +267,13 @@ impl Bucket {
     ///
     /// It raises the level at once where everything that may have been debited since leaves that much, and lowers it
     /// when answers agree for a while that it is too high: others use the same limit, or an estimate was wrong.
-    /// Tokens are rounded to thousands in answers.
+    /// Tokens are rounded to thousands in answers. Where only a part of the limit is ours, what is left is not ours to take.
     pub(crate) fn remaining(&mut self, left: u64, rounded: bool, now: Tick) {
         let Some((limit, source)) = self.limit else { return };
         let rounding = if rounded && left.is_multiple_of(1_000) && limit >= 20_000 { 500 } else { 0 };
         let gone = self.used.since(STALE_SECONDS, now).saturating_add(self.outstanding);
         let sure = i128::from(left) - i128::from(gone) - rounding;
-        if source != Source::Learned {
+        if source != Source::Learned && self.share == WHOLE {
             let sure = (sure * SCALE).min(self.ceiling());
             self.level = self.level.max(sure);
         }
@@ -286,6 +306,28 @@ mod tests {
         let mut bucket = Bucket::new(START);
         bucket.set_limit(Some((limit, Source::Configured)));
         bucket
+    }
+
+    #[test]
+    fn of_a_limit_that_is_shared_only_the_part_is_used_whatever_the_api_says_is_left() {
+        let mut part = bucket(1_000);
+        part.set_share(250);
+        part.refill(START + Span::minutes(9), FULL_PACE);
+        assert_eq!((part.in_force(), part.free()), (Some(250), 245));
+        part.give(245);
+        part.consume(245, START + Span::minutes(9));
+        // The API has 755 left: they are somebody else's.
+        let later = START + Span::minutes(9) + Span::seconds(10);
+        part.remaining(755, false, later);
+        assert_eq!(part.free(), 0);
+        part.refill(later, FULL_PACE);
+        assert_eq!(part.free(), 41, "a sixth of the part");
+        // It holds for a limit that the API tells, too, and less of it takes effect at once.
+        part.set_limit(Some((400, Source::Headers)));
+        part.refill(later + Span::minutes(5), FULL_PACE);
+        assert_eq!((part.in_force(), part.free()), (Some(100), 98));
+        part.set_share(100);
+        assert_eq!((part.in_force(), part.free(), part.inconsistency()), (Some(40), 40, None));
     }
 
     #[test]

@@ -117,8 +117,10 @@ impl ModelClass {
         !self.waiting.is_empty()
     }
 
-    /// An operator's limits, in place of those before. What the API itself said stays.
-    pub(crate) fn configure(&mut self, settings: BucketSettings) {
+    /// An operator's limits, in place of those before, and the part of whatever limit is in force that is used. What the
+    /// API itself said stays.
+    pub(crate) fn configure(&mut self, settings: BucketSettings, share: u32) {
+        self.buckets.iter_mut().for_each(|bucket| bucket.set_share(share));
         for (bucket, limit) in self.buckets.iter_mut().zip(by_unit(settings)) {
             match bucket.limit() {
                 Some((_, Source::Headers)) => {}
@@ -292,8 +294,8 @@ impl ModelClass {
     fn serve(&mut self, place: &(u64, Holder), amounts: [u64; UNITS], permits: &mut Permits) {
         self.waiting.remove(place);
         self.stuck = None;
-        let part = |unit: usize| match self.buckets[unit].limit() {
-            Some((limit, _)) => u128::from(amounts[unit]) * 1_000_000 / u128::from(limit),
+        let part = |unit: usize| match self.buckets[unit].in_force() {
+            Some(limit) => u128::from(amounts[unit]) * 1_000_000 / u128::from(limit),
             None => 1,
         };
         let cost = (0..METERED).map(part).max().unwrap_or(1).max(1);
@@ -454,6 +456,6 @@ fn lacks(buckets: &Buckets, amounts: &[u64; UNITS], now: Tick, pace: u32) -> Opt
 fn is_congested(buckets: &Buckets, lacking: &[u64; METERED], before: bool) -> bool {
     let seconds = if before { RELIEVED_SECONDS } else { CONGESTED_SECONDS };
     buckets.iter().zip(lacking).any(|(bucket, lacking)| {
-        bucket.limit().is_some_and(|(limit, _)| *lacking > limit.saturating_mul(seconds) / 60)
+        bucket.in_force().is_some_and(|limit| *lacking > limit.saturating_mul(seconds) / 60)
     })
 }

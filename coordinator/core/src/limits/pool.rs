@@ -131,11 +131,12 @@ impl Pool {
         self.opened = true;
         self.permits.most = self.settings.max_concurrent.map(u64::from);
         self.starts.limit(self.settings.starts_per_minute);
+        let share = self.settings.share();
         let names: Vec<Arc<str>> = self.classes.keys().cloned().collect();
         for name in names {
             let settings = row(&self.settings.buckets, &name);
             let Some(class) = self.classes.get_mut(&name) else { continue };
-            class.configure(settings);
+            class.configure(settings, share);
             class.shares.clear();
             class.tight.clear();
         }
@@ -147,7 +148,7 @@ impl Pool {
                 return None;
             }
             let mut class = ModelClass::new(now);
-            class.configure(row(&self.settings.buckets, name));
+            class.configure(row(&self.settings.buckets, name), self.settings.share());
             self.classes.insert(Arc::clone(name), class);
         }
         self.classes.get_mut(name)

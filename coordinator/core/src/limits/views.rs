@@ -30,6 +30,7 @@ impl Pool {
             parked: 0,
             warnings: self.warnings(),
             throttled: self.throttled(now),
+            share_permille: self.settings.share(),
         }
     }
 
@@ -81,7 +82,7 @@ fn rows(name: &Arc<str>, class: &ModelClass, now: Tick) -> Vec<BucketView> {
 
 fn buckets(class: &Arc<str>, worker: &Arc<str>, held: &Buckets, pace: u32, now: Tick) -> Vec<BucketView> {
     let row = |(bucket, unit): (&Bucket, &'static str)| {
-        let (limit, source) = bucket.limit()?;
+        let (limit, (_, source)) = bucket.in_force().zip(bucket.limit())?;
         Some(BucketView {
             model_class: Arc::clone(class),
             worker: Arc::clone(worker),

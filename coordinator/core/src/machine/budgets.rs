@@ -7,6 +7,7 @@
 mod bill;
 mod gate;
 mod keepers;
+mod of_run;
 mod open;
 mod rules;
 mod serve;
@@ -15,6 +16,9 @@ pub(in crate::machine) use bill::{corrected, ended, given_back, granted, pool_he
 pub(crate) use keepers::is_held;
 use keepers::is_unkept;
 pub(in crate::machine) use keepers::{found, would_ignore};
+pub(crate) use of_run::own_budget;
+pub(in crate::machine) use of_run::set_run;
+
 pub(crate) use open::{count_ended, of_task as open_bills};
 pub(in crate::machine) use open::{is_open, run_moved};
 pub(crate) use rules::gate as gate_of;
@@ -118,9 +122,7 @@ pub(super) fn due(state: &mut State, effects: &mut Effects) {
 pub(super) fn started(state: &mut State) {
     let unaccepted = |(_, agent): (AgentKey, &crate::agents::Agent)| {
         let leases = agent.leases.iter().filter(|(_, lease)| !lease.accepted);
-        leases
-            .map(|(task, lease)| AttemptKey { task: *task, attempt: lease.attempt })
-            .collect::<Vec<_>>()
+        leases.map(|(task, lease)| AttemptKey { task: *task, attempt: lease.attempt }).collect::<Vec<_>>()
     };
     let granted: Vec<AttemptKey> = state.agents.iter().flat_map(unaccepted).collect();
     let seq = serve::first_seq(state);
@@ -233,7 +235,7 @@ pub(super) fn check_retry(state: &State, id: RunId) -> Result<(), Refusal> {
     let stands = terms(state, &key).filter(|terms| terms.limit.mode != BudgetMode::Soft);
     match stands {
         Some(terms) if terms.is_spent() || terms.is_counted_out() => {
-            let detail = format!("{}: submit it again with a larger one", figures(state, &key));
+            let detail = format!("{}; now: {}", figures(state, &key), of_run::more(state, id, "retry"));
             Err(Refusal::OverBudget { detail, retry_in: None })
         }
         Some(_) | None => Ok(()),
@@ -296,7 +298,13 @@ pub(super) fn removed(
 /// The budgets of a tenant are others: its attempts count against those there are now.
 fn changed(state: &mut State, effects: &mut Effects, tenant: TenantId) {
     state.budgets.note_roll();
-    for key in live(state, Some(tenant)) {
+    refit(state, effects, live(state, Some(tenant)));
+    rearm(state);
+}
+
+/// Live attempts count against the budgets there are now, and are told so.
+fn refit(state: &mut State, effects: &mut Effects, attempts: Vec<AttemptKey>) {
+    for key in attempts {
         let agent = rules::holder_of(state, key);
         let known = pool_held(state, key);
         let pool = match agent {
@@ -306,7 +314,6 @@ fn changed(state: &mut State, effects: &mut Effects, tenant: TenantId) {
         let fresh = bill::reservation(state, key.task, pool);
         serve::refit(state, effects, key, fresh);
     }
-    rearm(state);
 }
 
 /// An agent said which pools it has: what it holds may count against budgets over them.
@@ -429,7 +436,9 @@ pub(crate) fn why(state: &State, key: TaskKey) -> Option<(String, String)> {
     };
     match gate {
         AccountKey::Standing(tenant, name) => why_closed(state, tenant, &name),
-        account @ AccountKey::Run(_) => Some((figures(state, &account), String::new())),
+        account @ AccountKey::Run(id) => {
+            Some((figures(state, &account), of_run::more(state, id, "budgets set")))
+        }
     }
 }
 

@@ -48,11 +48,11 @@ pub(super) fn explain(state: &State, key: TaskKey) -> Result<Answer, Refusal> {
 }
 
 fn yes(kind: &'static str, text: impl Into<String>) -> Reason {
-    Reason { kind, satisfied: true, text: text.into(), help: None }
+    Reason { kind, satisfied: true, text: text.into(), help: None, left: None }
 }
 
 fn no(kind: &'static str, text: impl Into<String>) -> Reason {
-    Reason { kind, satisfied: false, text: text.into(), help: None }
+    Reason { kind, satisfied: false, text: text.into(), help: None, left: None }
 }
 
 /// With the command line that would remove it.
@@ -283,6 +283,7 @@ fn ended(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec<Reason>) ->
         satisfied: task.state == TaskState::Succeeded,
         text: text.clone(),
         help: None,
+        left: None,
     });
     if task.state == TaskState::Succeeded {
         return text;

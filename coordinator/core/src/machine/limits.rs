@@ -220,13 +220,8 @@ pub(super) fn views(state: &State, tenant: TenantId, name: Option<&Arc<str>>) ->
     .collect()
 }
 
-/// Ready tasks that wait only for limits: every group of agents that fits and takes work has a pool that holds them back.
-pub(super) fn held_back(state: &State) -> u64 {
-    let waits = state.schedule.classes.iter().filter(|(_, class)| !class.queue.is_empty());
-    waits.filter(|(_, class)| is_held_back(state, class)).map(|(_, class)| class.queue.len() as u64).sum()
-}
-
-fn is_held_back(state: &State, class: &Class) -> bool {
+/// Whether every group of agents that fits a class and takes work has a pool that holds it back.
+pub(super) fn is_held_back(state: &State, class: &Class) -> bool {
     let meter = class.key.meter.as_ref();
     let lasting = |hold: Hold| hold != Hold::Warming;
     let groups = class.groups.iter().filter_map(|group| state.schedule.groups.get(*group));

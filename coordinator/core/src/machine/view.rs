@@ -157,6 +157,7 @@ pub(super) fn task_ref(state: &State, key: TaskKey) -> Option<String> {
 /// The coordinator in figures, as a tenant sees it: runs and tasks of everybody, agents of its own.
 pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
     let tasks = |wanted: TaskState| state.totals.tasks[wanted as usize];
+    let demand = super::demand::demand(state, tenant);
     let mut view = StatusView {
         last_run: state.last_run(),
         queued: tasks(TaskState::Queued),
@@ -164,7 +165,7 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
         running: tasks(TaskState::Leased) + tasks(TaskState::Running),
         waiting_retry: tasks(TaskState::WaitingRetry),
         parked: tasks(TaskState::Parked),
-        queued_for_limits: super::limits::held_back(state),
+        queued_for_limits: demand.limits,
         oldest_wait: oldest_wait(state),
         active_runs: state.totals.active_runs,
         draining: state.phase == Phase::Draining,
@@ -172,6 +173,7 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
         impossible: impossible_count(state),
         dead: state.register.dead_from(tenant, RunId(u64::MAX)).map(|(_, count)| u64::from(count)).sum(),
         tick: state.now.tick,
+        demand,
         ..StatusView::default()
     };
     for (_, agent) in

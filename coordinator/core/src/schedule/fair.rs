@@ -148,6 +148,15 @@ impl Queue {
         }
     }
 
+    /// Tasks of those runs of which `picks` says so. It is asked once for each run and band, about one task of them.
+    pub(crate) fn count_of_runs(&self, picks: impl Fn(TaskKey) -> bool) -> u64 {
+        let picked = |band: &Band, run: RunId| {
+            self.first_of(*band, run).is_some_and(|place| picks(TaskKey { run, index: place.index }))
+        };
+        let runs = self.passes.keys().filter(|(band, run)| picked(band, *run));
+        runs.map(|(band, run)| self.from(*band, *run).count() as u64).sum()
+    }
+
     /// Since when the one that waits longest has waited.
     pub(crate) fn oldest(&self) -> Option<Tick> {
         self.ages.values().filter_map(|ages| ages.first()).map(|(since, _, _)| *since).min()

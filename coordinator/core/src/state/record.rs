@@ -343,6 +343,8 @@ pub struct GrantView {
     pub interrupted: Option<EndedAttempt>,
     /// What it may spend from the start; `None` where no budget over more than the task applies.
     pub allowance: Option<crate::budgets::Allowance>,
+    /// What becomes of its own budget, if that is as much as its run was submitted with.
+    pub own_budget: Option<crate::budgets::OwnBudget>,
 }
 
 /// Why a state could not be restored.

@@ -140,6 +140,7 @@ impl State {
             epoch: self.epoch,
             sent_back: task.repairs > 0,
             allowance: budgets::allowance(self, attempt),
+            own_budget: budgets::own_budget(self, attempt.task, task.agent?),
             interrupted: task.interrupted(&self.config).filter(|_| task.repairs == 0).cloned(),
         })
     }

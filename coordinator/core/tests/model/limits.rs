@@ -52,6 +52,7 @@ pub fn event(agent: usize, session: Option<SessionId>, kind: u8, number: u16) ->
             )],
             max_concurrent: number.is_multiple_of(3).then(|| u32::from(number % 7)),
             starts_per_minute: number.is_multiple_of(5).then(|| u32::from(number % 60)),
+            share_permille: number.is_multiple_of(7).then(|| u32::from(number % 1_000) + 1),
         };
         let pools = if number.is_multiple_of(4) { Vec::new() } else { vec![("*".into(), settings)] };
         return Some(Event::LimitsConfigured { pools });

@@ -45,6 +45,7 @@ impl Parts {
             }),
             workflow: None,
             budget: None,
+            first_budget_micro_usd: None,
             settings: if self.is_planned() { Arc::from([7u8].as_slice()) } else { Arc::default() },
         }
     }

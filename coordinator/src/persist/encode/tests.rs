@@ -73,6 +73,7 @@ fn worst_shape() -> Shape {
         max_parallel: u32::MAX,
         planning: Some(Planning { approve: true, plan_only: true, expanded: true }),
         workflow: Some(name(4)),
+        first_budget_micro_usd: Some(u64::MAX),
         budget: Some(BudgetLimit {
             micro_usd: Some(HUGE),
             tokens: Some(HUGE),

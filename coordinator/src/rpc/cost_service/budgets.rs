@@ -1,15 +1,18 @@
 //! Standing budgets: listed, set, removed.
 //! Knows the wire and what may be said; what follows is the core's.
 
+use crate::engine::Handle;
 use crate::rpc::auth::Caller;
 use crate::rpc::convert::budgets::{budget_from_wire, budget_use};
 use crate::rpc::cost_service::CostParts;
+use crate::rpc::refs::parse_ref;
+use crate::rpc::run_service::recall;
 use crate::rpc::status::{from_spec_error, refuse_field};
 use crate::rpc::{answered, ask, unexpected};
 use crate::submission::{check_budget_limit, check_scope_name};
-use orch_core::budgets::Budget;
-use orch_core::event::Event;
-use orch_core::query::{Answer, Query};
+use orch_core::budgets::{Budget, BudgetChange};
+use orch_core::event::{Event, Target};
+use orch_core::query::{Answer, Query, Refusal};
 use orch_proto::codes::ErrorCode;
 use orch_proto::v1;
 use std::sync::Arc;
@@ -35,6 +38,14 @@ pub(super) async fn set(
     caller: &Caller,
     request: v1::SetBudgetRequest,
 ) -> Result<v1::SetBudgetResponse, Status> {
+    if !request.run.is_empty() {
+        if request.budget.is_some() {
+            let message = "goes without a budget of another name: run_limit is its ceiling";
+            return Err(refuse_field(ErrorCode::InvalidField, "run", message));
+        }
+        let limit = request.run_limit.unwrap_or_default();
+        return change_run(&parts.engine, caller, parse_ref(&request.run, caller)?, Some(&limit)).await;
+    }
     let budget = Box::new(checked(&request.budget.unwrap_or_default())?);
     let (tenant, name) = (caller.tenant, Arc::clone(&budget.name));
     let answer = parts.engine.request(move |token| Event::BudgetSet { token, tenant, budget }).await;
@@ -43,12 +54,65 @@ pub(super) async fn set(
     Ok(v1::SetBudgetResponse { budget: Some(budget_use(&view)), replaced })
 }
 
+/// Changes the budget of a run, or ends it. A run that ended may have left the state and is taken back first: a larger
+/// budget is what another try of it needs.
+pub(crate) async fn change_run(
+    engine: &Handle,
+    caller: &Caller,
+    target: Target,
+    limit: Option<&v1::BudgetLimit>,
+) -> Result<v1::SetBudgetResponse, Status> {
+    if target.task.is_some() {
+        let message = "names a task: a budget is over its whole run";
+        return Err(refuse_field(ErrorCode::InvalidField, "run", message));
+    }
+    let change = limit.map(changed).transpose()?;
+    let named = target.clone();
+    let event = move |token| Event::RunBudgetSet { token, target: named, change };
+    let mut answer = engine.request(event.clone()).await;
+    if matches!(answer, Ok(Answer::Refused(Refusal::RunNotLive))) {
+        recall(engine, &target).await?;
+        answer = engine.request(event).await;
+    }
+    let answer = answered(answer)?;
+    if let Answer::BudgetSet { view, replaced } = answer {
+        let run = view.run_ref.as_deref().unwrap_or_default();
+        tracing::info!(target: "audit", by = caller.label(), "set budget of run {run}");
+        return Ok(v1::SetBudgetResponse { budget: Some(budget_use(&view)), replaced });
+    }
+    let Answer::BudgetRemoved = answer else { return Err(unexpected()) };
+    tracing::info!(target: "audit", by = caller.label(), "remove budget of a run");
+    Ok(v1::SetBudgetResponse::default())
+}
+
+/// What is to become of a ceiling; what it says nothing of stays.
+fn changed(limit: &v1::BudgetLimit) -> Result<BudgetChange, Status> {
+    // Only a mode may be said: the rule of ceilings wants one limit at least.
+    let only_mode = limit.micro_usd.is_none() && limit.tokens.is_none() && limit.runs.is_none();
+    let probe = v1::BudgetLimit { runs: limit.runs.or_else(|| only_mode.then_some(1)), ..*limit };
+    if only_mode && limit.mode == 0 {
+        let message = "changes nothing: give money, tokens, runs or a mode";
+        return Err(refuse_field(ErrorCode::InvalidField, "run_limit", message));
+    }
+    let known = check_budget_limit("run_limit", &probe).map_err(|error| from_spec_error(&error))?;
+    Ok(BudgetChange {
+        micro_usd: limit.micro_usd,
+        tokens: limit.tokens,
+        runs: limit.runs,
+        mode: (limit.mode != 0).then_some(known.mode),
+    })
+}
+
 /// Ends one.
 pub(super) async fn remove(
     parts: &CostParts,
     caller: &Caller,
     request: v1::RemoveBudgetRequest,
 ) -> Result<v1::RemoveBudgetResponse, Status> {
+    if !request.run.is_empty() {
+        change_run(&parts.engine, caller, parse_ref(&request.run, caller)?, None).await?;
+        return Ok(v1::RemoveBudgetResponse {});
+    }
     check_name(&request.name, "name")?;
     let (tenant, name): (_, Arc<str>) = (caller.tenant, request.name.as_str().into());
     let answer = parts.engine.request(move |token| Event::BudgetRemoved { token, tenant, name }).await;

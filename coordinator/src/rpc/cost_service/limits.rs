@@ -56,6 +56,7 @@ fn pool(view: &PoolView, now: Wall) -> v1::PoolLimits {
         parked: view.parked,
         warnings: view.warnings.clone(),
         throttled: view.throttled,
+        share_permille: view.share_permille,
     }
 }
 
@@ -96,11 +97,13 @@ mod tests {
             parked: 7,
             warnings: vec!["two credentials".into()],
             throttled: 8,
+            share_permille: 500,
         };
         let told = pool(&view, Wall(1_000_000));
         assert_eq!(told.state(), v1::PoolState::Exhausted);
         assert_eq!(told.until.map(|until| until.seconds), Some(1_090));
         assert_eq!((told.left.map(|left| left.seconds), told.parked, told.throttled), (Some(90), 7, 8));
+        assert_eq!(told.share_permille, 500);
         let bucket = &told.buckets[0];
         assert_eq!((bucket.unit.as_str(), bucket.limit, bucket.leased), ("input tokens", 400_000, 2));
         assert_eq!((bucket.source.as_str(), bucket.pace_permille), ("configured", 500));

@@ -228,6 +228,7 @@ impl SessionWriter {
         let granted = Granted {
             interrupted: view.interrupted.as_ref().filter(|_| *protocol >= GOES_ON),
             allowance: view.allowance.as_ref().filter(|_| *protocol >= LIMITS),
+            own_budget: view.own_budget.filter(|_| *protocol >= LIMITS),
         };
         assignment(*cluster, attempt, task_ref, read, granted).map_err(|error| failed(&error))
     }

@@ -62,6 +62,15 @@ impl Default for Status {
             store_bytes: 1_288_490_189,
             cost_today_micro_usd: 41_200_000,
             attention: vec!["box-7 is unreachable, requeue in 22 s".into()],
+            demand: Some(Demand {
+                pending_slots: 9,
+                limits: 3,
+                budgets: 2,
+                parked: 1,
+                slots: 18,
+                free_slots: 7,
+                ..Demand::default()
+            }),
             ..ClusterStatus::default()
         })
     }

@@ -14,6 +14,8 @@ pub(in super::super) struct Money {
     pub(in super::super) costs: QueryCostsResponse,
     pub(in super::super) queries: Vec<QueryCostsRequest>,
     pub(in super::super) budgets: Vec<BudgetUse>,
+    /// Ceilings of runs, as they were sent.
+    pub(in super::super) run_limits: Vec<BudgetLimit>,
     pub(in super::super) pools: Vec<PoolLimits>,
     /// What every submit is expected to cost.
     pub(in super::super) estimate: Option<CostEstimate>,
@@ -46,7 +48,20 @@ impl CostService for Fake {
     }
 
     async fn set_budget(&self, request: Request<SetBudgetRequest>) -> Answer<SetBudgetResponse> {
-        let budget = request.into_inner().budget.unwrap();
+        let request = request.into_inner();
+        if let Some(limit) = request.run_limit {
+            let mut held = self.call("set_run_budget")?;
+            held.money.run_limits.push(limit);
+            let known = held.money.budgets.iter_mut().find(|used| used.run_ref == request.run);
+            let Some(known) = known else {
+                let used = BudgetUse { limit: Some(limit), run_ref: request.run, ..BudgetUse::default() };
+                return Ok(Response::new(SetBudgetResponse { budget: Some(used), replaced: false }));
+            };
+            let before = known.limit.unwrap_or_default();
+            known.limit = Some(BudgetLimit { micro_usd: limit.micro_usd.or(before.micro_usd), ..limit });
+            return Ok(Response::new(SetBudgetResponse { budget: Some(known.clone()), replaced: true }));
+        }
+        let budget = request.budget.unwrap();
         let mut held = self.call("set_budget")?;
         let earlier = held.money.budgets.iter().position(|used| is_named(used, &budget.name));
         let earlier = earlier.map(|at| held.money.budgets.remove(at));
@@ -57,10 +72,10 @@ impl CostService for Fake {
     }
 
     async fn remove_budget(&self, request: Request<RemoveBudgetRequest>) -> Answer<RemoveBudgetResponse> {
-        let name = request.into_inner().name;
+        let RemoveBudgetRequest { name, run } = request.into_inner();
         let mut held = self.call("remove_budget")?;
         let before = held.money.budgets.len();
-        held.money.budgets.retain(|used| !is_named(used, &name));
+        held.money.budgets.retain(|used| !is_named(used, &name) && (run.is_empty() || used.run_ref != run));
         if held.money.budgets.len() == before {
             return Err(refused(ErrorCode::NotFound, format!("there is no budget `{name}`")));
         }

@@ -215,6 +215,7 @@ fn pools() -> Vec<PoolLimits> {
         parked: 4,
         warnings: vec!["box-1 and box-2 hold different credentials under this name".into()],
         throttled: 1,
+        share_permille: 500,
     };
     let solo = PoolLimits { pool: "solo".into(), agents: vec!["box-3".into()], ..PoolLimits::default() };
     vec![solo, team]
@@ -250,14 +251,22 @@ fn parked() -> (Run, Vec<Task>) {
 }
 
 fn explained(task: &Task) -> ExplainTaskResponse {
-    let reason =
-        |kind: &str, satisfied, text: &str| Reason { kind: kind.into(), satisfied, text: text.into() };
+    let reason = |kind: &str, satisfied, text: &str| Reason {
+        kind: kind.into(),
+        satisfied,
+        text: text.into(),
+        left: None,
+    };
+    let closed = Reason {
+        left: Some(Duration { seconds: 180, nanos: 0 }),
+        ..reason("limit", false, "window five_hour of pool team is used up for another 3 min")
+    };
     ExplainTaskResponse {
         task: Some(task.clone()),
         summary: "parked: window five_hour of pool team is used up".into(),
         reasons: vec![
             reason("budget", true, "$3.10 of $5.00 of the run are spent"),
-            reason("limit", false, "window five_hour of pool team is used up"),
+            closed,
             reason("warming", true, "the prompt cache knows its beginning"),
         ],
         help: "orchctl limits team".into(),
@@ -293,6 +302,11 @@ async fn wrong_input_is_told_before_anybody_is_asked() {
         "costs --by worker,model,day,agent",
         "costs --since 2026-11-20 --until 2026-11-01",
         "budgets set Team --usd 5",
+        "budgets set nightly/9 5 --per day",
+        "budgets set nightly/9 5 --on worker=anga",
+        "budgets set nightly/9/audit 5",
+        "budgets set nightly/x 5",
+        "budgets remove nightly/9/audit",
         "submit --runner noop --budget 5",
         "watch adhoc/2 -o csv",
     ] {
@@ -310,6 +324,9 @@ async fn wrong_input_is_told_before_anybody_is_asked() {
         "budgets set team --usd 5 --on marie",
         "budgets set team --usd 5 --per week",
         "budgets set team --runs 0",
+        "budgets set team 5 --usd 6",
+        "budgets set team 5eur",
+        "retry nightly/9 --budget much",
         "run --budget 5eur x",
         "run --budget-mode soft x",
     ] {
@@ -378,6 +395,60 @@ async fn the_ceiling_of_flags_reaches_runs_files_and_workflows() {
     let single = &held.specs[held.specs.len() - 6].tasks[0];
     let Some(task_spec::Runner::Worker(work)) = &single.runner else { panic!("no worker") };
     assert_eq!(work.budget_micro_usd, Some(5_000_000), "the CLI keeps to it as well");
+}
+
+#[tokio::test]
+async fn the_budget_of_a_run_is_changed_by_its_reference_and_by_what_is_said_alone() {
+    let stage = stage();
+    let ran = stage.run("budgets set nightly/9 10usd").await;
+    assert_eq!(ran.code, exit::DONE, "{}", ran.stderr);
+    assert_eq!(ran.stdout, "budget of nightly/9: changed; $3.10 of $10.00, $0.40 held\n");
+    let said = |stage: &Stage| {
+        let limit = stage.fake.held().money.run_limits.pop().unwrap();
+        (limit.micro_usd, limit.tokens, limit.runs, limit.mode())
+    };
+    assert_eq!(said(&stage), (Some(10_000_000), None, None, BudgetMode::Unspecified));
+    stage.run("budgets set nightly/9 --tokens 2M --runs 7 --mode drain").await;
+    assert_eq!(said(&stage), (None, Some(2_000_000), Some(7), BudgetMode::Drain));
+    let removed = stage.run("budgets remove nightly/9").await;
+    assert_eq!(removed.stdout, "budget of nightly/9: removed; it limits nothing any more\n");
+    assert_eq!(stage.run("budgets remove nightly/9").await.code, exit::NOT_FOUND);
+    assert_eq!(stage.run("retry nightly/9 --budget 5usd,1Mtok").await.code, exit::DONE);
+    let retried = stage.fake.held().retried.pop().unwrap().budget.unwrap();
+    assert_eq!((retried.micro_usd, retried.tokens), (Some(5_000_000), Some(1_000_000)));
+    assert_eq!(retried.mode(), BudgetMode::Unspecified, "what is not said stays");
+}
+
+#[tokio::test]
+async fn the_clock_of_this_machine_decides_nothing_about_limits() {
+    // The moment of the coordinator is 367 s after the scene began, the clock of this machine elsewhere: 180 s are left.
+    let shown = stage().run("limits team --time iso").await.stdout;
+    let at = "2026-11-20T21:33:00Z";
+    assert!(shown.contains(&format!("exhausted  for 3m00s (until {at})")), "{shown}");
+    let explained = stage().run("explain nightly/9/audit --time iso").await.stdout;
+    assert!(explained.contains(&format!("for another 3 min (until {at})")), "{explained}");
+    assert!(explained.contains(&format!("goes on at {at} (in 3m00s)")), "{explained}");
+}
+
+#[tokio::test]
+async fn status_tells_of_pools_only_when_one_is_not_as_it_should_be() {
+    let ran = stage().run("status").await;
+    assert!(
+        ran.stdout.contains("pools    team used up for 3m00s (until 21:33:00), 4 parked\n"),
+        "{}",
+        ran.stdout
+    );
+    let well = scene::stage().run("status").await;
+    assert!(!well.stdout.contains("pools"), "{}", well.stdout);
+}
+
+#[tokio::test]
+async fn events_that_are_late_are_told_all_the_same() {
+    let stage = stage();
+    stage.fake.held().silence = std::time::Duration::from_millis(1_500);
+    let ran = stage.run("events").await;
+    assert_eq!((ran.code, ran.stdout.lines().count()), (exit::DONE, 3), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "", "no terminal waits here");
 }
 
 #[tokio::test]

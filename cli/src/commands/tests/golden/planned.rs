@@ -123,8 +123,9 @@ const WAITING: [(&str, &str, &str); 4] = [
 ];
 
 fn explained(kind: &str, text: &str) -> ExplainTaskResponse {
-    let open = Reason { kind: "dependencies".into(), satisfied: true, text: "none is open".into() };
-    let reason = Reason { kind: kind.into(), satisfied: kind == "running", text: text.into() };
+    let open =
+        Reason { kind: "dependencies".into(), satisfied: true, text: "none is open".into(), left: None };
+    let reason = Reason { kind: kind.into(), satisfied: kind == "running", text: text.into(), left: None };
     ExplainTaskResponse {
         summary: text.into(),
         reasons: vec![open, reason],

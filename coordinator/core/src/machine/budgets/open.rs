@@ -127,11 +127,7 @@ fn estimate(most: Amount) -> Usage {
 pub(crate) fn of_task(state: &State, key: TaskKey) -> Vec<OpenBill> {
     let said = |attempt: AttemptKey| {
         let hold = state.budgets.holds.get(&attempt)?;
-        Some(OpenBill {
-            attempt: attempt.attempt,
-            most: hold.promised.into(),
-            pool: Arc::clone(&hold.pool),
-        })
+        Some(OpenBill { attempt: attempt.attempt, most: hold.promised.into(), pool: Arc::clone(&hold.pool) })
     };
     keys_of(state, key).into_iter().filter_map(said).collect()
 }
@@ -146,9 +142,9 @@ fn keys_of(state: &State, key: TaskKey) -> Vec<AttemptKey> {
 /// What is open of runs that ended, under a standing budget.
 pub(super) fn of_ended_runs(state: &State, tenant: TenantId, name: &Arc<str>) -> Spent {
     let under = |hold: &Hold| {
-        hold.accounts.iter().any(|account| {
-            matches!(account, AccountKey::Standing(of, held) if *of == tenant && held == name)
-        })
+        hold.accounts
+            .iter()
+            .any(|account| matches!(account, AccountKey::Standing(of, held) if *of == tenant && held == name))
     };
     let ended = |key: &AttemptKey| state.run(key.task.run).is_some_and(|run| run.state.is_terminal());
     let open = state.budgets.ends.iter().filter(|(_, key)| ended(key));

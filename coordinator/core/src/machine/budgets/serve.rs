@@ -61,8 +61,6 @@ pub(in crate::machine) fn reported(
         hold.spent = hold.spent.max(spent);
         hold.bound = bound.max(hold.spent);
         hold.in_flight = spending.in_flight;
-        // An agent that was started again acts by an older word.
-        let older = spending.seen < hold.seen;
         hold.seen = spending.seen;
         let unseen = hold.seen < hold.told.seq;
         if !unseen {
@@ -78,12 +76,13 @@ pub(in crate::machine) fn reported(
         let asks = !over.is_zero() && !answered;
         hold.wanted = if asks { wanted } else { Amount::ZERO };
         hold.waits = asks.then(|| hold.waits.unwrap_or(place));
-        if unseen && (older || hold.session != session) {
+        if unseen {
             hold.session = session;
             again = Some(hold.told.clone());
         }
     });
-    // What was said on another stream may be lost with it.
+    // The word may be on its way; or it was lost with another stream, or came before the attempt had begun and there was
+    // nobody to hear it. One that comes twice does no harm.
     if let Some(told) = again {
         effects.actions.push(Action::Allowance { session, attempt: key, allowance: Box::new(told) });
     }
@@ -226,7 +225,11 @@ fn take_back(state: &mut State, effects: &mut Effects, account: &AccountKey, wai
     let unused = state.budgets.accounts.get(account).map(|sums| &sums.unused);
     let unused: Vec<AttemptKey> = unused.into_iter().flatten().copied().filter(|key| *key != waits).collect();
     for key in unused {
-        let Some(bound) = state.budgets.holds.get(&key).map(|hold| hold.bound) else { continue };
+        // Who was just given all that is left is not asked for it before it can have used it.
+        let may_give = |hold: &&Hold| !hold.told.one_more || hold.seen >= hold.told.seq;
+        let Some(bound) = state.budgets.holds.get(&key).filter(may_give).map(|hold| hold.bound) else {
+            continue;
+        };
         let detail = Arc::clone(&state.empty);
         tell_only(state, effects, key, Word { amount: bound, last: Amount::ZERO, spent: false, detail });
     }

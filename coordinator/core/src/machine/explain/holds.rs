@@ -22,9 +22,10 @@ pub(super) fn parked(state: &State, key: TaskKey, task: &Task, reasons: &mut Vec
     let pool = if pool.is_empty() { String::new() } else { format!(" of pool {pool}") };
     let place = task.agent.map_or_else(String::new, |agent| format!(" on {}", state.agents.get(agent).name));
     let reference = task_ref(state, key).unwrap_or_default();
-    let text = format!("{window}{pool} is used up until in {left}");
+    let text = format!("{window}{pool} is used up for another {left}");
     let help = Some(format!("orchctl retry {reference}"));
-    reasons.push(Reason { help, ..no("limit", text) });
+    let left_at = Some(task.retry - state.now.tick);
+    reasons.push(Reason { help, left: left_at, ..no("limit", text) });
     if let Some(ended) = task.attempts().last() {
         let kept = format!("attempt {} was interrupted; its conversation is kept{place}", ended.number);
         reasons.push(yes("conversation", kept));
@@ -42,7 +43,7 @@ pub(super) fn held(
 ) -> Option<String> {
     let meter = class.key.meter.as_ref()?;
     let old = matches!(task.place, Place::Warm(_));
-    let mut found: BTreeMap<(Arc<str>, &'static str), (String, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<(Arc<str>, &'static str), Reason> = BTreeMap::new();
     let mut free = false;
     for key in there {
         let agent = state.agents.get(*key);
@@ -56,14 +57,19 @@ pub(super) fn held(
             Hold::Unpaid => "budget",
             Hold::Exhausted | Hold::Resuming | Hold::Failing | Hold::Starts | Hold::Congested => "limit",
         };
-        found.entry((pool, kind)).or_insert((text, 0)).1 += 1;
+        let left = closed_for(state, *key, meter, hold);
+        found.entry((pool, kind)).or_insert_with(|| Reason { left, ..no(kind, text) });
     }
-    let mut texts = Vec::new();
-    for ((_, kind), (text, _)) in found {
-        reasons.push(no(kind, text.clone()));
-        texts.push(text);
-    }
+    let texts: Vec<String> = found.values().map(|reason| reason.text.clone()).collect();
+    reasons.extend(found.into_values());
     (!free && !texts.is_empty()).then(|| list(&texts))
+}
+
+/// For how long a used-up window holds.
+fn closed_for(state: &State, agent: AgentKey, meter: &ClassMeter, hold: Hold) -> Option<Span> {
+    let pool = state.limits.get(pool_of(&state.agents.get(agent).routes, meter)?)?;
+    let until = pool.gate(&meter.meter.model_class).filter(|_| hold == Hold::Exhausted)?.until?;
+    Some(until - state.now.tick)
 }
 
 /// A hold in plain English: who, why, until when, and what would end it.
@@ -80,7 +86,7 @@ fn said(state: &State, agent: AgentKey, meter: &ClassMeter, hold: Hold) -> Optio
             let window = if window.is_empty() { "a window".to_owned() } else { format!("window {window}") };
             let until = until.unwrap_or_default();
             format!(
-                "{window} of pool {name} is used up until in {until}; an agent with another pool would help"
+                "{window} of pool {name} is used up for another {until}; an agent with another pool would help"
             )
         }
         Hold::Resuming => {
