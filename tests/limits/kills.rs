@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 300..=1_500;
 /// The API sees within this time that somebody hung up.
 const SEEN: Duration = Duration::from_millis(200);
+/// Somebody asks something within this time, if anybody still has something to do.
+const ANSWERED: Duration = Duration::from_secs(2);
 /// Of each looping run, in millionths of a US dollar.
 const CEILING: u64 = 300_000;
 
@@ -92,6 +94,7 @@ async fn crash(stage: &mut Stage, rng: &mut StdRng) -> u64 {
     for number in 0..AGENTS.len() {
         let agent = AGENTS[(first + number) % AGENTS.len()];
         let dir = stage.fleet.agent_dir(agent);
+        answering(stage).await;
         stage.fleet.agent_process(agent).kill();
         for pid in supervisors_in(&dir).into_iter().chain(at_home_in(&dir)) {
             let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
@@ -105,6 +108,15 @@ async fn crash(stage: &mut Stage, rng: &mut StdRng) -> u64 {
         }
     }
     AGENTS.len() as u64
+}
+
+/// Waits for an answer that is under way, if there is one soon.
+async fn answering(stage: &Stage) {
+    let began = std::time::Instant::now();
+    let is_answering = |entry: &Entry| entry.ending == Ending::Open && entry.begun.is_some();
+    while !stage.api.entries().iter().any(is_answering) && began.elapsed() < ANSWERED {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn cut_off(stage: &Stage) -> usize {
@@ -129,7 +141,7 @@ async fn after_kills_under_load_nothing_is_leaked_and_no_budget_passed() {
         let spec = RunSpec { budget: Some(limit), ..spec(&[LOOP.to_owned(), LOOP.to_owned()]) };
         loops.push(stage.client.submit(spec).await.r#ref);
     }
-    let work = stage.submit(&vec![WORK.to_owned(); usize::try_from(kills * 4).expect("few")]).await.r#ref;
+    let work = stage.submit(&vec![WORK.to_owned(); usize::try_from(kills * 10).expect("few")]).await.r#ref;
     let mut sessions = vec![BTreeSet::new(); loops.len()];
     let killed = torment(&mut stage, kills, &mut rng, (&loops, &mut sessions)).await;
 

@@ -253,9 +253,7 @@ impl Desk {
             inside.warmth.ended(&question.model, entry.tokens.output);
         }
         ledger::count(&mut inside.totals, entry);
-        if let Err(error) = inside.ledger.add(entry) {
-            inside.trouble.get_or_insert_with(|| format!("cannot write the ledger: {error}"));
-        }
+        inside.write(entry);
         inside.tell(&Event::Ended {
             request: entry.request,
             tokens: entry.tokens,
@@ -267,6 +265,12 @@ impl Desk {
 }
 
 impl Inside {
+    fn write(&mut self, entry: &Entry) {
+        if let Err(error) = self.ledger.add(entry) {
+            self.trouble.get_or_insert_with(|| format!("cannot write the ledger: {error}"));
+        }
+    }
+
     fn tell(&mut self, event: &Event) {
         if self.agents.is_empty() {
             return;
@@ -344,6 +348,8 @@ impl Flight {
         let headers = self.headers.take().unwrap_or_default();
         let mut inside = self.desk.inside();
         inside.warmth.began(&self.question, tokens, Instant::now());
+        let output = tokens.output.max(inside.warmth.guess(&self.question).output);
+        inside.write(&Entry { tokens: Tokens { output, ..tokens }, open: true, ..self.entry.clone() });
         inside.tell(&Event::Begun { request: self.entry.request, tokens, headers });
     }
 

@@ -1,5 +1,6 @@
-//! Requests of an attempt that ended, one JSON object a line in the attempt's directory, so that a supervisor that is
-//! killed loses nothing but what was in flight. Knows tokens; refuses to know money.
+//! Requests of an attempt, one JSON object a line in the attempt's directory: each when its answer begins, marked as open,
+//! and when it has ended. So a supervisor that is killed leaves behind what ended exactly, and of what was in flight an
+//! estimate. Knows tokens; refuses to know money.
 //!
 //! ```json
 //! {"request":1,"model":"claude-sonnet-5","tokens":{"input":10,"output":50,"cache_read":30000,"cache_write":2000},
@@ -23,7 +24,7 @@ use super::wire::{ModelTotal, Tokens};
 /// Name of the file in an attempt's directory.
 pub const LEDGER_FILE: &str = "ledger.jsonl";
 
-/// A request that ended.
+/// A request that ended, or whose answer has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
@@ -37,6 +38,9 @@ pub struct Entry {
     pub status: u16,
     /// Its end was not seen: tokens are estimated.
     pub estimated: bool,
+    /// It had not ended when this was written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// A sub-agent asked.
     pub sub_agent: bool,
     /// When it ended, milliseconds since the Unix epoch.
@@ -101,7 +105,8 @@ pub fn totals(attempt_dir: &Path) -> io::Result<Vec<ModelTotal>> {
     Ok(totals.into_values().collect())
 }
 
-/// Passes every entry of an attempt to `each`, in the order in which requests ended.
+/// Passes every request of an attempt to `each` once, in the order in which they ended; then those whose end nobody lived to
+/// write, as estimated.
 ///
 /// # Errors
 /// As [`totals`].
@@ -111,10 +116,18 @@ pub fn entries(attempt_dir: &Path, mut each: impl FnMut(Entry)) -> io::Result<()
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    let mut open = BTreeMap::new();
     for line in BufReader::new(file).split(b'\n') {
-        if let Ok(entry) = serde_json::from_slice(&line?) {
+        let Ok(entry) = serde_json::from_slice::<Entry>(&line?) else { continue };
+        if entry.open {
+            open.insert(entry.request, entry);
+        } else {
+            open.remove(&entry.request);
             each(entry);
         }
+    }
+    for entry in open.into_values() {
+        each(Entry { estimated: true, open: false, ..entry });
     }
     Ok(())
 }
@@ -148,5 +161,20 @@ mod tests {
         let tokens =
             Tokens { input: 6, output: 4, cache_read: 6, cache_write: 8, cache_write_1h: 2, searches: 0 };
         assert_eq!((b.model.as_str(), b.requests, b.estimated_requests, b.tokens), ("b", 2, 0, tokens));
+    }
+
+    #[test]
+    fn a_request_counts_once_by_its_end_or_else_by_what_was_known_when_its_answer_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        for (request, open) in [(1, true), (2, true), (1, false)] {
+            ledger.add(&Entry { request, open, ..entry("a", 10 * request, false) }).unwrap();
+        }
+        let mut found = Vec::new();
+        entries(dir.path(), |entry| found.push((entry.request, entry.estimated, entry.tokens.input)))
+            .unwrap();
+        assert_eq!(found, [(1, false, 10), (2, true, 20)]);
+        let text = std::fs::read_to_string(dir.path().join(LEDGER_FILE)).unwrap();
+        assert_eq!(text.matches("\"open\":true").count(), 2, "{text}");
     }
 }

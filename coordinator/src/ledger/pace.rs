@@ -24,7 +24,7 @@ const DAYS: i64 = 7;
 /// Days before today of which a start must read the ledger.
 pub const SEED_DAYS: u32 = 40;
 
-/// What was spent in each hour, by tenant, in millionths of a US dollar. At most [`KEEP_HOURS`] of each.
+/// What was spent in each hour, by tenant, in millionths of a US dollar. At most 40 days of each.
 #[derive(Debug, Default)]
 pub struct Pace {
     hours: BTreeMap<(TenantId, i64), i128>,
