@@ -83,7 +83,7 @@ pub const OUTCOMES: [OutcomeRow; 20] = [
         STOP,
         9,
         "a budget stopped it",
-        "`orchctl retry REF --budget AMOUNT`; was it its own `budget_usd`: raise that, and submit again",
+        "`orchctl retry REF --budget AMOUNT`, or raise its own `budget_usd` and submit again",
     ),
     row(
         Outcome::MaxTurns,

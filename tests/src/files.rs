@@ -1,4 +1,5 @@
 //! Files that fleets of tests are given: keys, and workers that are as they ship but for one thing.
+//! Refuses to know what a row does with them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -8,13 +8,13 @@ mod support;
 use criterion::{BatchSize, Criterion, Throughput};
 use orch_core::apply;
 use orch_core::effect::{Action, Effects};
-use orch_core::event::{Event, HeldAttempt, Shape, Submit};
+use orch_core::event::{Event, HeldAttempt};
 use orch_core::ids::{AttemptKey, SessionId, TaskIndex, Token};
 use orch_core::outcome::Outcome;
 use orch_core::query::Query;
 use orch_core::state::State;
 use std::hint::black_box;
-use support::{Env, ONE, reload, report, run_target, tasks};
+use support::{Env, ONE, reload, report, run_target, submission};
 
 /// Tasks of a large submit.
 const SUBMITTED: usize = 10_000;
@@ -39,18 +39,7 @@ fn unchecked() -> Env {
 }
 
 fn submit(lines: &str) -> Event {
-    Event::Submitted(Box::new(Submit {
-        token: Token(1),
-        tenant: ONE,
-        name: "adhoc".into(),
-        submitted_by: "client/default/me".into(),
-        request_id: "".into(),
-        spec_digest: [7; 32],
-        labels: Vec::new(),
-        tasks: tasks(lines),
-        validate_only: false,
-        shape: Shape::default(),
-    }))
+    Event::Submitted(Box::new(submission(Token(1), lines)))
 }
 
 fn granted(effects: &Effects) -> impl Iterator<Item = AttemptKey> + '_ {

@@ -379,9 +379,6 @@ pub struct StatusView {
     pub waiting_retry: u64,
     /// Parked until a limit is reset.
     pub parked: u64,
-    /// Of those that are ready: more agents would not help them, because every pool they could use is used up, fails or is
-    /// asked for more than it gives. No demand for scaling out.
-    pub queued_for_limits: u64,
     /// How long the oldest ready task has waited.
     pub oldest_wait: Option<Span>,
     /// Runs that are not terminal.

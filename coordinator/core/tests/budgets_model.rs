@@ -13,7 +13,7 @@ use orch_core::budgets::{
     Allowance, Budget, BudgetLimit, BudgetPeriod, BudgetScope, BudgetView, Spending, Spent,
 };
 use orch_core::effect::Action;
-use orch_core::event::{AgentHello, Event, HeldAttempt, HeldState, InventoryItem, NewTask, Report, Submit};
+use orch_core::event::{AgentHello, Event, HeldAttempt, HeldState, InventoryItem, NewTask, Report};
 use orch_core::ids::{AttemptKey, Epoch, SessionId, Token};
 use orch_core::outcome::Outcome;
 use orch_core::query::{Answer, Query};
@@ -24,7 +24,7 @@ use orch_core::{Config, apply, check_invariants, next_deadline};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use store::Store;
-use support::{ONE, report, rules, tasks};
+use support::{ONE, report, rules, submission};
 
 /// The most that one request can cost.
 const REQUEST: u64 = 100;
@@ -417,19 +417,8 @@ impl World {
     fn submit(&mut self, count: u8) {
         let lines: Vec<String> =
             (0..count).map(|at| format!("t{at} needs runner=claude retries 1")).collect();
-        let tasks = tasks(&lines.join("\n"));
-        let mut submit = Submit {
-            token: Token(9),
-            tenant: ONE,
-            name: "adhoc".into(),
-            submitted_by: "client/default/me".into(),
-            request_id: "".into(),
-            spec_digest: [7; 32],
-            labels: Vec::new(),
-            tasks: tasks.clone(),
-            validate_only: false,
-            shape: orch_core::event::Shape::default(),
-        };
+        let mut submit = submission(Token(9), &lines.join("\n"));
+        let tasks = submit.tasks.clone();
         submit.shape.budget = Some(BudgetLimit { micro_usd: Some(RUN_LIMIT), ..BudgetLimit::default() });
         self.apply(Event::Submitted(Box::new(submit)), Some(tasks));
     }

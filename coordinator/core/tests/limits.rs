@@ -120,12 +120,12 @@ fn a_used_up_window_closes_the_pool_on_all_hosts_at_once_and_no_other_pool() {
     let (summary, reasons, _) = env.explain("1/a");
     assert_eq!(summary, text);
     assert!(reasons.iter().any(|reason| reason.kind == "limit" && !reason.satisfied));
-    assert_eq!((env.status().queued, env.status().queued_for_limits), (3, 3), "no demand for more agents");
+    assert_eq!((env.status().queued, env.status().demand.limits), (3, 3), "no demand for more agents");
     assert_eq!((env.status().demand.limits, env.status().demand.pending_slots), (3, 0));
     env.join_as("box-3", 1, "", uses("other"));
     assert_eq!(grants(&env.sent()), ["box-3 1/a#1"]);
     env.accept("box-3", "1/a#1");
-    assert_eq!(env.status().queued_for_limits, 0, "the other pool is open and only full");
+    assert_eq!(env.status().demand.limits, 0, "the other pool is open and only full");
     env.join_as("box-4", 0, "", uses("team"));
     assert!(env.sent().contains("pool box-4 team Exhausted"), "who comes later is told as well");
     env.pass_with_heartbeats(245, &["box-1", "box-2", "box-3"]);
@@ -270,7 +270,7 @@ fn of_tasks_that_begin_alike_one_starts_and_the_others_follow_its_first_answer()
         "waits for the first answer of adhoc/1/a, which brings their common beginning into the prompt cache";
     assert_eq!(summary, text);
     assert!(reasons.iter().any(|reason| reason.kind == "warming"));
-    assert_eq!(env.status().queued_for_limits, 0, "that passes in seconds");
+    assert_eq!(env.status().demand.limits, 0, "that passes in seconds");
     let (agent, attempt) = (env.task("1/a").agent.to_string(), env.attempt("1/a#1"));
     let session = env.session(&agent);
     env.apply(Event::AttemptWarmed { session, attempt });
@@ -336,7 +336,7 @@ fn nothing_is_started_that_would_only_wait_behind_half_a_minute_of_requests() {
     submit(&mut env, 0, "a");
     assert_eq!(env.state_of("1/a"), "queued");
     assert!(env.explain("1/a").0.starts_with("requests that wait for pool team (opus)"));
-    assert_eq!(env.status().queued_for_limits, 1);
+    assert_eq!(env.status().demand.limits, 1);
     tell(&mut env, "box-1", |report| (report.wanted, report.waiting) = (amounts(2, 8_000, 0), 2));
     assert_eq!(env.state_of("1/a"), "leased");
 }

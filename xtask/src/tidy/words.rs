@@ -158,15 +158,19 @@ mod tests {
     #[test]
     fn unfinished_work_is_found() {
         assert_eq!(in_text("a/src/x.rs", &format!("// {UNFINISHED} later")), ["unfinished"]);
-        assert_eq!(in_rust("fn f() { todo!() }"), ["unfinished"]);
-        assert_eq!(in_rust("fn f() { unimplemented!(\"x\") }"), ["unfinished"]);
-        assert_eq!(in_rust("// todo!()\nfn todo() { let s = \"todo!()\"; }"), [""; 0]);
+        // Spelled apart, or this file would hold what it looks for.
+        let (later, never) = ("todo", "unimplemented");
+        assert_eq!(in_rust(&format!("fn f() {{ {later}!() }}")), ["unfinished"]);
+        assert_eq!(in_rust(&format!("fn f() {{ {never}!(\"x\") }}")), ["unfinished"]);
+        let harmless = format!("// {later}!()\nfn {later}() {{ let s = \"{later}!()\"; }}");
+        assert_eq!(in_rust(&harmless), [""; 0]);
     }
 
     #[test]
     fn ignored_tests_are_found() {
-        assert_eq!(in_rust("#[ignore]\nfn f() {}"), ["ignored-test"]);
-        assert_eq!(in_rust("#[test]\n#[ignore = \"slow\"]\nfn f() {}"), ["ignored-test"]);
+        let ignored = "ignore";
+        assert_eq!(in_rust(&format!("#[{ignored}]\nfn f() {{}}")), ["ignored-test"]);
+        assert_eq!(in_rust(&format!("#[test]\n#[{ignored} = \"slow\"]\nfn f() {{}}")), ["ignored-test"]);
     }
 
     #[test]

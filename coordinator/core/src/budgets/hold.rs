@@ -2,7 +2,6 @@
 //! Knows one attempt; which budgets have room is [`super::admit`]'s.
 
 use crate::budgets::{AccountKey, Allowance, Amount};
-use crate::ids::SessionId;
 use crate::time::Tick;
 use std::sync::Arc;
 
@@ -30,8 +29,6 @@ pub(crate) struct Hold {
     pub(crate) told: Allowance,
     /// The most that the one request may come to that it was given beyond what there is.
     pub(crate) last: Amount,
-    /// On which stream it was told.
-    pub(crate) session: SessionId,
     /// The newest `seq` its agent acts by.
     pub(crate) seen: u64,
     /// Its place among those that wait for room.

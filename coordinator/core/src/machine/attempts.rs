@@ -69,7 +69,7 @@ fn grant(state: &mut State, effects: &mut Effects, key: TaskKey, agent: AgentKey
     let lease = Lease::granted(attempt.attempt, now.tick, on_loss, timeout, &state.config);
     state.agents.get_mut(agent).leases.insert(key, lease);
     state.schedule.passes.charge(tenant, key.run);
-    budgets::granted(state, effects, attempt, agent, session);
+    budgets::granted(state, effects, attempt, agent);
     moves::change(state, effects, key, TaskState::Leased, Told::default());
     limits::started(state, agent, attempt);
     refresh(state, agent);

@@ -165,7 +165,6 @@ pub(super) fn status_view(state: &State, tenant: TenantId) -> StatusView {
         running: tasks(TaskState::Leased) + tasks(TaskState::Running),
         waiting_retry: tasks(TaskState::WaitingRetry),
         parked: tasks(TaskState::Parked),
-        queued_for_limits: demand.limits,
         oldest_wait: oldest_wait(state),
         active_runs: state.totals.active_runs,
         draining: state.phase == Phase::Draining,

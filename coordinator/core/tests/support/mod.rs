@@ -213,18 +213,7 @@ impl Env {
 
     pub fn submit_as(&mut self, change: impl FnOnce(&mut Submit), lines: &str) -> Answer {
         let token = self.ask_token();
-        let mut submit = Submit {
-            token,
-            tenant: ONE,
-            name: "adhoc".into(),
-            submitted_by: "client/default/me".into(),
-            request_id: "".into(),
-            spec_digest: [7; 32],
-            labels: Vec::new(),
-            tasks: tasks(lines),
-            validate_only: false,
-            shape: orch_core::event::Shape::default(),
-        };
+        let mut submit = submission(token, lines);
         change(&mut submit);
         self.apply(Event::Submitted(Box::new(submit)));
         self.answers.remove(&token).expect("an answer")
@@ -651,6 +640,22 @@ pub fn labelling(words: &str) -> Labelling {
         }
     }
     change
+}
+
+/// What a client called `me` submits under the name `adhoc`, a task a line.
+pub fn submission(token: Token, lines: &str) -> Submit {
+    Submit {
+        token,
+        tenant: ONE,
+        name: "adhoc".into(),
+        submitted_by: "client/default/me".into(),
+        request_id: "".into(),
+        spec_digest: [7; 32],
+        labels: Vec::new(),
+        tasks: tasks(lines),
+        validate_only: false,
+        shape: orch_core::event::Shape::default(),
+    }
 }
 
 pub fn number(run: &RunView) -> u64 {

@@ -1,4 +1,4 @@
-//! Standing budgets: listed, set, removed.
+//! Budgets, standing ones and those of runs: listed, set, removed.
 //! Knows the wire and what may be said; what follows is the core's.
 
 use crate::engine::Handle;

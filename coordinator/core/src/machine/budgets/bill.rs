@@ -9,7 +9,7 @@ use super::serve::begin;
 use super::touch_run;
 use crate::budgets::{AccountKey, Amount, Bill, Budget, BudgetMode, BudgetScope, Budgets, Hold};
 use crate::effect::{Change, Effects, Write};
-use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
+use crate::ids::{AgentKey, AttemptKey, TaskKey};
 use crate::state::State;
 use crate::state::record::EndedAttempt;
 use crate::usage::Usage;
@@ -21,7 +21,6 @@ pub(in crate::machine) fn granted(
     effects: &mut Effects,
     attempt: AttemptKey,
     agent: AgentKey,
-    session: SessionId,
 ) {
     let key = attempt.task;
     let Some(run) = state.runs.get_mut(&key.run) else { return };
@@ -56,7 +55,7 @@ pub(in crate::machine) fn granted(
         state.budgets.touched.insert(account);
     }
     if let Some(hold) = reservation(state, key, pool) {
-        begin(state, attempt, session, hold);
+        begin(state, attempt, hold);
     }
 }
 

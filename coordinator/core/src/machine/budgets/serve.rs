@@ -77,7 +77,6 @@ pub(in crate::machine) fn reported(
         hold.wanted = if asks { wanted } else { Amount::ZERO };
         hold.waits = asks.then(|| hold.waits.unwrap_or(place));
         if unseen {
-            hold.session = session;
             again = Some(hold.told.clone());
         }
     });
@@ -158,7 +157,7 @@ fn ahead(state: &State, sides: &[(AccountKey, Side)], wanted: Amount) -> Amount 
 }
 
 /// Reserves for an attempt that is being granted what it may spend from the start.
-pub(super) fn begin(state: &mut State, attempt: AttemptKey, session: SessionId, hold: Hold) {
+pub(super) fn begin(state: &mut State, attempt: AttemptKey, hold: Hold) {
     let seq = first_seq(state);
     let accounts = hold.accounts.clone();
     let (by_money, by_tokens) = (hold.by_money, hold.by_tokens);
@@ -172,7 +171,6 @@ pub(super) fn begin(state: &mut State, attempt: AttemptKey, session: SessionId, 
     });
     let first = if crowded { Amount::ZERO } else { ahead(state, &sides, Amount::ZERO) };
     state.budgets.change(attempt, |hold| {
-        hold.session = session;
         hold.told = Allowance {
             micro_usd: by_money.then_some(first.micro_usd),
             tokens: by_tokens.then_some(first.tokens),
@@ -281,7 +279,6 @@ fn tell_only(state: &mut State, effects: &mut Effects, key: AttemptKey, word: Wo
         };
         hold.told = told.clone();
         hold.last = last;
-        hold.session = session.unwrap_or_default();
         // What was promised before holds until the agent acts by this.
         hold.promised = hold.promised.max(hold.limited(amount.max(last)));
     });
