@@ -22,8 +22,12 @@ use prost::Message as _;
 use super::meter::meter;
 use crate::rpc::convert;
 
-/// Attempts that an agent may hold beyond its slots, of tasks that cost nothing but the way there and back.
+/// Commands that an agent may hold beyond its slots: enough that a slot never waits for the way there and back of a short one.
 pub(crate) const PREFETCH: u32 = 16;
+
+/// The same of tasks that do nothing, of which one ends before the next can be sent. They share commits and frames, so the
+/// more of them are on their way the less each costs.
+const NOOP_PREFETCH: u32 = 128;
 
 /// Why a record cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -160,7 +164,7 @@ pub fn new_task(spec: &record::StoredSpec, shared: &mut Interner) -> Result<NewT
         Some(stored_spec::Runner::Command(_) | stored_spec::Runner::PackedCommand(_)) => {
             ("command", PREFETCH)
         }
-        Some(stored_spec::Runner::Noop(_)) => ("noop", PREFETCH),
+        Some(stored_spec::Runner::Noop(_)) => ("noop", NOOP_PREFETCH),
         Some(stored_spec::Runner::Publish(_)) => ("publish", 0),
         None => return Err(FieldError { field: "the task's runner", value: 0 }),
     };
