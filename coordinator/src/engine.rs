@@ -164,10 +164,12 @@ impl Engine {
             );
             self.batcher.apply(now, Event::Stalled { away });
         }
-        if self.batcher.next_deadline().is_some_and(|deadline| deadline <= now.tick) {
+        if self.rounds.inspects(now.tick) {
             for session in self.desk.deserted_sessions() {
                 self.end_session(now, session);
             }
+        }
+        if self.batcher.next_deadline().is_some_and(|deadline| deadline <= now.tick) {
             self.batcher.apply(now, Event::TimePassed);
         }
     }

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod codegen;
+mod measure;
 mod peers;
+mod scale;
 mod tidy;
 mod torture;
 
@@ -24,6 +26,8 @@ enum Chore {
     },
     /// Measure other queues, this one and the machine's limits in one run, for docs/benchmarks.md.
     Peers(peers::Options),
+    /// Measure what grows: queues, fleets, restarts, calls, the store, the agent; for docs/benchmarks.md.
+    Scale(scale::Options),
     /// Check the house rules that no compiler checks.
     Tidy,
     /// Run every suite of faults with as large a budget as fits the time; docs/reliability.md has the demands.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Codegen { check } => codegen::run(&root(), check),
         Chore::Peers(options) => peers::run(&root(), &options),
+        Chore::Scale(options) => scale::run(&root(), &options),
         Chore::Tidy => tidy::run(&root()),
         Chore::Torture { minutes, only, write } => torture::run(&root(), minutes, &only, write.as_deref()),
     };

@@ -5,11 +5,8 @@
 //! are in xtask/peers, ours is `orchctl bench`, the limits are the program in xtask/limits.
 
 mod limits;
-mod machine;
 mod ours;
-mod process;
 mod report;
-mod results;
 mod servers;
 mod session;
 mod subject;
@@ -19,11 +16,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use self::process::Interrupt;
-use self::results::{Results, Sample};
 use self::session::Bench;
 use self::subject::{Counts, SUBJECTS, Subject, System};
 use self::tools::Tools;
+use crate::measure::process::Interrupt;
+use crate::measure::results::{Results, Sample};
 
 /// What to measure, and how often.
 #[derive(Debug, clap::Args)]
@@ -96,12 +93,12 @@ fn able(bench: &Bench<'_>, subjects: &[&'static Subject], results: &mut Results)
     for &subject in subjects {
         match bench.lacks(subject) {
             None => {
-                results.measures(subject, bench.version(subject));
+                results.measures(subject.key, bench.version(subject));
                 able.push(subject);
             }
             Some(why) => {
                 crate::say(&format!("skipped: {}: {why}", subject.title));
-                results.skip(subject, &why);
+                results.skip(subject.key, &why);
             }
         }
     }
@@ -122,11 +119,11 @@ fn rounds(
             let mut take = |row: &'static str, outcome: anyhow::Result<Sample>| match outcome {
                 Ok(sample) => {
                     crate::say(&format!("  {row}: {}", sample.line()));
-                    results.add(subject, row, round, sample);
+                    results.add(subject.key, row, round, sample);
                 }
                 Err(error) => {
                     crate::say(&format!("  {row}: failed: {error:#}"));
-                    results.fail(subject, row, &format!("{error:#}"));
+                    results.fail(subject.key, row, &format!("{error:#}"));
                 }
             };
             match subject.system {

@@ -178,7 +178,8 @@ pub(crate) struct BenchArgs {
     /// The same as a flag
     #[arg(long, value_name = "SCENARIO", conflicts_with = "what")]
     pub(crate) scenario: Option<Scenario>,
-    /// How many tasks; without it 20000 for noop and submit, 2000 for spawn, 1000 for latency, 10000 for watch
+    /// How many tasks; without it 20000 for noop and submit, 2000 for spawn, 1000 for latency, 10000 for watch,
+    /// 100000 in each run for queue; for calls: how many calls of each kind, 100
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) tasks: Option<u32>,
     /// submit: clients that submit at once, each over a connection of its own
@@ -193,16 +194,29 @@ pub(crate) struct BenchArgs {
     /// watch: tasks a second
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) pace: u32,
-    /// agents: idle agents to hold
+    /// queue: runs, submitted one after the other
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) runs: u32,
+    /// queue: no other client submits meanwhile
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// queue: what was submitted stays queued and is not cancelled
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// agents: idle agents to hold; calls: agents that hold a task each
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) agents: u32,
     /// agents: how many join at a time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) at_once: u32,
+    /// agents: each holds a task until it was welcomed this many times more, because somebody restarts the coordinator,
+    /// or until --hold is over
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) reconnects: u32,
     /// agents: how long they are held
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse::duration)]
     pub(crate) hold: Duration,
-    /// agents and watch: directory of the authority that makes certificates for played agents; without it that of the
+    /// agents, calls and watch: directory of the authority that makes certificates for played agents; without it that of the
     /// context's certificates
     #[arg(long, value_name = "DIR")]
     pub(crate) certs: Option<PathBuf>,
@@ -223,4 +237,8 @@ pub(crate) enum Scenario {
     Agents,
     /// A paced run with and without watchers: what they cost it
     Watch,
+    /// Runs of many tasks that nobody may take: time to acknowledge them, and what another client notices
+    Queue,
+    /// Every harmless call on a fleet at work: what it takes
+    Calls,
 }

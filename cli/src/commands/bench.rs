@@ -9,7 +9,10 @@
 //! | [`submit`] | runs of one task, submitted by many clients at once |
 //! | [`agents`] | agents that do nothing, held from here |
 //! | [`watch`] | a paced run, with and without watchers |
+//! | [`queue`] | runs that stay queued, and what another client notices of their submits |
+//! | [`calls`] | every harmless call, on a fleet at work |
 //! | [`played`] | sessions of agents that this program plays |
+//! | [`staffed`] | a run of which every task lies with such an agent |
 
 use std::time::Duration;
 
@@ -31,17 +34,22 @@ use crate::refs::Reference;
 use crate::session::Session;
 
 mod agents;
+mod calls;
 mod latency;
 mod noop;
 mod played;
 mod process;
+mod queue;
 mod spawn;
+mod staffed;
 mod submit;
 mod watch;
 
 pub(crate) use agents::AgentsReport;
+pub(crate) use calls::CallsReport;
 pub(crate) use latency::LatencyReport;
 pub(crate) use noop::NoopReport;
+pub(crate) use queue::QueueReport;
 pub(crate) use spawn::SpawnReport;
 pub(crate) use submit::SubmitReport;
 pub(crate) use watch::WatchReport;
@@ -62,6 +70,8 @@ pub(crate) async fn run(session: &Session, args: BenchArgs) -> Outcome {
         Scenario::Submit => submit::run(&bench).await,
         Scenario::Agents => Box::pin(agents::run(&bench)).await,
         Scenario::Watch => Box::pin(watch::run(&bench)).await,
+        Scenario::Queue => Box::pin(queue::run(&bench)).await,
+        Scenario::Calls => Box::pin(calls::run(&bench)).await,
     }
 }
 
@@ -251,11 +261,20 @@ impl Percentiles {
     /// In milliseconds, by nearest rank; zeros of nothing.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (times.len() * percent).div_ceil(100).max(1);
-            times.get(rank - 1).map_or(0.0, |time| millis(*time))
-        };
+        let at = |percent: usize| Self::ranked(&times, percent);
         Self { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+    }
+
+    /// The same of one percentage.
+    fn at(times: &[Duration], percent: usize) -> f64 {
+        let mut times = times.to_vec();
+        times.sort_unstable();
+        Self::ranked(&times, percent)
+    }
+
+    fn ranked(sorted: &[Duration], percent: usize) -> f64 {
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).map_or(0.0, |time| millis(*time))
     }
 
     fn line(&self, name: &str) -> String {

@@ -68,12 +68,14 @@ pub(crate) const KINDS: &[Kind] = &[
         printed_by: "bench agents",
         schema: schema_of::<super::bench::AgentsReport>,
     },
+    Kind { name: "bench-calls", printed_by: "bench calls", schema: schema_of::<super::bench::CallsReport> },
     Kind {
         name: "bench-latency",
         printed_by: "bench latency",
         schema: schema_of::<super::bench::LatencyReport>,
     },
     Kind { name: "bench-noop", printed_by: "bench noop", schema: schema_of::<super::bench::NoopReport> },
+    Kind { name: "bench-queue", printed_by: "bench queue", schema: schema_of::<super::bench::QueueReport> },
     Kind { name: "bench-spawn", printed_by: "bench spawn", schema: schema_of::<super::bench::SpawnReport> },
     Kind {
         name: "bench-submit",

@@ -48,20 +48,25 @@ pub(crate) async fn run(session: &Session, args: StatusArgs) -> Outcome {
 }
 
 async fn fleet(out: &Out, client: &Client) -> Outcome {
-    let status = client.status().await?;
-    let workers = client.workers().await?;
+    let whole = out.format == Format::Table;
+    let active = [RunState::Planning, RunState::WaitingApproval, RunState::Running, RunState::Synthesizing];
+    // Asked at once, because each call is a way there and back.
+    let pools = async { if whole { client.limits("").await } else { Ok(Vec::new()) } };
+    let runs =
+        async { if whole { client.list_runs(&active, "", SHOWN).await } else { Ok((Vec::new(), false)) } };
+    let (status, workers, pools, runs) = tokio::join!(client.status(), client.workers(), pools, runs);
+    let (status, workers) = (status?, workers?);
     if out.is_json() {
         out.json(&StatusView::new(&status, &workers))?;
         return Ok(exit::DONE);
     }
-    if out.format != Format::Table {
+    if !whole {
         return Ok(exit::DONE);
     }
     // Of one that is too old to say it, the rest is shown all the same.
-    let pools = client.limits("").await.unwrap_or_default();
+    let pools = pools.unwrap_or_default();
     out.data(&fleet_text(out, &status, &workers, &pools))?;
-    let active = [RunState::Planning, RunState::WaitingApproval, RunState::Running, RunState::Synthesizing];
-    let (runs, more) = client.list_runs(&active, "", SHOWN).await?;
+    let (runs, more) = runs?;
     if !runs.is_empty() {
         out.data("\n")?;
         out.data(&tables::runs(&runs, &out.times).render(out.stdout()))?;

@@ -11,12 +11,13 @@ use super::pulse::LONGEST_SLEEP;
 pub(super) struct Rounds {
     heartbeat: Span,
     looked: Tick,
+    inspected: Tick,
 }
 
 impl Rounds {
     /// The first round is now. Agents are heard every `heartbeat`.
     pub(super) const fn begin(now: Tick, heartbeat: Span) -> Self {
-        Self { heartbeat, looked: now }
+        Self { heartbeat, looked: now, inspected: now }
     }
 
     /// When the next round is due, whatever else is. No deadline that an agent could have moved lies between this and a
@@ -30,6 +31,15 @@ impl Rounds {
         let away = now - self.looked;
         self.looked = now;
         (away.0 > self.longest().0.saturating_add(self.heartbeat.0)).then_some(away)
+    }
+
+    /// Whether it is time to look at every session: once a round, however often deadlines of many agents wake the engine.
+    pub(super) fn inspects(&mut self, now: Tick) -> bool {
+        let due = now - self.inspected >= self.longest();
+        if due {
+            self.inspected = now;
+        }
+        due
     }
 
     fn longest(&self) -> Span {
@@ -49,6 +59,15 @@ mod tests {
         assert_eq!(rounds.go(Tick(1_600)), None, "a busy host");
         assert_eq!(rounds.go(Tick(2_001)), Some(Span(401)));
         assert_eq!(rounds.go(Tick(2_002)), None, "once");
+    }
+
+    #[test]
+    fn sessions_are_looked_at_once_a_round() {
+        let mut rounds = Rounds::begin(Tick(1_000), Span(200));
+        assert!(!rounds.inspects(Tick(1_199)));
+        assert!(rounds.inspects(Tick(1_200)));
+        assert!(!rounds.inspects(Tick(1_201)));
+        assert!(rounds.inspects(Tick(5_000)));
     }
 
     #[test]

@@ -109,13 +109,21 @@ impl Lookup {
         };
         // The archive looks at ids one window after the other: it is to begin where there are some.
         let below = below.min(RunId(status.last_run.0 + 1));
-        let states = filter
-            .states
-            .iter()
-            .filter_map(|state| v1::RunState::try_from(*state).ok().and_then(convert::run_state_from_wire));
+        let state_of =
+            |state: &i32| v1::RunState::try_from(*state).ok().and_then(convert::run_state_from_wire);
+        let states: Vec<_> = filter.states.iter().filter_map(state_of).collect();
+        // Nobody but the engine has runs that go on: however many ended before, the store need not be searched for them.
+        let only_live = !filter.states.is_empty()
+            && states.len() == filter.states.len()
+            && !states.iter().any(|state| state.is_terminal());
         let name = (!filter.name.is_empty()).then(|| Arc::from(filter.name.as_str()));
-        let query = Query::Runs { below: Some(below), limit, states: states.collect(), name };
+        let query = Query::Runs { below: Some(below), limit, states, name };
         let Answer::Runs(live) = ask(&self.engine, tenant, query).await? else { return Err(unexpected()) };
+        if only_live {
+            let last = live.last().filter(|_| live.len() == limit).map(|view| view.id);
+            let below = last.filter(|last| last.0 > 1);
+            return Ok(RunsPage { runs: live.iter().map(convert::run).collect(), below });
+        }
         let live: BTreeMap<u64, RunView> = live.into_iter().map(|view| (view.id.0, view)).collect();
         let page = self.archive.runs_below(tenant, below, limit, filter).await;
         let mut page = page.map_err(|error| archive_status(&error))?;
@@ -274,4 +282,46 @@ pub(crate) fn no_such_run(target: &Target) -> Status {
 /// A status for records that cannot be read.
 pub(crate) fn archive_status(error: &ArchiveError) -> Status {
     internal("the stored records cannot be read", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Outbound;
+    use crate::engine::tests::support::{Bench, TENANT, noops};
+    use orch_core::outcome::Outcome;
+
+    #[tokio::test]
+    async fn runs_that_go_on_are_listed_page_by_page_without_those_that_ended() {
+        let bench = Bench::start().await;
+        let mut agent = bench.agent("box-1", 1, 1).await;
+        agent.welcome().await;
+        bench.submit(noops(1), "").await;
+        loop {
+            // Verdicts come between grants.
+            let Outbound::Grant { attempt, .. } = agent.word().await else { continue };
+            agent.finish(attempt, Outcome::OK, "").await;
+            break;
+        }
+        for _ in 0..3 {
+            bench.submit(noops(2), "").await;
+        }
+        let lookup = Lookup::new(bench.handle.clone(), Arc::new(bench.clock.clone()));
+        let list = async |below: u64, limit: usize, states: &[v1::RunState]| {
+            let states = states.iter().map(|state| i32::from(*state)).collect();
+            let filter = RunFilter { states, ..RunFilter::default() };
+            let page = lookup.runs(TENANT, RunId(below), limit, filter).await.unwrap();
+            let refs: Vec<_> = page.runs.into_iter().map(|run| run.r#ref).collect();
+            (refs, page.below)
+        };
+        let going = [v1::RunState::Planning, v1::RunState::Running];
+        let (first, below) = list(u64::MAX, 2, &going).await;
+        assert_eq!(first, ["adhoc/4", "adhoc/3"]);
+        let (rest, end) = list(below.unwrap().0, 2, &going).await;
+        assert_eq!((rest.as_slice(), end), (["adhoc/2".to_owned()].as_slice(), None));
+        let (ended, _) = list(u64::MAX, 9, &[v1::RunState::Succeeded, v1::RunState::Running]).await;
+        assert_eq!(ended, ["adhoc/4", "adhoc/3", "adhoc/2", "adhoc/1"]);
+        let (ended, _) = list(u64::MAX, 9, &[v1::RunState::Succeeded]).await;
+        assert_eq!(ended, ["adhoc/1"]);
+    }
 }

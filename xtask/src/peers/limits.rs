@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::output;
-use super::results::Sample;
 use super::session::{Bench, CLIENT_LIMIT};
+use crate::measure::process::output;
+use crate::measure::results::Sample;
 
 const PACKAGE: &str = "xtask-limits";
 

@@ -3,23 +3,22 @@
 //!
 //! Knows orchctl's command line. Refuses to know how its figures are made.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::machine::memory_mb;
-use super::process::{Daemon, output};
-use super::results::Sample;
 use super::session::{Bench, CLIENT_LIMIT, Take};
 use super::subject::{Counts, Row};
+use crate::measure::machine::memory_mb;
+use crate::measure::orchctl::{connection, plain, read};
+use crate::measure::process::{Daemon, output};
+use crate::measure::results::Sample;
 
 /// Two workers' worth, as every peer has.
 const SLOTS: &str = "2";
@@ -87,12 +86,7 @@ fn memory(bench: &Bench<'_>) -> anyhow::Result<Sample> {
         ("submit_s", submit_s),
     ];
     let command = format!("orchctl submit --file run.json, of {} tasks", bench.counts.queued);
-    Ok(sample(found, command))
-}
-
-fn sample<const N: usize>(figures: [(&str, f64); N], command: String) -> Sample {
-    let figures: BTreeMap<_, _> = figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Sample { figures, command, ..Sample::default() }
+    Ok(Sample::of(found, command))
 }
 
 /// One run of `count` commands, each with an argument of its own.
@@ -170,34 +164,8 @@ impl<'a> Fleet<'a> {
         }
         took.sort_unstable();
         let p50 = took.get((took.len() - 1) / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3);
-        Ok(sample([("p50_ms", p50)], format!("orchctl status, {starts} times")))
+        Ok(Sample::of([("p50_ms", p50)], format!("orchctl status, {starts} times")))
     }
-}
-
-/// orchctl without what this shell may have set up for it.
-fn plain(program: &PathBuf) -> Command {
-    let mut command = Command::new(program);
-    let ours = std::env::vars_os().map(|(name, _)| name);
-    for name in ours.filter(|name| name.to_string_lossy().starts_with("ORCHCTL_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// The flags by which orchctl finds a coordinator.
-fn connection(context: &Value) -> Vec<OsString> {
-    let fields = [
-        ("endpoint", "--endpoint"),
-        ("tls_ca", "--tls-ca"),
-        ("tls_cert", "--tls-cert"),
-        ("tls_key", "--tls-key"),
-    ];
-    let flags = fields.into_iter().filter_map(|(field, flag)| Some([flag, context[field].as_str()?]));
-    flags.flatten().map(OsString::from).collect()
-}
-
-fn read(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -213,13 +181,5 @@ mod tests {
         let bodies: Vec<_> = (0..3).map(|task| run["tasks"][task]["args"][0].as_str().unwrap()).collect();
         assert!(bodies.iter().all(|body| body.len() == BODY_BYTES) && bodies[1] != bodies[2]);
         assert_eq!(run["tasks"].as_array().unwrap().len(), 3);
-    }
-
-    #[test]
-    fn a_context_becomes_flags() {
-        let context =
-            serde_json::json!({"endpoint": "https://x", "tls_ca": "/a", "tls_cert": "/b", "tls_key": "/c"});
-        assert_eq!(connection(&context).len(), 8);
-        assert_eq!(connection(&context)[..2], ["--endpoint", "https://x"]);
     }
 }

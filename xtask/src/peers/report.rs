@@ -6,10 +6,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
-use super::results::Results;
 use super::subject::{SUBJECTS, Subject, System};
+use crate::measure::results::Results;
+use crate::measure::table::{self, Spread};
 
 mod aims;
 mod limits;
@@ -28,16 +29,7 @@ pub(super) fn rewrite(path: &Path, results: &Results) -> anyhow::Result<()> {
     if results.quick {
         bail!("those are the results of a quick run, which mean nothing");
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = replaced(&text, &tables(results))
-        .with_context(|| format!("{}: no tables written", path.display()))?;
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn replaced(text: &str, tables: &str) -> anyhow::Result<String> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("there is no line {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("there is no line {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{tables}{END}{after}"))
+    table::rewrite(path, [BEGIN, END], &tables(results))
 }
 
 /// Everything, as Markdown.
@@ -45,59 +37,9 @@ pub(super) fn tables(results: &Results) -> String {
     [head(results), limits::table(results), queues(results), aims::table(results), foot(results)].concat()
 }
 
-/// The middle and the range of some values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get((values.len() - 1) / 2)?;
-        Some(Self { median: f64::midpoint(lower, upper), least, most })
-    }
-
-    fn found(results: &Results, subject: &str, row: &str, names: &[&str]) -> Option<Self> {
-        Self::of(results.values(subject, row, names))
-    }
-
-    /// `12,340 (11,200–13,100)`; a single value has no range.
-    fn shown(&self) -> String {
-        if self.least == self.most {
-            return number(self.median);
-        }
-        format!("{} ({}–{})", number(self.median), number(self.least), number(self.most))
-    }
-}
-
 /// What a cell says of a figure.
 fn cell(results: &Results, subject: &str, row: &str, names: &[&str]) -> String {
     Spread::found(results, subject, row, names).map_or_else(|| NOTHING.to_owned(), |spread| spread.shown())
-}
-
-/// Three digits that mean something, thousands apart.
-fn number(value: f64) -> String {
-    match value.abs() {
-        size if size < 10.0 => format!("{value:.2}"),
-        size if size < 100.0 => format!("{value:.1}"),
-        _ => thousands(&format!("{value:.0}")),
-    }
-}
-
-fn thousands(digits: &str) -> String {
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn head(results: &Results) -> String {
@@ -186,26 +128,31 @@ fn foot(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::results::Sample;
     use super::*;
+    use crate::measure::results::Sample;
 
     fn results() -> Results {
         let mut results = Results { runs: 3, ..Results::default() };
         for (round, rate) in [(1, 12_000), (2, 9_500), (3, 14_250)] {
             let subject = SUBJECTS.iter().find(|subject| subject.key == "ours").unwrap();
             let sample = |json: String| Sample::read(&json, "orchctl bench").unwrap();
-            results.add(subject, "noop", round, sample(format!("{{\"tasks_per_second\": {rate}}}")));
-            results.add(subject, "spawn", round, sample("{\"tasks_per_s\": 1500}".to_owned()));
+            results.add(subject.key, "noop", round, sample(format!("{{\"tasks_per_second\": {rate}}}")));
+            results.add(subject.key, "spawn", round, sample("{\"tasks_per_s\": 1500}".to_owned()));
             results.add(
-                subject,
+                subject.key,
                 "latency",
                 round,
                 sample("{\"result_ms\": {\"p50\": 1.25, \"p99\": 2.5}}".to_owned()),
             );
-            results.add(&SUBJECTS[0], "limits", round, sample("{\"spawn_2\": {\"per_s\": 2000}}".to_owned()));
+            results.add(
+                SUBJECTS[0].key,
+                "limits",
+                round,
+                sample("{\"spawn_2\": {\"per_s\": 2000}}".to_owned()),
+            );
         }
-        results.measures(&SUBJECTS[1], "orchctl 1".to_owned());
-        results.fail(&SUBJECTS[2], "submit", "it broke.");
+        results.measures(SUBJECTS[1].key, "orchctl 1".to_owned());
+        results.fail(SUBJECTS[2].key, "submit", "it broke.");
         results
     }
 
@@ -222,20 +169,5 @@ mod tests {
         let text = tables(&results());
         assert!(text.contains("| 12,000 (9,500–14,250) /s | >= 12,000 | reached |"), "{text}");
         assert!(text.contains("| 1.25 ms | <= 1.0 | missed |"), "{text}");
-    }
-
-    #[test]
-    fn a_document_keeps_what_stands_around_the_tables() {
-        let text = format!("# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n");
-        assert_eq!(replaced(&text, "new\n").unwrap(), format!("# Title\n\n{BEGIN}\nnew\n{END}\n\nrest\n"));
-        assert!(replaced("no marks", "new").is_err());
-    }
-
-    #[test]
-    fn numbers_have_three_digits_or_whole_thousands() {
-        let shown = [0.123, 4.0, 41.26, 999.6, 12_345.6, 1_234_567.0, -1_500.0].map(number);
-        assert_eq!(shown, ["0.12", "4.00", "41.3", "1,000", "12,346", "1,234,567", "-1,500"]);
-        assert_eq!(Spread::of(vec![4.0, 1.0]), Some(Spread { median: 2.5, least: 1.0, most: 4.0 }));
-        assert_eq!(Spread::of(Vec::new()), None);
     }
 }

@@ -6,10 +6,10 @@ use std::process::Command;
 use anyhow::Context as _;
 use rustix::process::Signal;
 
-use super::machine::said;
-use super::process::free_port;
 use super::subject::Peer;
 use super::tools::{Need, Tools, hyperqueue};
+use crate::measure::machine::said;
+use crate::measure::process::free_port;
 
 /// `nobody`: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;

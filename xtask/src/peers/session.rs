@@ -12,12 +12,12 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::limits;
-use super::machine::{memory_mb, said};
-use super::process::{Daemon, Interrupt, output};
-use super::results::Sample;
 use super::servers::{self, Place};
 use super::subject::{Counts, Peer, Row, Subject, System};
 use super::tools::Tools;
+use crate::measure::machine::{memory_mb, said};
+use crate::measure::process::{Daemon, Interrupt, output};
+use crate::measure::results::Sample;
 
 /// The longest row takes a minute: 100,000 submits to Celery, one by one.
 pub(super) const CLIENT_LIMIT: Duration = Duration::from_secs(600);

@@ -3,18 +3,19 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::reconnect::Reconnected;
 use super::played::{self, Authority, Offer, Played};
 use super::process::{self, Process};
-use super::{Bench, Percentiles, Place, Progress, print, round};
+use super::{Bench, Percentiles, Place, Progress, print, round, staffed};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
+
+pub(super) mod reconnect;
 
 /// What whoever leaves in the middle should know.
 const LEFT: &str = "agents named bench-… stay behind as offline: orchctl agents remove NAME";
@@ -41,6 +42,9 @@ pub(crate) struct AgentsReport {
     pub(super) bytes_per_agent: Option<u64>,
     /// Processor time of the coordinator while they were held, in percent of a core for 1,000 agents.
     pub(super) cpu_percent_per_1000: Option<f64>,
+    /// How they came back from restarts of the coordinator; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reconnected: Option<Reconnected>,
     #[serde(flatten)]
     pub(super) place: Place,
 }
@@ -61,6 +65,10 @@ impl AgentsReport {
                 self.welcome_p50_ms, self.welcome_p99_ms, self.welcome_max_ms
             ),
         ];
+        if let Some(reconnected) = &self.reconnected {
+            lines.push(reconnected.line());
+            return lines;
+        }
         match (self.bytes_per_agent, self.cpu_percent_per_1000) {
             (Some(bytes), Some(cpu)) => lines.push(format!(
                 "coordinator: {:.1} kB of memory an agent, {cpu:.2} % of a core for 1,000 agents",
@@ -88,10 +96,15 @@ pub(super) async fn run(bench: &Bench<'_>) -> Outcome {
     let coordinator = Process::listening_at(authority.endpoint());
     let before = coordinator.and_then(Process::memory);
     let start = tokio::time::Instant::now();
-    let joined = join_all(seats, at_once, &mut progress).await;
+    // Those that are not to come back hold nothing: they offer no runner, so that no task comes to their slots.
+    let offer = match bench.args.reconnects {
+        0 => Offer { slots: 1, ..Offer::default() },
+        _ => staffed::offer(authority.tag()),
+    };
+    let joined = played::join_all(seats, &offer, at_once, &mut progress).await;
     let joined_seconds = start.elapsed().as_secs_f64();
     let measured = match joined {
-        Ok(agents) => Ok(hold_all(agents, bench.args.hold, coordinator, &mut progress).await),
+        Ok(agents) => held(bench, authority.tag(), agents, coordinator, &mut progress).await,
         Err(failure) => Err(failure),
     };
     let left = played::forget(bench, names).await;
@@ -110,34 +123,45 @@ pub(super) async fn run(bench: &Bench<'_>) -> Outcome {
         welcome_p99_ms: figures.p99,
         welcome_max_ms: figures.max,
         joined_seconds: round(joined_seconds),
-        held_seconds: round(bench.args.hold.as_secs_f64()),
+        held_seconds: round(held.seconds),
         bytes_per_agent: memory.map(|bytes| bytes / u64::from(count)),
         cpu_percent_per_1000: held.cpu.map(|share| round(share * 100.0 * 1_000.0 / f64::from(count))),
+        reconnected: held.reconnected,
         place,
     };
     print(bench.out(), &report, "", &report.place, &report.lines())?;
+    let leases_lost = report.reconnected.as_ref().map_or(0, |reconnected| reconnected.leases_lost);
+    if leases_lost > 0 {
+        return Err(Failure::new(exit::FAILED, format!("{leases_lost} leases were lost")));
+    }
     if report.lost > 0 {
         return Err(Failure::new(exit::FAILED, format!("{} of {count} sessions did not hold", report.lost)));
     }
     Ok(exit::DONE)
 }
 
-/// Has everybody join, so many at a time.
-async fn join_all(
-    seats: Vec<played::Seat>,
-    at_once: u32,
+/// Holds them, with or without restarts of the coordinator.
+async fn held(
+    bench: &Bench<'_>,
+    tag: &str,
+    agents: Vec<Played>,
+    coordinator: Option<Process>,
     progress: &mut Progress<'_>,
-) -> Outcome<Vec<Played>> {
-    let count = seats.len();
-    // They offer no runner: no task comes to their slots.
-    let joining = seats.into_iter().map(|seat| seat.join(Offer { slots: 1, ..Offer::default() }));
-    let mut joining = stream::iter(joining).buffer_unordered(at_once as usize);
-    let mut agents = Vec::new();
-    while let Some(joined) = joining.next().await {
-        agents.push(joined?);
-        progress.tell(|| format!("{} of {count} agents joined", agents.len()));
+) -> Outcome<Held> {
+    if bench.args.reconnects == 0 {
+        return Ok(hold_all(agents, bench.args.hold, coordinator, progress).await);
     }
-    Ok(agents)
+    let welcomes = agents.iter().map(|agent| agent.welcome).collect();
+    let start = tokio::time::Instant::now();
+    let reconnected = reconnect::measure(bench, tag, agents, progress).await?;
+    Ok(Held {
+        welcomes,
+        lost: reconnected.missing,
+        memory: None,
+        cpu: None,
+        seconds: start.elapsed().as_secs_f64(),
+        reconnected: Some(reconnected),
+    })
 }
 
 /// What was seen while they were held.
@@ -147,6 +171,8 @@ struct Held {
     memory: Option<u64>,
     /// Of a core.
     cpu: Option<f64>,
+    seconds: f64,
+    reconnected: Option<Reconnected>,
 }
 
 async fn hold_all(
@@ -170,6 +196,13 @@ async fn hold_all(
     let _ = stop.send(true);
     let held = holding.join_all().await;
     let cpu = cpu_before.zip(cpu_after).map(|(before, after)| (after - before) / hold.as_secs_f64());
-    let lost = held.iter().filter(|held| !**held).count();
-    Held { welcomes, lost: u32::try_from(lost).unwrap_or(u32::MAX), memory, cpu }
+    let lost = held.iter().filter(|left| !left.told).count();
+    Held {
+        welcomes,
+        lost: u32::try_from(lost).unwrap_or(u32::MAX),
+        memory,
+        cpu,
+        seconds: hold.as_secs_f64(),
+        reconnected: None,
+    }
 }

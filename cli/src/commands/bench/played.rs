@@ -13,7 +13,8 @@ use orch_certs::dial::Connector;
 use orch_certs::{Ca, ClientTls, Role, TlsFiles};
 use orch_proto::v1::agent_service_client::AgentServiceClient;
 use orch_proto::v1::{
-    self, AgentItem, AgentMessage, AttemptId, CoordinatorMessage, agent_item, coordinator_item,
+    self, AgentItem, AgentMessage, AttemptId, CoordinatorMessage, HeldState, InventoryItem, Verdict,
+    agent_item, coordinator_item,
 };
 use orch_proto::{PROTOCOL_MAX, PROTOCOL_MIN};
 use tokio::sync::{mpsc, watch};
@@ -21,12 +22,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
-use super::Bench;
+use super::{Bench, Progress};
 use crate::authority::{ca_failure, ensure_leaf};
 use crate::client;
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 
+/// What played agents offer, and tasks ask for that no other agent is to take.
+pub(super) const CAPABILITY: &str = "bench";
 /// Frames on their way to the coordinator: more than an agent says between two looks of the connection.
 const FRAMES: usize = 64;
 /// Longest wait for the first frame of a session.
@@ -83,7 +86,7 @@ impl Authority {
         let dir: PathBuf = self.dir.path().join(number.to_string());
         let (_, files) =
             ensure_leaf(&self.ca, &dir, Role::Agent, &self.tenant, &name, &[], SystemTime::now())?;
-        Ok(Seat { name, files, endpoint: self.endpoint.clone() })
+        Ok(Seat { name, files, endpoint: self.endpoint.clone(), incarnation: rand::random() })
     }
 }
 
@@ -95,10 +98,13 @@ fn no_authority(place: &str) -> Failure {
 }
 
 /// A name and a certificate.
+#[derive(Clone)]
 pub(super) struct Seat {
     pub(super) name: String,
     files: TlsFiles,
     endpoint: String,
+    /// One process of this agent, however often it dials.
+    incarnation: [u8; 16],
 }
 
 /// What an agent offers.
@@ -116,44 +122,62 @@ pub(super) struct Played {
     frames: mpsc::Sender<AgentMessage>,
     answers: Streaming<CoordinatorMessage>,
     heartbeat: Duration,
-    slots: u32,
+    seat: Seat,
+    offer: Offer,
+    desk: Desk,
     /// Welcome, and whatever came with it.
     first: Vec<coordinator_item::Item>,
+}
+
+/// An agent whose session is over, with what it holds.
+pub(super) struct Left {
+    /// It was told to leave, and did not lose its session.
+    pub(super) told: bool,
+    seat: Seat,
+    offer: Offer,
+    desk: Desk,
+}
+
+impl Left {
+    /// Whether it holds attempts.
+    pub(super) fn holds(&self) -> bool {
+        !self.desk.held.is_empty()
+    }
+
+    /// Dials again, as the same process, and says what it holds.
+    pub(super) async fn join_again(&self) -> Outcome<Played> {
+        self.seat.clone().enter(self.offer.clone(), self.desk.clone()).await
+    }
 }
 
 impl Seat {
     /// Dials, says Hello and waits to be welcomed.
     pub(super) async fn join(self, offer: Offer) -> Outcome<Played> {
-        let Self { name, files, endpoint } = self;
-        let broken = |error: &(dyn std::error::Error + 'static)| {
-            Failure::new(exit::UNREACHABLE, format!("agent {name} cannot join")).chain(error)
-        };
-        let tls = ClientTls::load(files, SystemTime::now()).map_err(|error| broken(&error))?;
-        let endpoint = Endpoint::from_shared(endpoint).map_err(|error| broken(&error))?;
+        self.enter(offer, Desk::default()).await
+    }
+
+    async fn enter(self, offer: Offer, desk: Desk) -> Outcome<Played> {
+        let Self { name, files, endpoint, .. } = self.clone();
+        let tls = ClientTls::load(files, SystemTime::now()).map_err(|error| cannot_join(&name, &error))?;
+        let endpoint = Endpoint::from_shared(endpoint).map_err(|error| cannot_join(&name, &error))?;
         let (frames, outbound) = mpsc::channel(FRAMES);
         let hello = v1::Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
             agent: name.clone(),
-            incarnation: rand::random::<[u8; 16]>().to_vec(),
+            incarnation: self.incarnation.to_vec(),
+            epoch_seen: desk.epoch,
+            cluster_seen: desk.cluster.clone(),
+            inventory: desk.inventory(),
             slots: offer.slots,
-            capabilities: offer.capabilities,
-            runners: offer.runners,
+            capabilities: offer.capabilities.clone(),
+            runners: offer.runners.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..v1::Hello::default()
         };
         drop(frames.try_send(frame(vec![agent_item::Item::Hello(hello)])));
         let start = Instant::now();
-        let opened = tokio::time::timeout(WELCOME_LIMIT, async {
-            let channel = endpoint.connect_with_connector(Connector::new(Arc::new(tls))).await;
-            let channel = channel.map_err(|error| broken(&error))?;
-            let outbound =
-                stream::unfold(outbound, |mut from| async move { Some((from.recv().await?, from)) });
-            let answers = AgentServiceClient::new(channel).session(outbound.boxed()).await;
-            let mut answers = answers.map_err(|status| Failure::from_status(&status))?.into_inner();
-            let first = answers.message().await.map_err(|status| Failure::from_status(&status))?;
-            Ok::<_, Failure>((answers, first))
-        });
+        let opened = tokio::time::timeout(WELCOME_LIMIT, open(name.clone(), endpoint, tls, outbound));
         let silent = |_| Failure::new(exit::TIMED_OUT, format!("agent {name} was not welcomed in time"));
         let (answers, first) = opened.await.map_err(silent)??;
         let first: Vec<_> =
@@ -167,22 +191,69 @@ impl Seat {
             frames,
             answers,
             heartbeat: heartbeat.unwrap_or(Duration::from_secs(5)),
-            slots: offer.slots,
+            seat: self,
+            offer,
+            desk,
             first,
         })
     }
+}
+
+/// Opens a session and waits for its first frame.
+async fn open(
+    name: String,
+    endpoint: Endpoint,
+    tls: ClientTls,
+    outbound: mpsc::Receiver<AgentMessage>,
+) -> Outcome<(Streaming<CoordinatorMessage>, Option<CoordinatorMessage>)> {
+    let channel = endpoint.connect_with_connector(Connector::new(Arc::new(tls))).await;
+    let channel = channel.map_err(|error| cannot_join(&name, &error))?;
+    let outbound = stream::unfold(outbound, |mut from| async move { Some((from.recv().await?, from)) });
+    let answers = AgentServiceClient::new(channel).session(outbound.boxed()).await;
+    let mut answers = answers.map_err(|status| Failure::from_status(&status))?.into_inner();
+    let first = answers.message().await.map_err(|status| Failure::from_status(&status))?;
+    Ok((answers, first))
+}
+
+fn cannot_join(name: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(exit::UNREACHABLE, format!("agent {name} cannot join")).chain(error)
+}
+
+/// Has everybody join, so many at a time.
+pub(super) async fn join_all(
+    seats: Vec<Seat>,
+    offer: &Offer,
+    at_once: u32,
+    progress: &mut Progress<'_>,
+) -> Outcome<Vec<Played>> {
+    let count = seats.len();
+    let joining = seats.into_iter().map(|seat| seat.join(offer.clone()));
+    let mut joining = stream::iter(joining).buffer_unordered(at_once as usize);
+    let mut agents = Vec::new();
+    while let Some(joined) = joining.next().await {
+        agents.push(joined?);
+        progress.tell(|| format!("{} of {count} agents joined", agents.len()));
+    }
+    Ok(agents)
 }
 
 /// How fast a paced agent reports; 0 lets tasks wait.
 pub(super) type Pace = watch::Receiver<u32>;
 
 impl Played {
-    /// Keeps the session until it is told to stop, sending heartbeats and reporting what it is given at its pace. Says
-    /// whether the session held.
-    pub(super) async fn hold(mut self, pace: Pace, mut stop: watch::Receiver<bool>) -> bool {
-        let mut desk = Desk::default();
-        for item in std::mem::take(&mut self.first) {
-            desk.take(item);
+    /// Keeps the session until it is told to stop, sending heartbeats and reporting what it is given at its pace.
+    pub(super) async fn hold(mut self, pace: Pace, mut stop: watch::Receiver<bool>) -> Left {
+        let mut desk = std::mem::take(&mut self.desk);
+        let told = self.serve(&mut desk, pace, &mut stop).await;
+        Left { told, seat: self.seat, offer: self.offer, desk }
+    }
+
+    /// Whether it ended because it was told to.
+    async fn serve(&mut self, desk: &mut Desk, pace: Pace, stop: &mut watch::Receiver<bool>) -> bool {
+        let said: Vec<_> =
+            std::mem::take(&mut self.first).into_iter().filter_map(|item| desk.take(item)).collect();
+        if !said.is_empty() && self.frames.send(frame(said)).await.is_err() {
+            return false;
         }
         // Spread, as those of agents are that did not join at once.
         let first = Instant::now() + self.heartbeat.mul_f64(rand::random::<f64>());
@@ -194,9 +265,9 @@ impl Played {
         loop {
             let working = !desk.held.is_empty() && *pace.borrow() > 0;
             tokio::select! {
-                () = told_to_stop(&mut stop) => return true,
+                () = told_to_stop(stop) => return true,
                 _ = beat.tick() => {
-                    let beat = desk.beat(self.slots);
+                    let beat = desk.beat(self.offer.slots);
                     if self.frames.send(frame(vec![beat])).await.is_err() { return false; }
                 }
                 _ = step.tick(), if working => {
@@ -222,8 +293,11 @@ async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
 }
 
 /// What an agent holds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Desk {
+    /// Of the coordinator that was heard last.
+    epoch: u64,
+    cluster: Vec<u8>,
     held: std::collections::VecDeque<AttemptId>,
     beats: u64,
     /// Part of a task that is due already.
@@ -243,14 +317,31 @@ impl Desk {
                 let reason = "the measurement is over".to_owned();
                 Some(agent_item::Item::Rejected(v1::Rejected { attempt: stop.attempt, reason }))
             }
-            coordinator_item::Item::Welcome(_)
-            | coordinator_item::Item::HeartbeatAck(_)
-            | coordinator_item::Item::ReportVerdict(_)
+            coordinator_item::Item::Welcome(welcome) => {
+                (self.epoch, self.cluster) = (welcome.epoch, welcome.cluster_id);
+                for verdict in welcome.verdicts.iter().filter(|verdict| verdict.verdict() == Verdict::Cancel)
+                {
+                    self.held.retain(|held| Some(*held) != verdict.attempt);
+                }
+                None
+            }
+            coordinator_item::Item::HeartbeatAck(ack) => {
+                self.held.retain(|held| !ack.unknown.contains(held));
+                None
+            }
+            coordinator_item::Item::ReportVerdict(_)
             | coordinator_item::Item::GoAway(_)
             | coordinator_item::Item::LimitGrant(_)
             | coordinator_item::Item::PoolNotice(_)
             | coordinator_item::Item::Allowance(_) => None,
         }
+    }
+
+    /// What it holds, as Hello says it.
+    fn inventory(&self) -> Vec<InventoryItem> {
+        let item =
+            |held: &AttemptId| InventoryItem { attempt: Some(*held), state: HeldState::Running.into() };
+        self.held.iter().map(item).collect()
     }
 
     fn beat(&mut self, slots: u32) -> agent_item::Item {
@@ -313,6 +404,23 @@ pub(super) async fn forget(bench: &Bench<'_>, names: Vec<String>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_dials_again_says_what_it_holds_and_drops_what_it_is_told_to() {
+        let mut desk = Desk::default();
+        for number in 1..=3 {
+            desk.take(assigned(number));
+        }
+        assert_eq!(desk.inventory().len(), 3);
+        let cancelled =
+            v1::InventoryVerdict { attempt: desk.held.front().copied(), verdict: Verdict::Cancel.into() };
+        let welcome = v1::Welcome { epoch: 7, verdicts: vec![cancelled], ..v1::Welcome::default() };
+        desk.take(coordinator_item::Item::Welcome(welcome));
+        assert_eq!((desk.inventory().len(), desk.epoch), (2, 7));
+        let unknown = desk.held.front().copied().into_iter().collect();
+        desk.take(coordinator_item::Item::HeartbeatAck(v1::HeartbeatAck { seq: 1, unknown }));
+        assert_eq!(desk.inventory().len(), 1);
+    }
 
     fn assigned(number: u64) -> coordinator_item::Item {
         let attempt = Some(AttemptId { run_id: number, ..AttemptId::default() });

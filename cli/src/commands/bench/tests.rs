@@ -85,6 +85,41 @@ fn agents(bytes_per_agent: Option<u64>) -> AgentsReport {
         held_seconds: 15.0,
         bytes_per_agent,
         cpu_percent_per_1000: bytes_per_agent.map(|_| 0.75),
+        reconnected: None,
+        place: place(),
+    }
+}
+
+fn reconnected() -> AgentsReport {
+    let reconnected = agents::reconnect::Reconnected {
+        times: 2,
+        missing: 0,
+        p50_ms: 1_250.0,
+        p99_ms: 4_100.0,
+        max_ms: 4_500.0,
+        leases: 1_000,
+        leases_lost: 0,
+    };
+    AgentsReport { reconnected: Some(reconnected), ..agents(None) }
+}
+
+fn queue() -> QueueReport {
+    let meanwhile = queue::Meanwhile {
+        submits: 1_000,
+        submit_p50_ms: 1.25,
+        submit_p99_ms: 9.0,
+        submit_max_ms: 31.5,
+        lookup_p50_ms: 0.5,
+        lookup_p99_ms: 4.1,
+    };
+    QueueReport {
+        scenario: "queue",
+        tasks: 100_000,
+        runs: 3,
+        acknowledged_ms: 480.0,
+        acknowledged_max_ms: 510.0,
+        seconds: 1.5,
+        meanwhile: Some(meanwhile),
         place: place(),
     }
 }
@@ -119,10 +154,13 @@ fn every_look_of_the_reports_is_as_it_was() {
         }
         print(&out, &latency, "", &place(), &latency.lines()).unwrap();
         print(&out, &submit(), "", &place(), &submit().lines()).unwrap();
-        for report in [agents(Some(45_000)), agents(None)] {
+        for report in [agents(Some(45_000)), agents(None), reconnected()] {
             print(&out, &report, "", &place(), &report.lines()).unwrap();
         }
         print(&out, &watch(), "", &place(), &watch().lines()).unwrap();
+        print(&out, &queue(), "", &place(), &queue().lines()).unwrap();
+        let calls = CallsReport::sample(place());
+        print(&out, &calls, "", &place(), &calls.lines()).unwrap();
         text.push_str(&format!("──── -o {output:?}\n{}", stdout.text()));
     }
     insta::assert_snapshot!("bench", text);
@@ -137,6 +175,9 @@ fn every_report_has_the_fields_of_its_schema_and_names_its_scenario() {
         serde_json::to_value(LatencyReport::new(1_000, times(), times(), place())),
         serde_json::to_value(submit()),
         serde_json::to_value(agents(None)),
+        serde_json::to_value(reconnected()),
+        serde_json::to_value(queue()),
+        serde_json::to_value(CallsReport::sample(place())),
         serde_json::to_value(watch()),
     ];
     for report in reports {

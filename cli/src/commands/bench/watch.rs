@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::played::{self, Authority, Offer};
+use super::played::{self, Authority, CAPABILITY, Offer};
 use super::submit::connected;
 use super::{Bench, Place, Progress, noop, print, process, round, spec, submit_run};
 use crate::client::Client;
@@ -26,8 +26,6 @@ use crate::refs::Reference;
 const TASKS: u32 = 10_000;
 /// Slots of the agent that keeps the pace: what it reports between two rounds of grants, several times over.
 const SLOTS: u32 = 256;
-/// What the played agent offers, and the tasks ask for, so that no other agent takes them.
-const CAPABILITY: &str = "bench";
 /// How long watchers may take to hear the end after it came.
 const HEAR_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is asked whether the run ended.
@@ -104,7 +102,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> Outcome {
         bench.out().note(&format!("agent {name} stays behind as offline"));
     }
     let (alone, watched) = measured?;
-    if held.contains(&false) {
+    if held.iter().any(|left| !left.told) {
         return Err(Failure::new(exit::FAILED, "the session of the agent that kept the pace was lost"));
     }
     let report = WatchReport {

@@ -1,21 +1,9 @@
 //! What orch is to reach, held against what was measured, each with the command that measures it alone. Refuses to know the
 //! peers.
 
-use std::fmt::Write as _;
-
-use super::super::results::Results;
-use super::{P50, P99, PER_S, Spread};
-
-/// A figure and its aim.
-struct Aim {
-    what: &'static str,
-    row: &'static str,
-    figures: &'static [&'static str],
-    unit: &'static str,
-    /// More is better.
-    rising: bool,
-    reach: Option<(f64, &'static str)>,
-}
+use super::{P50, P99, PER_S};
+use crate::measure::results::Results;
+use crate::measure::table::{Aim, against};
 
 const AIMS: &[Aim] = &[
     Aim {
@@ -119,32 +107,10 @@ const AIMS: &[Aim] = &[
     },
 ];
 
-impl Aim {
-    /// A range and its unit stand apart.
-    fn unit_of(&self, spread: &Spread) -> String {
-        let apart = spread.least != spread.most && self.unit == "/s";
-        if apart { format!(" {}", self.unit) } else { self.unit.to_owned() }
-    }
-
-    fn verdict(&self, median: f64) -> (String, &'static str) {
-        let Some((bound, shown)) = self.reach else { return (String::new(), "") };
-        let (sign, holds) = if self.rising { (">=", median >= bound) } else { ("<=", median <= bound) };
-        (format!("{sign} {shown}"), if holds { "reached" } else { "missed" })
-    }
-}
-
+/// The table; nothing where orch was not measured.
 pub(super) fn table(results: &Results) -> String {
     if !results.samples.iter().any(|sample| sample.subject == "ours") {
         return String::new();
     }
-    let mut text = String::from("\n| orch | Measured | Aim | | Command |\n|---|---|---|---|---|\n");
-    for aim in AIMS {
-        let Some(spread) = Spread::found(results, "ours", aim.row, aim.figures) else { continue };
-        let sample = results.samples.iter().find(|sample| sample.subject == "ours" && sample.row == aim.row);
-        let command = sample.map_or("", |sample| sample.command.as_str());
-        let (bound, verdict) = aim.verdict(spread.median);
-        let measured = format!("{}{}", spread.shown(), aim.unit_of(&spread));
-        let _ = writeln!(text, "| {} | {measured} | {bound} | {verdict} | `{command}` |", aim.what);
-    }
-    text
+    against(results, "ours", AIMS)
 }

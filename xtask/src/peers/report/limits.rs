@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::results::Results;
 use super::cell;
+use crate::measure::results::Results;
 
 /// Title, and the names of p50, p99 and rate where there are such figures.
 const ROWS: &[(&str, &str)] = &[

@@ -24,11 +24,11 @@ const TO_START: Duration = Duration::from_secs(60);
 
 /// Whether somebody asked this program to end.
 #[derive(Debug, Clone)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// From now on, Ctrl-C and a plain `kill` only set the flag.
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot listen for signals")?;
@@ -37,7 +37,7 @@ impl Interrupt {
     }
 
     /// An error once it was asked.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         if self.0.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
@@ -45,7 +45,7 @@ impl Interrupt {
     }
 
     /// Waits until `ready`, an interruption, or the limit.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         what: &str,
         limit: Duration,
@@ -65,7 +65,7 @@ impl Interrupt {
 
 /// A process that ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     name: String,
     log: PathBuf,
@@ -74,7 +74,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Starts a process whose output goes to `log`; `ending` is the signal at which it ends quickly and in order.
-    pub(super) fn start(mut command: Command, log: &Path, ending: Signal) -> anyhow::Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path, ending: Signal) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -88,12 +88,17 @@ impl Daemon {
         Ok(Self { child, name, log: log.to_owned(), ending })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// Ends it with KILL, as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.ending = Signal::KILL;
+    }
+
     /// An error if it ended.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("{} ended with {status}; see {}", self.name, self.log.display()),
@@ -101,7 +106,7 @@ impl Daemon {
     }
 
     /// Waits until it accepts connections.
-    pub(super) fn wait_for_port(&mut self, port: u16, interrupt: &Interrupt) -> anyhow::Result<()> {
+    pub(crate) fn wait_for_port(&mut self, port: u16, interrupt: &Interrupt) -> anyhow::Result<()> {
         let what = format!("{} listens", self.name);
         interrupt.wait(&what, TO_START, || {
             self.check()?;
@@ -144,7 +149,7 @@ impl Drop for Daemon {
 }
 
 /// Runs a client to its end and gives what it printed.
-pub(super) fn output(
+pub(crate) fn output(
     mut command: Command,
     log: &Path,
     limit: Duration,
@@ -178,7 +183,7 @@ fn complaint(log: &Path) -> String {
 }
 
 /// A port that is free now. Another program could take it before the server does, and the server would say so.
-pub(super) fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 /// Where figures are from.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Machine {
-    pub(super) processor: String,
-    pub(super) cores: usize,
-    pub(super) memory_gib: u64,
-    pub(super) kernel: String,
-    pub(super) date: String,
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: u64,
+    pub(crate) kernel: String,
+    pub(crate) date: String,
 }
 
 impl Machine {
     /// This one, today.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let field = |file: &str, name: &str| {
             let text = std::fs::read_to_string(file).unwrap_or_default();
             let line = text.lines().find(|line| line.starts_with(name));
@@ -40,24 +40,60 @@ impl Machine {
 }
 
 /// The first line of what a program prints, on whichever stream; empty where it cannot be run.
-pub(super) fn said(program: impl AsRef<Path>, arguments: &[&str]) -> String {
+pub(crate) fn said(program: impl AsRef<Path>, arguments: &[&str]) -> String {
     let output = Command::new(program.as_ref()).args(arguments).output();
     let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// The load averages of 1, 5 and 15 minutes.
-pub(super) fn load() -> String {
+pub(crate) fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// Resident memory of a process in MB; of several its proportional share, where shared pages count once.
-pub(super) fn memory_mb(pid: u32) -> f64 {
+pub(crate) fn memory_mb(pid: u32) -> f64 {
     let tree = tree(pid);
     let (file, field) = if tree.len() == 1 { ("status", "VmRSS:") } else { ("smaps_rollup", "Pss:") };
     let kib: f64 = tree.iter().map(|pid| kib(&format!("/proc/{pid}/{file}"), field)).sum();
     kib * 1024.0 / 1e6
+}
+
+/// Proportional share of one process in MB: shared pages count by how many share them.
+pub(crate) fn share_mb(pid: u32) -> f64 {
+    kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:") * 1024.0 / 1e6
+}
+
+/// Resident memory of one process in MB.
+pub(crate) fn resident_mb(pid: u32) -> f64 {
+    kib(&format!("/proc/{pid}/status"), "VmRSS:") * 1024.0 / 1e6
+}
+
+/// Processes of whose command line one argument is `word` and another begins with `path`.
+pub(crate) fn running(word: &str, path: &Path) -> Vec<u32> {
+    let path = path.as_os_str().as_encoded_bytes();
+    let is_meant = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let has = |wanted: &dyn Fn(&[u8]) -> bool| line.split(|byte| *byte == 0).any(wanted);
+        has(&|argument| argument == word.as_bytes()) && has(&|argument| argument.starts_with(path))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()
+}
+
+/// What the files below a directory take up on disk, in bytes.
+pub(crate) fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(about) if about.is_dir() => disk_bytes(&entry.path()),
+            // Blocks are of 512 bytes, whatever the file system's are.
+            Ok(about) => about.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn kib(file: &str, field: &str) -> f64 {
