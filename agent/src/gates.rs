@@ -276,6 +276,7 @@ impl Gatekeeper {
             ladder: LadderPlan::program(),
             limits: supervised::limits(&limits, &self.limits),
             sandbox: confined,
+            durable: false,
             gateway: None,
         }))
     }

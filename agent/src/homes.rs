@@ -1,12 +1,12 @@
 //! Directories of conversations and attempts, private to the agent's user.
 //!
 //! ```text
-//! DATA/tasks/RUN-TASK/home   HOME of the child; home/.claude is the CLI's configuration
+//! DATA/tasks/RUN-TASK        its time is when the last attempt ended
+//!                    /home   HOME of the child; home/.claude is the CLI's configuration
 //!                    /work   its working directory; a resumed conversation needs the same one
 //!                    /out    what it hands over
 //!                    /attempts/N   spec, segments, exit record: outside what the child is shown
 //!                    /attempts/N/given   system prompt, settings, tool servers: the child reads them
-//!                    /ended  its time is when the last attempt ended
 //! DATA/gone          forgotten conversations whose files are being removed
 //! ```
 //!
@@ -23,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, utimensat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -135,16 +135,25 @@ impl Homes {
         Ok(Self { root, claims: Claims::new(), _lock: lock })
     }
 
-    /// The directories of a conversation, made when they are missing.
+    /// The directories of a conversation with the CLI, made when they are missing.
     ///
     /// # Errors
     /// See [`HomeError`]. A symbolic link or another user's directory in their place is refused.
     pub fn conversation(&self, key: ConversationKey) -> Result<Conversation, HomeError> {
+        let conversation = self.workplace(key)?;
+        private_dir(&conversation.config())?;
+        Ok(conversation)
+    }
+
+    /// The same for a program that is not the CLI, and has no configuration of it.
+    ///
+    /// # Errors
+    /// As [`Self::conversation`].
+    pub fn workplace(&self, key: ConversationKey) -> Result<Conversation, HomeError> {
         let conversation = Conversation { dir: self.root.join(key.name()) };
         let dirs = [
             conversation.dir.clone(),
             conversation.home(),
-            conversation.config(),
             conversation.tmp(),
             conversation.work(),
             conversation.out(),
@@ -210,8 +219,9 @@ impl Homes {
     /// # Errors
     /// When the note cannot be written.
     pub fn note_end(&self, key: ConversationKey) -> io::Result<()> {
-        let path = self.root.join(key.name()).join("ended");
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map(drop)
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        Ok(utimensat(CWD, self.root.join(key.name()), &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// The directory of an attempt, whether it exists or not.

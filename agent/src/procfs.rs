@@ -2,8 +2,12 @@
 //! Knows no attempt and sends no signal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+/// Longer than a line of `stat` or a `status` gets: they are read at once, because what grows under a reader is asked for
+/// again and again, once for every process there is.
+const LONGEST_READ: usize = 8 * 1024;
 
 /// One process as `/proc/PID/stat` shows it. Pid and start time together name a process for good:
 /// a pid alone may be given to another one.
@@ -77,8 +81,14 @@ pub fn parse_stat(text: &str) -> Option<ProcStat> {
 /// Reads one process; `None` when it is gone.
 #[must_use]
 pub fn read_stat(pid: i32) -> Option<ProcStat> {
-    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&bytes))
+    let mut buffer = [0; LONGEST_READ];
+    parse_stat(&String::from_utf8_lossy(read_at_once(&format!("/proc/{pid}/stat"), &mut buffer)?))
+}
+
+/// The beginning of a file of `/proc`; `None` when its process is gone.
+fn read_at_once<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let read = File::open(path).ok()?.read(buffer).ok()?;
+    buffer.get(..read)
 }
 
 /// Every process that is visible, in ascending order of pid. A process that ends meanwhile is left out.
@@ -152,8 +162,8 @@ pub fn children(pid: i32) -> Vec<i32> {
 /// The pid that a process has in its own PID namespace; `None` when it is gone.
 #[must_use]
 pub fn innermost_pid(pid: i32) -> Option<i32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
+    let mut buffer = [0; LONGEST_READ];
+    let status = String::from_utf8_lossy(read_at_once(&format!("/proc/{pid}/status"), &mut buffer)?);
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_ascii_whitespace().last()?.parse().ok()
 }

@@ -2,12 +2,12 @@
 //! Knows paths and layers; refuses to know the CLI, the coordinator and whose credential a file holds.
 //!
 //! ```text
-//! __supervise ─▶ __supervise-child ─exec─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
-//!                        └─ where bwrap does not work: landlock, no capabilities ─exec─▶ program
+//! __supervise ─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
+//!      └─ where bwrap does not work ─▶ __supervise-child: landlock, no capabilities ─exec─▶ program
 //! ```
 //!
-//! The plan is made by the daemon, carried out by the copy between supervisor and program ([`confine`]), and
-//! finished inside by the first process of the new PID namespace ([`init`]).
+//! The plan is made by the daemon, carried out by the supervisor or by the copy between it and the program ([`confine`]),
+//! and finished inside by the first process of the new PID namespace ([`init`]).
 
 use std::path::{Path, PathBuf};
 

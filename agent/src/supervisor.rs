@@ -4,9 +4,9 @@
 //! not depend on the life of the agent.
 //!
 //! ```text
-//! agent ──spec file, secrets on stdin──▶ __supervise ──▶ __supervise-child ──exec──▶ program
-//!   ▲                                        │  ▲                                     │
-//!   └── JSON lines on RUNTIME/ID.sock ◀──────┘  └──────── stdout, stderr ◀────────────┘
+//! agent ──what to do, secrets, on stdin──▶ __supervise ──▶ bwrap ──▶ __sandbox-init ──▶ program
+//!   ▲                                        │  ▲    └ without a namespace ──▶ __supervise-child ──exec──▶ program
+//!   └── JSON lines on RUNTIME/ID.sock ◀──────┘  └──────── stdout, stderr ◀───────────────────────────────────┘
 //!                                            ▼
 //!              attempt directory: stdout.000000…, stderr.000000…, exit.json
 //! ```

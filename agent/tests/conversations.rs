@@ -126,9 +126,9 @@ async fn a_follow_up_continues_the_conversation_where_it_lives_and_keeps_it() {
     let agent = Agent::new();
     let runner = agent.claude(&script("echo x >> ../out/report"));
     assert_eq!(end(&runner, attempt(1, claude_work("do it"))).await.outcome, Outcome::Ok);
-    let ended = agent.dir.path().join("data/tasks/7-0/ended");
+    let kept = agent.dir.path().join("data/tasks/7-0");
     let long_ago = SystemTime::now() - Duration::from_secs(23 * 3_600);
-    fs::File::options().write(true).open(&ended).unwrap().set_modified(long_ago).unwrap();
+    fs::File::open(&kept).unwrap().set_modified(long_ago).unwrap();
 
     let report = end(&runner, follow_up(1)).await;
     assert_eq!((report.outcome, report.usage.cost_micro_usd), (Outcome::Ok, 250_000));
@@ -142,7 +142,7 @@ async fn a_follow_up_continues_the_conversation_where_it_lives_and_keeps_it() {
     let tasks = agent.dir.path().join("data/tasks");
     assert!(tasks.join("9-0/attempts/1/exit.json").exists() && !tasks.join("9-0/work").exists());
     assert_eq!(fs::read_dir(tasks.join("7-0/attempts")).unwrap().count(), 1, "attempts never meet");
-    let age = SystemTime::now().duration_since(fs::metadata(ended).unwrap().modified().unwrap());
+    let age = SystemTime::now().duration_since(fs::metadata(kept).unwrap().modified().unwrap());
     assert!(age.unwrap_or_default() < Duration::from_secs(3_600), "its time runs anew");
 
     let again = follow_up(2);

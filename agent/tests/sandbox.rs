@@ -214,7 +214,7 @@ async fn what_belongs_to_the_agent_and_to_other_tasks_cannot_be_read() {
     for layers in offered("what_belongs_to_the_agent_and_to_other_tasks_cannot_be_read") {
         let script = r#"
             cat "$OUT/../attempts/1/given/system.md"; echo
-            for file in attempts/1/secret attempts/1/supervise.json; do cat "$OUT/../$file" && echo "read $file"; done
+            for file in attempts/1/secret attempts/1/supervisor.log; do cat "$OUT/../$file" && echo "read $file"; done
             for file in data/tasks/7-1/home/secret data/spool/journal data/login/credentials.json tls/agent.key \
                 tls/agent.pem api-key; do cat "$ROOT/$file" && echo "read $file"; done
             for dir in data data/tasks data/tasks/7-1 runtime; do
@@ -586,4 +586,22 @@ async fn what_cannot_be_started_is_named() {
         assert_eq!((record.code, said.as_str()), (Some(1), ""));
         assert!(record.spawn_error.unwrap().starts_with("the sandbox could not be made"));
     }
+}
+
+/// Bubblewrap asks to die with the supervisor only after it was started.
+#[test]
+fn nothing_begins_for_a_supervisor_that_is_gone_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let begins = |is_there: bool| {
+        let begun = dir.path().join(is_there.to_string());
+        let (hears, said) = std::io::pipe().unwrap();
+        let supervisor = is_there.then_some(hears);
+        let mut first = Command::new("/bin/sh");
+        first.args(["-c", "exec 3>/dev/null; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_orch-agent")]);
+        first.args(["__sandbox-init", "1,2,0,3", "null", "/bin/touch"]).arg(&begun);
+        first.stdin(Stdio::null()).stdout(said).status().unwrap();
+        drop(supervisor);
+        begun.exists()
+    };
+    assert!(begins(true) && !begins(false));
 }

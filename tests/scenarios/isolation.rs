@@ -123,7 +123,7 @@ async fn a_task_reaches_neither_its_neighbours_nor_its_agent_nor_the_host() {
         ("the agent's certificate key", tls.key.clone()),
         ("the agent's API key", key.path().to_owned()),
         ("the agent's lock", agent_dir.join("agent.lock")),
-        ("a neighbour's specification", theirs.join("attempts/1/supervise.json")),
+        ("a neighbour's note", theirs.join("attempts/1/note.json")),
     ] {
         files_of_others(&mut attempts, what, &file);
     }

@@ -229,6 +229,8 @@ mod tests {
         let conversation = homes.conversation(ConversationKey { run: 7, task: 1 }).unwrap();
         let attempt = conversation.fresh_attempt(2).unwrap();
         fs::write(attempt.join("stdout.000000"), b"half an ans").unwrap();
+        let home = fs::File::open(dir.path().join("tasks/7-1")).unwrap();
+        home.set_modified(std::time::UNIX_EPOCH).unwrap();
         let Left::Ended(lost) = left(KEY, &command(Phase::Running), &mut none, &runners, &homes) else {
             panic!("it has not ended");
         };
@@ -236,7 +238,11 @@ mod tests {
             (lost.outcome, lost.detail.as_str(), lost.transcript_bytes),
             (Outcome::LostAgent, "the agent restarted while it prepared the attempt", 11)
         );
-        assert!(dir.path().join("tasks/7-1/ended").exists(), "its time runs from now on");
+        assert_ne!(
+            home.metadata().unwrap().modified().unwrap(),
+            std::time::UNIX_EPOCH,
+            "its time runs from now on"
+        );
         for payload in [&b""[..], b"a/7/t", b"\xff"] {
             let held = Held { payload: payload.to_owned(), ..command(Phase::Accepted) };
             assert_eq!(told(left(KEY, &held, &mut none, &runners, &homes)).0, Outcome::LostAgent);

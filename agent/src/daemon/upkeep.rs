@@ -157,8 +157,8 @@ mod tests {
         }
         let long_ago = SystemTime::now() - Duration::from_secs(25 * 3_600);
         for task in [1, 2] {
-            let note = dir.path().join(format!("tasks/1-{task}/ended"));
-            File::options().write(true).open(note).unwrap().set_modified(long_ago).unwrap();
+            let ended = File::open(dir.path().join(format!("tasks/1-{task}"))).unwrap();
+            ended.set_modified(long_ago).unwrap();
         }
         let mut upkeep = Upkeep::new(Arc::clone(&homes));
         let due = upkeep.next().await;

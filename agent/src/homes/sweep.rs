@@ -84,11 +84,11 @@ impl Sweeper {
         trouble
     }
 
-    /// When the last attempt ended; without a note, when the directory last changed.
+    /// When the last attempt ended: the directory was changed then. An agent of an earlier version noted it in a file.
     fn ended(&self, key: ConversationKey) -> SystemTime {
         let changed = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
         let dir = self.root.join(key.name());
-        changed(&dir.join("ended")).or_else(|| changed(&dir)).unwrap_or(SystemTime::UNIX_EPOCH)
+        changed(&dir).max(changed(&dir.join("ended"))).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
@@ -219,8 +219,7 @@ mod tests {
         let conversation = homes.conversation(key(task)).unwrap();
         fs::write(conversation.work().join("data"), vec![1; bytes]).unwrap();
         homes.note_end(key(task)).unwrap();
-        let note = fs::File::options().write(true).open(homes.dir(key(task)).join("ended")).unwrap();
-        note.set_modified(now - HOUR * task).unwrap();
+        fs::File::open(homes.dir(key(task))).unwrap().set_modified(now - HOUR * task).unwrap();
     }
 
     /// Seen as conversations of another cluster that stayed.

@@ -189,7 +189,7 @@ impl CommandRunner {
         let id = supervisor_id(self.launcher.owner(), spec.key);
         self.launcher.refuse_running(&id).map_err(io::Error::other)?;
         let conversation =
-            self.homes.conversation(ConversationKey { run: spec.key.run, task: spec.key.task })?;
+            self.homes.workplace(ConversationKey { run: spec.key.run, task: spec.key.task })?;
         self.homes.start_afresh(&[conversation.out()])?;
         for (name, dir) in [("HOME", conversation.home()), ("TMPDIR", conversation.tmp())] {
             env.insert(name.to_owned(), dir.to_string_lossy().into_owned());
@@ -237,6 +237,7 @@ impl CommandRunner {
             ladder: LadderPlan::program(),
             limits,
             sandbox: self.sandbox.plan(bounds),
+            durable: false,
             gateway: None,
         };
         Ok((supervise, note.tree))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::gates::Tree;
 use crate::homes::ConversationKey;
 use crate::limits::purse::Allowance;
-use crate::supervisor::exit::write_atomically;
+use crate::supervisor::exit::{replace, write_atomically};
 
 use super::claude::judge::Terms;
 use super::claude::observer::Demands;
@@ -102,12 +102,17 @@ impl Note {
         }
     }
 
-    /// Leaves it, durable.
+    /// Leaves it. Durable where money is spent, so that what was spent before a power loss is known after it. Of a program
+    /// nothing runs then and nothing is owed: without its note it is lost with its host, as it is with one.
     ///
     /// # Errors
     /// When the directory cannot be written.
     pub fn write(&self, attempt_dir: &Path) -> io::Result<()> {
-        write_atomically(&attempt_dir.join(FILE), &serde_json::to_vec(self)?)
+        let write = match self.work {
+            WorkNote::Command => replace,
+            WorkNote::Claude(_) => write_atomically,
+        };
+        write(&attempt_dir.join(FILE), &serde_json::to_vec(self)?)
     }
 }
 

@@ -1,24 +1,23 @@
-//! Carries a plan out, as the copy of this program between the supervisor and the child: limits that always hold, then
-//! bubblewrap, or landlock in its place. Ends in another program, or in an error.
+//! Carries a plan out: limits that always hold, then bubblewrap, which the supervisor starts itself, or landlock in its
+//! place, under which a copy of this program puts itself and then becomes the child.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::stdio::{dup2_stdin, dup2_stdout};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use thiserror::Error;
 
 use super::init::INIT_COMMAND;
 use super::mounts::{arguments, namespaces};
 use super::rules::{RestrictError, Rules};
-use super::{Bwrap, Plan, fds, places};
+use super::{Plan, fds, places};
 
 /// Most open files of one process; a program that needs more has lost its way.
 const MOST_FILES: u64 = 65_536;
@@ -52,7 +51,7 @@ pub enum ConfineError {
     },
 }
 
-/// Limits of every child, confined or not. The number of processes is not limited: the kernel counts them per user, so
+/// Limits of this process and of every child it starts, confined or not. The number of processes is not limited: the kernel counts them per user, so
 /// one attempt would use up what another needs.
 ///
 /// # Errors
@@ -71,14 +70,12 @@ fn lower(resource: Resource, most: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: least(now.current), maximum: least(now.maximum) })?)
 }
 
-/// Becomes `program`, confined as `plan` says. `report` is a descriptor by which the first process inside tells how the
-/// program begins and ends; it stays open only for that one.
+/// Becomes `program`, confined as `plan` says but for its namespaces.
 ///
 /// # Errors
 /// See [`ConfineError`]; nothing runs then.
 pub fn become_confined(
     plan: Option<&Plan>,
-    report: RawFd,
     program: &OsString,
     args: Vec<OsString>,
 ) -> Result<Infallible, ConfineError> {
@@ -86,16 +83,7 @@ pub fn become_confined(
         set_no_new_privs(true).map_err(|error| failed("give up privileges")(error.into()))?;
         return Err(execute(Command::new(program).args(args), program));
     };
-    let also = places::of_program(
-        Path::new(program),
-        &std::env::var("PATH").unwrap_or_default(),
-        fs::read_link("/proc/self/exe").ok().as_deref(),
-        &plan.hidden,
-    );
-    if let Some(bwrap) = &plan.bwrap {
-        let mut command = within(bwrap, plan, &also, report).map_err(failed("prepare the sandbox"))?;
-        return Err(execute(command.arg(program).args(args), &bwrap.program.clone().into_os_string()));
-    }
+    let also = of_program(plan, Path::new(program), &std::env::var("PATH").unwrap_or_default());
     set_no_new_privs(true).map_err(|error| failed("give up privileges")(error.into()))?;
     give_up_capabilities().map_err(failed("give up capabilities"))?;
     if plan.landlock {
@@ -110,27 +98,53 @@ fn give_up_capabilities() -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }
 
-/// Bubblewrap with the first process inside. Standard input and output go past it, so that their ends are seen
-/// when the program closes them.
-fn within(bwrap: &Bwrap, plan: &Plan, also: &[std::path::PathBuf], report: RawFd) -> io::Result<Command> {
-    let exe = fds::keep(fs::File::open("/proc/self/exe")?)?;
-    let (stdin, stdout) = (fds::keep(io::stdin())?, fds::keep(io::stdout())?);
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
+/// What the first process of a PID namespace is handed, by number: all of it must stay open for the program that makes the
+/// namespace, and for nothing that is started later.
+#[derive(Debug, Clone, Copy)]
+pub struct Handed {
+    /// Where it tells how the program begins and ends.
+    pub report: RawFd,
+    /// This very program.
+    pub exe: RawFd,
+    /// Standard input of the program. It and the output go past whoever stands between, so that their ends are seen when
+    /// the program closes them.
+    pub stdin: RawFd,
+    /// Its standard output.
+    pub stdout: RawFd,
+}
+
+/// The command that makes the namespaces of `plan` and starts `program` in them; `None` where it has none. Its arguments
+/// are still to be added.
+///
+/// # Errors
+/// When a path is not UTF-8.
+pub fn namespaced(
+    plan: &Plan,
+    (program, search_path, cwd): (&Path, &str, &Path),
+    handed: Handed,
+) -> io::Result<Option<Command>> {
+    let Some(bwrap) = &plan.bwrap else { return Ok(None) };
     let rules = plan.landlock.then(|| Rules::inside(plan));
+    let Handed { report, exe, stdin, stdout } = handed;
     let mut command = Command::new(&bwrap.program);
     command
         .args(namespaces())
-        .args(arguments(plan, also))
+        .args(arguments(plan, &of_program(plan, program, search_path)))
         .arg("--chdir")
-        .arg(std::env::current_dir()?)
+        .arg(cwd)
         .arg("--")
         .arg(fds::path(exe))
         .arg(INIT_COMMAND)
         .arg(format!("{report},{exe},{stdin},{stdout}"))
-        .arg(serde_json::to_string(&rules)?);
-    Ok(command)
+        .arg(serde_json::to_string(&rules)?)
+        .arg(program);
+    Ok(Some(command))
+}
+
+/// More places to read.
+fn of_program(plan: &Plan, program: &Path, search_path: &str) -> Vec<PathBuf> {
+    let own_exe = fs::read_link("/proc/self/exe").ok();
+    places::of_program(program, search_path, own_exe.as_deref(), &plan.hidden)
 }
 
 fn execute(command: &mut Command, program: &OsString) -> ConfineError {

@@ -3,15 +3,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::path::PathBuf;
 
-/// A copy of a descriptor that stays open for whatever program this process becomes.
+use rustix::io::{FdFlags, fcntl_setfd};
+
+/// Lets a descriptor stay open for whatever program is started while it is.
 ///
 /// # Errors
-/// When the process has too many open files.
-pub fn keep(fd: impl AsFd) -> io::Result<RawFd> {
-    Ok(rustix::io::dup(fd)?.into_raw_fd())
+/// When there is no such descriptor.
+pub fn keep(fd: impl AsFd) -> io::Result<()> {
+    Ok(fcntl_setfd(fd, FdFlags::empty())?)
 }
 
 /// Where an open descriptor of this process can be opened again.
@@ -58,15 +60,15 @@ pub fn close_inherited() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::IntoRawFd;
 
     use super::*;
 
     #[test]
     fn a_kept_pipe_is_taken_over_and_closed() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let kept = keep(&writer).unwrap();
-        drop(writer);
-        let mut again = take(kept, true).unwrap();
+        keep(&writer).unwrap();
+        let mut again = take(writer.into_raw_fd(), true).unwrap();
         again.write_all(b"hello").unwrap();
         drop(again);
         let mut said = String::new();

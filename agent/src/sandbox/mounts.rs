@@ -65,8 +65,9 @@ pub fn arguments(plan: &Plan, also: &[PathBuf]) -> Vec<OsString> {
             What::Write => args.extend(["--bind".into(), from.into(), at.into()]),
         }
     }
-    // Last, because places to show have to be made in them first.
-    for mount in mounts.into_iter().filter(|mount| mount.what == What::Hide) {
+    // Last, because places to show have to be made in them first. Landlock lets nobody write in them either, and bubblewrap
+    // reads the list of all mounts anew for each it changes.
+    for mount in mounts.into_iter().filter(|mount| mount.what == What::Hide && !plan.landlock) {
         args.extend(["--remount-ro".into(), mount.at.into()]);
     }
     args
@@ -203,8 +204,12 @@ mod tests {
             writable: vec![home.clone()],
             readable: Vec::new(),
         };
-        let args: Vec<String> =
-            arguments(&plan, &[]).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let args = |plan: &Plan| -> Vec<String> {
+            arguments(plan, &[]).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+        };
+        let under_landlock = args(&Plan { landlock: true, ..plan.clone() });
+        assert!(!under_landlock.iter().any(|arg| arg == "--remount-ro"), "nobody can write there");
+        let args = args(&plan);
         let at = |wanted: &[&str]| args.windows(wanted.len()).position(|window| window == wanted);
         let home = home.to_string_lossy();
         assert!(at(&["--tmpfs", "/usr/share"]).is_some());

@@ -1,24 +1,24 @@
 //! Starting the supervised program: its own process group, its pipes, and a death together with its
-//! supervisor. Between the two stands a short-lived copy of this program, because the request to die with
-//! the parent must be made by the child itself and std offers no safe place for it before `execve`.
+//! supervisor. The request to die with the parent must be made by the child itself and std offers no safe place for it
+//! before `execve`. Whoever makes a namespace for the program makes that request too; without one a short-lived copy of
+//! this program stands between the two and does.
 //! Knows no limits and no protocol.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
 
 use crate::causes::one_line;
 use crate::sandbox::Plan;
-use crate::sandbox::confine::{become_confined, limit_resources};
+use crate::sandbox::confine::{self, Handed, become_confined, limit_resources};
 use crate::sandbox::fds;
 
 use super::program::Program;
@@ -48,29 +48,38 @@ pub struct Child {
     pub program: Program,
 }
 
+/// The ends of a child's pipes that it gets itself.
+struct Theirs {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// The other ends, none of which blocks.
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
 /// Starts the child of `spec`. The variables of its `gateway` stand above all others.
 ///
 /// # Errors
-/// When the copy of this program cannot be started. That the program itself could not be executed is told
-/// by the [verdict](Program::verdict) once the child ended.
+/// When it cannot be started. That the program itself could not be executed is told by the [verdict](Program::verdict)
+/// once the child ended.
 pub fn start(
     spec: &SuperviseSpec,
     secrets: &Secrets,
     gateway: &BTreeMap<String, String>,
 ) -> io::Result<Child> {
-    let stdin = match spec.input {
-        Input::Closed => Stdio::null(),
-        Input::Conversation { .. } => Stdio::piped(),
-    };
+    limit_resources()?;
     let (reports, report) = channel()?;
-    // Nothing else is started by this process, which has one thread so far.
-    fcntl_setfd(&report, FdFlags::empty())?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg(CHILD_COMMAND)
-        .arg(getpid().as_raw_nonzero().to_string())
-        .arg(report.as_raw_fd().to_string())
-        .arg(serde_json::to_string(&spec.sandbox)?)
-        .arg(&spec.program)
+    let (ours, theirs) = pipes(&spec.input)?;
+    let exe = File::open("/proc/self/exe")?;
+    let within = namespaced(spec, &report, &exe, &theirs)?;
+    let is_namespaced = within.is_some();
+    let mut command = within.map_or_else(|| copy(spec, &report, &theirs), Ok)?;
+    command
         .args(&spec.args)
         .env_clear()
         .envs(&spec.env)
@@ -79,30 +88,85 @@ pub fn start(
         .env(MARK_VARIABLE, &spec.id)
         .current_dir(&spec.cwd)
         .process_group(0)
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    drop(report);
+        .stderr(theirs.stderr);
+    // Nothing else is started by this process, which has one thread so far.
+    fds::keep(&report)?;
+    let child = command.spawn().map_err(|error| {
+        let program = command.get_program().display();
+        io::Error::new(error.kind(), format!("cannot execute {program}: {error}"))
+    })?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let exact = Pid::from_raw(pid).ok_or_else(|| io::Error::other("a child without a pid"))?;
-    let missing = || io::Error::other("a pipe of the child is missing");
-    let is_namespaced = spec.sandbox.as_ref().is_some_and(|plan| plan.bwrap.is_some());
-    let started = Child {
+    let Ours { stdin, stdout, stderr } = ours;
+    Ok(Child {
         pid,
         pidfd: pidfd_open(exact, PidfdFlags::empty())?,
-        stdin: child.stdin.take().map(OwnedFd::from),
-        stdout: child.stdout.take().map(OwnedFd::from).ok_or_else(missing)?,
-        stderr: child.stderr.take().map(OwnedFd::from).ok_or_else(missing)?,
+        stdin,
+        stdout,
+        stderr,
         program: Program::new(pid, is_namespaced, reports),
-    };
-    for pipe in started.stdin.iter().chain([&started.stdout, &started.stderr]) {
-        rustix::io::ioctl_fionbio(pipe, true)?;
-    }
-    Ok(started)
+    })
 }
 
-/// The copy: arranges to die with its parent, then becomes the program or what confines it. Returns only when it cannot.
+fn pipes(input: &Input) -> io::Result<(Ours, Theirs)> {
+    let (stdin, their_stdin) = match input {
+        Input::Closed => (None, OwnedFd::from(File::open("/dev/null")?)),
+        Input::Conversation { .. } => {
+            let (reader, writer) = io::pipe()?;
+            (Some(OwnedFd::from(writer)), reader.into())
+        }
+    };
+    let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
+    let ours = Ours { stdin, stdout: stdout.into(), stderr: stderr.into() };
+    for pipe in ours.stdin.iter().chain([&ours.stdout, &ours.stderr]) {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    let theirs = Theirs { stdin: their_stdin, stdout: their_stdout.into(), stderr: their_stderr.into() };
+    Ok((ours, theirs))
+}
+
+/// The program that makes the namespaces of the child; `None` where it gets none. It asks by itself to die with this
+/// process, later than this process could have died: the first process inside makes sure of that.
+fn namespaced(
+    spec: &SuperviseSpec,
+    report: &OwnedFd,
+    exe: &File,
+    theirs: &Theirs,
+) -> io::Result<Option<Command>> {
+    let Some(plan) = &spec.sandbox else { return Ok(None) };
+    let handed = Handed {
+        report: report.as_raw_fd(),
+        exe: exe.as_raw_fd(),
+        stdin: theirs.stdin.as_raw_fd(),
+        stdout: theirs.stdout.as_raw_fd(),
+    };
+    let search_path = spec.env.get("PATH").map_or("", String::as_str);
+    let Some(mut command) = confine::namespaced(plan, (&spec.program, search_path, &spec.cwd), handed)?
+    else {
+        return Ok(None);
+    };
+    fds::keep(exe)?;
+    fds::keep(&theirs.stdin)?;
+    fds::keep(&theirs.stdout)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(Some(command))
+}
+
+/// The copy that becomes the child.
+fn copy(spec: &SuperviseSpec, report: &OwnedFd, theirs: &Theirs) -> io::Result<Command> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg(CHILD_COMMAND)
+        .arg(getpid().as_raw_nonzero().to_string())
+        .arg(report.as_raw_fd().to_string())
+        .arg(serde_json::to_string(&spec.sandbox)?)
+        .arg(&spec.program)
+        .stdin(theirs.stdin.try_clone()?)
+        .stdout(theirs.stdout.try_clone()?);
+    Ok(command)
+}
+
+/// The copy: arranges to die with its parent, then confines itself and becomes the program. Returns only when it cannot.
 pub fn become_program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let (parent, report) = (args.next(), args.next().and_then(|text| text.to_str()?.parse::<RawFd>().ok()));
@@ -110,12 +174,12 @@ pub fn become_program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     else {
         return ExitCode::from(NOT_EXECUTED);
     };
-    // Opened again, because the one handed down may have to stay open for the program that confines.
+    // Opened again, as a file that the program does not inherit.
     let Ok(pipe) = OpenOptions::new().write(true).open(fds::path(report)) else {
         return ExitCode::from(NOT_EXECUTED);
     };
     let why = match prepare(&parent, &plan, report) {
-        Ok(plan) => match become_confined(plan.as_ref(), report, &program, args.collect()) {
+        Ok(plan) => match become_confined(plan.as_ref(), &program, args.collect()) {
             Ok(never) => match never {},
             Err(error) => one_line(&error),
         },
@@ -131,12 +195,8 @@ fn prepare(parent: &OsStr, plan: &OsStr, report: RawFd) -> io::Result<Option<Pla
     if !is_child_of(parent) {
         return Err(io::Error::other("the supervisor is gone"));
     }
-    limit_resources()?;
-    let plan: Option<Plan> = serde_json::from_slice(plan.as_encoded_bytes())?;
-    if plan.as_ref().is_none_or(|plan| plan.bwrap.is_none()) {
-        fds::close(report)?;
-    }
-    Ok(plan)
+    fds::close(report)?;
+    Ok(serde_json::from_slice(plan.as_encoded_bytes())?)
 }
 
 fn is_child_of(parent: &OsStr) -> bool {

@@ -22,10 +22,10 @@ use crate::reexec::SelfExe;
 
 use super::control::short_path;
 use super::exit::ExitRecord;
-use super::record;
+use super::record::{self, RuntimeRecord};
 use super::run::{Announcement, SUPERVISE_COMMAND};
 use super::segments::Channel;
-use super::spec::{MARK_VARIABLE, Secrets, SuperviseSpec};
+use super::spec::{MARK_VARIABLE, Secrets, SuperviseSpec, spell_orders};
 use super::stop::{Rung, StopCause};
 use super::tree;
 use super::wire::{Command, Event, WIRE_VERSION, parse, spell};
@@ -120,22 +120,23 @@ impl Launcher {
         &self.owner
     }
 
-    /// Starts the supervisor of `spec` and connects to it. The secrets pass through a pipe and touch neither
-    /// a disk nor a command line.
+    /// Starts the supervisor of `spec` and connects to it. What it is told passes through a pipe and touches neither a disk
+    /// nor a command line.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing of the attempt runs then.
     pub async fn start(&self, spec: &SuperviseSpec, secrets: &Secrets) -> Result<Supervised, StartError> {
         self.refuse_running(&spec.id)?;
         record::remove(&self.runtime_dir, &spec.id);
-        let spec_file = spec.write().map_err(|source| io_error("write the supervisor's file", source))?;
+        let orders =
+            spell_orders(spec, secrets).map_err(|source| io_error("say what is to be supervised", source))?;
         crate::failpoint::failpoint!("runner::before_start");
-        let mut child = self.spawn(&spec_file, &spec.attempt_dir)?;
+        let mut child = self.spawn(&spec.attempt_dir)?;
         crate::failpoint::failpoint!("runner::after_start");
         let pid = child.id();
         let pipes = child.stdin.take().zip(child.stdout.take());
         let told = match pipes {
-            Some((stdin, stdout)) => timeout(START_LIMIT, introduce(stdin, stdout, secrets)).await,
+            Some((stdin, stdout)) => timeout(START_LIMIT, introduce(stdin, stdout, &orders)).await,
             None => Ok(Err(io::Error::other("no pipes"))),
         };
         let child_pid = match told {
@@ -172,18 +173,17 @@ impl Launcher {
     /// Refuses an id whose supervisor runs: it is that of this very attempt. Any other note is stale.
     ///
     /// # Errors
-    /// [`StartError::AlreadyRunning`], or that the notes cannot be read.
+    /// [`StartError::AlreadyRunning`], or that its note cannot be read.
     pub fn refuse_running(&self, id: &str) -> Result<(), StartError> {
-        let notes =
-            record::list(&self.runtime_dir).map_err(|source| io_error("look for supervisors", source))?;
-        let boot = boot_id();
-        match notes.iter().find(|note| note.id == id && note.is_alive(&boot)) {
+        let note = RuntimeRecord::read(&self.runtime_dir, id)
+            .map_err(|source| io_error("look for the attempt's supervisor", source))?;
+        match note.filter(|note| note.id == id && note.is_alive(&boot_id())) {
             Some(note) => Err(StartError::AlreadyRunning { pid: note.pid }),
             None => Ok(()),
         }
     }
 
-    fn spawn(&self, spec_file: &Path, attempt_dir: &Path) -> Result<Child, StartError> {
+    fn spawn(&self, attempt_dir: &Path) -> Result<Child, StartError> {
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -197,7 +197,7 @@ impl Launcher {
         Program::new(self.exe.path())
             .arg0("orch-supervise")
             .arg(SUPERVISE_COMMAND)
-            .arg(spec_file)
+            .arg(attempt_dir)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -234,12 +234,8 @@ fn io_error(what: &'static str, source: io::Error) -> StartError {
     StartError::Io { what, source }
 }
 
-async fn introduce(
-    mut stdin: ChildStdin,
-    stdout: ChildStdout,
-    secrets: &Secrets,
-) -> io::Result<Announcement> {
-    stdin.write_all(&serde_json::to_vec(secrets)?).await?;
+async fn introduce(mut stdin: ChildStdin, stdout: ChildStdout, orders: &[u8]) -> io::Result<Announcement> {
+    stdin.write_all(orders).await?;
     drop(stdin);
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).await?;

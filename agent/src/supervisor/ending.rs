@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{WaitOptions, wait};
 
 use crate::boottime::BootMillis;
 use crate::procfs;
@@ -13,7 +12,7 @@ use super::exit::ExitRecord;
 use super::machine::Supervisor;
 use super::record;
 use super::segments::{Channel, tail};
-use super::tree::kill_descendants;
+use super::tree::{TreeKill, kill_descendants, reap};
 use super::wire::Event;
 
 /// How long processes that outlived the child are hunted.
@@ -35,8 +34,7 @@ impl Supervisor {
     /// Ends it. The child must have been reaped.
     #[must_use]
     pub fn finish(mut self) -> ExitRecord {
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        let left = kill_descendants(me, HUNT_LIMIT, || while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {});
+        let left = empty_tree();
         if let Some(gateway) = &mut self.gateway {
             // What was in flight is entered before anybody is told that the attempt has ended.
             gateway.end();
@@ -51,7 +49,7 @@ impl Supervisor {
                 left.survivors.iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
             record.trouble = Some(format!("could not kill {}", names.join(", ")));
         }
-        if let Err(error) = record.write(&self.spec.attempt_dir) {
+        if let Err(error) = record.write(&self.spec.attempt_dir, self.spec.durable) {
             // The agent learns the end from the last line, and a lost supervisor from its pid.
             record.trouble = Some(format!("cannot write the exit record: {error}"));
         }
@@ -122,4 +120,15 @@ impl Supervisor {
             self.control.flush();
         }
     }
+}
+
+/// Ends whatever outlived the child. Mostly nothing did, which costs no look at every process of the host.
+fn empty_tree() -> TreeKill {
+    if reap(|_, _| ()) {
+        return TreeKill::default();
+    }
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    kill_descendants(me, HUNT_LIMIT, || {
+        reap(|_, _| ());
+    })
 }

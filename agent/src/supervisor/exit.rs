@@ -50,20 +50,23 @@ pub struct ExitRecord {
 }
 
 impl ExitRecord {
-    /// Writes the record into an attempt's directory: whole or not at all, and durable.
+    /// Writes the record into an attempt's directory: whole or not at all, and `durable` where it must outlive a power
+    /// loss too.
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn write(&self, dir: &Path) -> io::Result<()> {
-        write_atomically(&dir.join(EXIT_FILE), &serde_json::to_vec_pretty(self)?)
+    pub fn write(&self, dir: &Path, durable: bool) -> io::Result<()> {
+        let write = if durable { write_atomically } else { replace };
+        write(&dir.join(EXIT_FILE), &serde_json::to_vec_pretty(self)?)
     }
 
-    /// Reads the record of an attempt; `None` while there is none.
+    /// Reads the record of an attempt; `None` while there is none. An empty one is none: a power loss left it so.
     ///
     /// # Errors
     /// When the file cannot be read or is not such a record.
     pub fn read(dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(dir.join(EXIT_FILE)) {
+            Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -76,17 +79,33 @@ impl ExitRecord {
 /// # Errors
 /// When the file or its directory cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let tmp: PathBuf = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
-    file.write_all(bytes)?;
+    let (tmp, file) = beside(path, bytes)?;
     file.sync_all()?;
     fs::rename(&tmp, path)?;
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Replaces a private file: a reader sees the old content or the new for as long as the host has power. After a power
+/// loss the file may be missing, old, or empty.
+///
+/// # Errors
+/// When the file or its directory cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (tmp, _) = beside(path, bytes)?;
+    fs::rename(&tmp, path)
+}
+
+/// A file with that content beside `path`.
+fn beside(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let tmp = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
+    file.write_all(bytes)?;
+    Ok((tmp, file))
 }
 
 #[cfg(test)]
@@ -98,9 +117,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(ExitRecord::read(dir.path()).unwrap(), None);
         let record = ExitRecord { code: Some(3), drained: true, ..ExitRecord::default() };
-        record.write(dir.path()).unwrap();
-        assert_eq!(ExitRecord::read(dir.path()).unwrap(), Some(record));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        for durable in [true, false] {
+            record.write(dir.path(), durable).unwrap();
+            assert_eq!(ExitRecord::read(dir.path()).unwrap(), Some(record.clone()));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        }
+    }
+
+    #[test]
+    fn what_a_power_loss_makes_of_a_record_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        for left in [&b""[..], &[0; 512]] {
+            fs::write(dir.path().join(EXIT_FILE), left).unwrap();
+            assert_eq!(ExitRecord::read(dir.path()).unwrap(), None);
+        }
     }
 
     #[test]

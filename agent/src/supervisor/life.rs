@@ -44,15 +44,17 @@ pub struct LifeSigns {
     dir: Option<PathBuf>,
     every: Duration,
     next: BootMillis,
-    last: Option<(BootMillis, u64, u64)>,
+    last: (BootMillis, u64, u64),
 }
 
 impl LifeSigns {
-    /// Watches a child with a silence limit. `dir` holds its session files.
+    /// Watches a child that is started at `now`, with a silence limit. `dir` holds its session files.
     #[must_use]
     pub fn new(now: BootMillis, silence: Duration, dir: Option<PathBuf>) -> Self {
         let every = (silence / LOOKS).clamp(LOOK_AT_MOST, LOOK_AT_LEAST);
-        Self { dir, every, next: now, last: None }
+        // Nothing is below it yet that could have worked.
+        let last = (now, dir.as_deref().map_or(0, written_below), 0);
+        Self { dir, every, next: now.plus(every), last }
     }
 
     /// When [`Self::look`] is due.
@@ -66,7 +68,7 @@ impl LifeSigns {
     pub fn look(&mut self, now: BootMillis, ticks: u64, ticks_per_second: u64) -> bool {
         self.next = now.plus(self.every);
         let bytes = self.dir.as_deref().map_or(0, written_below);
-        let Some((then, old_bytes, old_ticks)) = self.last.replace((now, bytes, ticks)) else { return false };
+        let (then, old_bytes, old_ticks) = std::mem::replace(&mut self.last, (now, bytes, ticks));
         let millis = u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
         let working = millis.saturating_mul(ticks_per_second) / 1_000 / WORKING_PART;
         bytes > old_bytes || ticks.saturating_sub(old_ticks) >= working.max(1)
@@ -134,7 +136,7 @@ mod tests {
         let sub = dir.path().join("-work/5a/subagents");
         fs::create_dir_all(&sub).unwrap();
         let mut signs = signs(Some(dir.path().to_owned()));
-        assert!(!signs.look(S(10), 0, 100), "the first look only knows where things stand");
+        assert!(!signs.look(S(10), 0, 100), "nothing happened since the start");
         for file in [dir.path().join("-work/5a.jsonl"), sub.join("agent-1.jsonl")] {
             fs::write(&file, "x").unwrap();
             assert!(signs.look(S(20), 0, 100), "{}", file.display());
@@ -147,20 +149,18 @@ mod tests {
     #[test]
     fn cpu_of_a_tenth_of_a_core_is_work_and_of_a_hundredth_is_not() {
         let mut signs = signs(None);
-        signs.look(S(0), 1_000, 100);
-        assert!(!signs.look(S(10), 1_010, 100));
-        assert!(signs.look(S(20), 1_110, 100));
-        assert!(!signs.look(S(30), 1_110, 100));
+        assert!(!signs.look(S(10), 10, 100));
+        assert!(signs.look(S(20), 110, 100));
+        assert!(!signs.look(S(30), 110, 100));
     }
 
     #[test]
     fn looks_are_spread_over_the_limit() {
         let mut short = LifeSigns::new(S(0), Duration::from_millis(400), None);
-        short.look(S(0), 0, 100);
-        assert_eq!(short.next(), BootMillis(50));
-        let mut long = signs(None);
-        long.look(S(0), 0, 100);
-        assert_eq!(long.next(), S(10));
+        assert_eq!(short.next(), BootMillis(50), "and the first of them comes later than the start");
+        short.look(BootMillis(50), 0, 100);
+        assert_eq!(short.next(), BootMillis(100));
+        assert_eq!(signs(None).next(), S(10));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
+use rustix::process::{Signal, WaitStatus};
 
 use crate::boottime::BootMillis;
 use crate::gateway::thread::{Bound, Gateway, Place};
@@ -25,7 +25,7 @@ use super::result_line::ResultSpotter;
 use super::segments::{Channel, SegmentWriter};
 use super::spec::{Input, Secrets, SuperviseSpec};
 use super::stop::{Rung, StopCause, StopFact};
-use super::tree::kill_descendants;
+use super::tree::{kill_descendants, reap};
 use super::wire::{Command, Event, Status, WIRE_VERSION};
 
 /// How long one attempt to empty the tree may take before others get their turn.
@@ -173,11 +173,11 @@ impl Supervisor {
 
     /// Reaps the child and every orphan that ended.
     pub fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if pid.as_raw_nonzero().get() == self.pid {
+        reap(|pid, status| {
+            if pid == self.pid {
                 self.status = Some(status);
             }
-        }
+        });
     }
 
     /// Reads both pipes once; returns whether anything came.
@@ -411,11 +411,11 @@ impl Supervisor {
         let child = self.pid;
         self.program.kill_namespace();
         kill_descendants(me, TREE_KILL_LIMIT, || {
-            while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
-                if pid.as_raw_nonzero().get() == child {
+            reap(|pid, ended| {
+                if pid == child {
                     status = Some(ended);
                 }
-            }
+            });
         });
         self.status = self.status.or(status);
     }

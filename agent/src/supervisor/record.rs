@@ -11,7 +11,7 @@ use crate::gateway::talk::socket_path as gateway_path;
 use crate::procfs;
 
 use super::control::socket_path;
-use super::exit::write_atomically;
+use super::exit::replace;
 
 /// A running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +33,24 @@ pub struct RuntimeRecord {
 }
 
 impl RuntimeRecord {
-    /// Leaves the note.
+    /// Leaves the note. It speaks of this boot only, so it need not outlive the host's power.
     ///
     /// # Errors
     /// When the directory cannot be written.
     pub fn write(&self, runtime_dir: &Path) -> io::Result<()> {
-        write_atomically(&path(runtime_dir, &self.id), &serde_json::to_vec(self)?)
+        replace(&path(runtime_dir, &self.id), &serde_json::to_vec(self)?)
+    }
+
+    /// The note of supervisor `id`; `None` where there is none, or something that is no note.
+    ///
+    /// # Errors
+    /// When the file exists and cannot be read.
+    pub fn read(runtime_dir: &Path, id: &str) -> io::Result<Option<Self>> {
+        match fs::read(path(runtime_dir, id)) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether that very process still runs.

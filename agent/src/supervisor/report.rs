@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 /// Longest reason that is told, in characters: all words together must fit into the pipe, because nobody may be
@@ -45,6 +46,14 @@ impl Reporter {
     #[must_use]
     pub fn new(pipe: File) -> Self {
         Self(pipe)
+    }
+
+    /// Whether anybody listens: the supervisor alone does, and it does as long as it lives.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let mut pipe = [PollFd::new(&self.0, PollFlags::empty())];
+        let asked = poll(&mut pipe, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        asked.is_ok() && !pipe[0].revents().contains(PollFlags::ERR)
     }
 
     /// Says one. A supervisor that is gone hears nothing, and its death ends the speaker too.
@@ -113,6 +122,7 @@ mod tests {
         let (mut reports, writer) = channel().unwrap();
         assert_eq!(reports.words(), []);
         let mut reporter = Reporter::new(File::from(writer));
+        assert!(reporter.is_heard());
         reporter.say(&Word::Began { pid: 2 });
         reporter.say(&Word::Failed { why: "x".repeat(5_000) });
         let ended = Word::Ended { code: None, signal: Some(9), left: 3 };
@@ -122,5 +132,13 @@ mod tests {
         assert_eq!(reports.words().last(), Some(&ended));
         drop(reporter);
         assert_eq!(reports.words().len(), 3);
+    }
+
+    #[test]
+    fn nobody_listens_once_the_supervisor_is_gone() {
+        let (reports, writer) = channel().unwrap();
+        let reporter = Reporter::new(File::from(writer));
+        drop(reports);
+        assert!(!reporter.is_heard());
     }
 }

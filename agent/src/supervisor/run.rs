@@ -4,7 +4,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,9 +21,10 @@ use super::control::Control;
 use super::machine::Supervisor;
 use super::peer::SUPERVISOR_NAME;
 use super::record::RuntimeRecord;
-use super::spec::{Secrets, SpecError, SuperviseSpec};
+use super::spec::{SpecError, read_orders};
 
-/// Hidden subcommand: `__supervise SPEC_FILE`, secrets on standard input.
+/// Hidden subcommand: `__supervise ATTEMPT_DIR`, which is for people who list processes; what to do is said on standard
+/// input.
 pub const SUPERVISE_COMMAND: &str = "__supervise";
 
 /// poll() counts time that stands still while the host sleeps; deadlines do not. This is the most they can
@@ -48,10 +48,10 @@ pub enum Announcement {
 }
 
 /// Runs the subcommand to its end.
-pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn supervise(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Where it fails there is no `/proc`, and the start below says so.
     let _ = close_inherited();
-    let started = prepare(args.into_iter().next().map(PathBuf::from));
+    let started = prepare();
     let announcement = match &started {
         Ok(supervisor) => Announcement::Ready { child: supervisor.pid },
         Err(error) => Announcement::Failed { error: one_line(error) },
@@ -70,8 +70,6 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Why a supervisor did not start.
 #[derive(Debug, Error)]
 enum PrepareError {
-    #[error("no spec file was named")]
-    Usage,
     #[error("cannot learn what to supervise")]
     Spec(#[from] SpecError),
     #[error("cannot set the process up")]
@@ -82,10 +80,8 @@ enum PrepareError {
     Record(#[source] io::Error),
 }
 
-fn prepare(spec_file: Option<PathBuf>) -> Result<Supervisor, PrepareError> {
-    let spec_file = spec_file.ok_or(PrepareError::Usage)?;
-    let secrets = Secrets::read(io::stdin().lock())?;
-    let spec = SuperviseSpec::read(&spec_file)?;
+fn prepare() -> Result<Supervisor, PrepareError> {
+    let (spec, secrets) = read_orders(io::stdin().lock())?;
     let me = rustix::process::getpid();
     // Only a leader of a process group is refused, and a child of the agent is none.
     rustix::process::setsid()?;

@@ -1,29 +1,25 @@
-//! What a supervisor is told at its start: a file without secrets, and the secrets on its standard input.
-//! Knows no task and no model; the same for every runner that starts a process.
+//! What a supervisor is told at its start, on its standard input: what to supervise, and the secrets. It is read once, so
+//! none of it touches a disk. Knows no task and no model; the same for every runner that starts a process.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::gateway::spec::{GatewaySecrets, GatewaySpec};
 
-use super::exit::write_atomically;
 use super::ladder::LadderPlan;
 use super::segments::SEGMENT_BYTES;
 
-/// Name of the file in an attempt's directory.
-pub const SPEC_FILE: &str = "supervise.json";
-
-/// Version of the file. A supervisor is started by the very program that wrote it, so there is only one.
+/// Version of what is said. A supervisor is started by the very program that says it, so there is only one.
 pub const SPEC_VERSION: u32 = 1;
 
-/// Longest list of secrets a supervisor reads, in bytes.
-const MOST_SECRET_BYTES: u64 = 256 * 1024;
+/// Most that a supervisor reads, in bytes: more than the kernel lets a child have of arguments and environment, and the
+/// secrets.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Name of the variable that marks every process of an attempt; its value is the supervisor's id.
 pub const MARK_VARIABLE: &str = "ORCH_SUPERVISOR";
@@ -61,6 +57,9 @@ pub struct SuperviseSpec {
     /// What confines it; absent: nothing but its own user.
     #[serde(default)]
     pub sandbox: Option<crate::sandbox::Plan>,
+    /// Whether its end is recorded so that it outlives a power loss, because money was spent on it. Anything else is begun
+    /// anew after one, whatever is known of its end: what it wrote is not known to be on the disk either.
+    pub durable: bool,
     /// What stands between it and the API; absent: nothing. The child's `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` are set
     /// where there is one.
     #[serde(default)]
@@ -135,7 +134,7 @@ pub struct Secrets {
     /// A login file that the child may renew: tokens that appear in it are overwritten as well. An absolute path.
     #[serde(default)]
     pub login: Option<PathBuf>,
-    /// For the gateway, where the file names one.
+    /// For the gateway, where there is one.
     #[serde(default)]
     pub gateway: Option<GatewaySecrets>,
 }
@@ -149,26 +148,14 @@ impl fmt::Debug for Secrets {
 /// Why a supervisor could not learn what to do.
 #[derive(Debug, Error)]
 pub enum SpecError {
-    /// The file or the pipe cannot be read.
-    #[error("cannot read {what}")]
-    Read {
-        /// Which of the two.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// The pipe cannot be read.
+    #[error("cannot read the supervisor's input")]
+    Read(#[source] io::Error),
     /// It is not what it should be.
-    #[error("{what} is malformed")]
-    Malformed {
-        /// Which of the two.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// Another version wrote it.
-    #[error("the file has version {found}, this program knows {SPEC_VERSION}")]
+    #[error("the supervisor's input is malformed")]
+    Malformed(#[source] serde_json::Error),
+    /// Another version said it.
+    #[error("the input has version {found}, this program knows {SPEC_VERSION}")]
     Version {
         /// The version found.
         found: u32,
@@ -178,50 +165,30 @@ pub enum SpecError {
     Id,
 }
 
-impl SuperviseSpec {
-    /// Writes the file, private to the user.
-    ///
-    /// # Errors
-    /// When the attempt's directory cannot be written.
-    pub fn write(&self) -> io::Result<PathBuf> {
-        let path = self.attempt_dir.join(SPEC_FILE);
-        write_atomically(&path, &serde_json::to_vec_pretty(self)?)?;
-        Ok(path)
-    }
-
-    /// Reads and checks the file.
-    ///
-    /// # Errors
-    /// See [`SpecError`].
-    pub fn read(path: &Path) -> Result<Self, SpecError> {
-        let what = "the supervisor's file";
-        let bytes = fs::read(path).map_err(|source| SpecError::Read { what, source })?;
-        let spec: Self =
-            serde_json::from_slice(&bytes).map_err(|source| SpecError::Malformed { what, source })?;
-        if spec.version != SPEC_VERSION {
-            return Err(SpecError::Version { found: spec.version });
-        }
-        if !is_id(&spec.id) {
-            return Err(SpecError::Id);
-        }
-        Ok(spec)
-    }
+/// What is said: both parts, in this order.
+///
+/// # Errors
+/// When a path in it is not UTF-8.
+pub fn spell_orders(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&(spec, secrets))?)
 }
 
-impl Secrets {
-    /// Reads the secrets up to the end of `input`.
-    ///
-    /// # Errors
-    /// See [`SpecError`].
-    pub fn read(input: impl Read) -> Result<Self, SpecError> {
-        let what = "the supervisor's input";
-        let mut bytes = Vec::new();
-        input
-            .take(MOST_SECRET_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(|source| SpecError::Read { what, source })?;
-        serde_json::from_slice(&bytes).map_err(|source| SpecError::Malformed { what, source })
+/// Reads what is said up to the end of `input`, and checks it.
+///
+/// # Errors
+/// See [`SpecError`].
+pub fn read_orders(input: impl Read) -> Result<(SuperviseSpec, Secrets), SpecError> {
+    let mut bytes = Vec::new();
+    input.take(MOST_BYTES).read_to_end(&mut bytes).map_err(SpecError::Read)?;
+    let (spec, secrets): (SuperviseSpec, Secrets) =
+        serde_json::from_slice(&bytes).map_err(SpecError::Malformed)?;
+    if spec.version != SPEC_VERSION {
+        return Err(SpecError::Version { found: spec.version });
     }
+    if !is_id(&spec.id) {
+        return Err(SpecError::Id);
+    }
+    Ok((spec, secrets))
 }
 
 /// Whether `id` can name a supervisor.
@@ -244,7 +211,7 @@ mod tests {
         };
         assert!(!format!("{secrets:?}").contains("canary"));
         let bytes = serde_json::to_vec(&secrets).unwrap();
-        assert_eq!(Secrets::read(bytes.as_slice()).unwrap(), secrets);
+        assert_eq!(serde_json::from_slice::<Secrets>(&bytes).unwrap(), secrets);
     }
 
     #[test]
@@ -257,7 +224,7 @@ mod tests {
 
     #[test]
     fn malformed_input_is_refused_with_its_name() {
-        let error = Secrets::read(&b"{"[..]).unwrap_err();
+        let error = read_orders(&b"[{"[..]).unwrap_err();
         assert_eq!(error.to_string(), "the supervisor's input is malformed");
     }
 }

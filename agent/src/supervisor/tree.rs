@@ -7,7 +7,10 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
+};
 
 use crate::procfs::{self, ProcStat};
 
@@ -33,6 +36,21 @@ pub fn kill_descendants(root: i32, limit: Duration, mut reap: impl FnMut()) -> T
     hunt(find, limit, &mut reap)
 }
 
+/// Reaps whatever children of this process have ended, and tells `each`. Says whether none is left: of a subreaper, and of
+/// the first process of a PID namespace, that means that nothing descends from it any more, because an orphan is a
+/// child of its reaper from the moment it loses its parent.
+pub fn reap(mut each: impl FnMut(i32, WaitStatus)) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => each(pid.as_raw_nonzero().get(), status),
+            Ok(None) => return false,
+            Err(Errno::CHILD) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Kills every process that carries `NAME=VALUE` in its environment, and everything below those: the last
 /// resort for a tree whose supervisor is gone.
 pub fn kill_marked(assignment: &str, limit: Duration) -> TreeKill {
@@ -56,7 +74,7 @@ pub fn signal_exactly(pid: i32, start_ticks: u64, signal: Signal) -> io::Result<
     let Some(target) = Pid::from_raw(pid) else { return Ok(()) };
     let held = match pidfd_open(target, PidfdFlags::empty()) {
         Ok(held) => held,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     // The descriptor now pins the process, so a start time read after opening it is that of the target.
@@ -64,7 +82,7 @@ pub fn signal_exactly(pid: i32, start_ticks: u64, signal: Signal) -> io::Result<
         return Ok(());
     }
     match pidfd_send_signal(&held, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

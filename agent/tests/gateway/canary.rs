@@ -239,7 +239,7 @@ impl Agent {
         }
         until("it is entered", || ledger::totals(&self.place.spec.attempt_dir).unwrap().len() == 1).await;
         assert_eq!(api.seen().last().unwrap().headers.get("x-api-key").unwrap(), key, "it was used");
-        for file in ["supervise.json", "ledger.jsonl", "exit.json", "supervisor.log"] {
+        for file in ["note.json", "ledger.jsonl", "exit.json", "supervisor.log"] {
             let text = fs::read_to_string(self.place.spec.attempt_dir.join(file)).unwrap_or_default();
             assert!(!text.contains(key), "{file}");
         }

@@ -56,6 +56,7 @@ impl Place {
             ladder: LadderPlan { interrupt_line: None, int: false, step_ms: 200 },
             limits: Limits::default(),
             sandbox: None,
+            durable: false,
             gateway: None,
         };
         Self { dir, launcher, spec }

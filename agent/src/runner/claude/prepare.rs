@@ -173,6 +173,7 @@ impl ClaudeRunner {
             args,
             env,
             sandbox: self.settings.sandbox.plan(bounds),
+            durable: true,
             gateway: None,
             program,
             cwd: conversation.work(),
