@@ -40,6 +40,8 @@ pub(super) fn measure(bench: &Bench<'_>, first_round: bool, take: &mut Take<'_>)
         Err(error) => take("start", Err(error)),
     }
     bench.interrupt.check()?;
+    take(Row::Submit.name(), submits(bench));
+    bench.interrupt.check()?;
     if first_round {
         take(Row::Memory.name(), memory(bench));
     }
@@ -54,7 +56,6 @@ fn scenarios(counts: &Counts) -> Vec<(&'static str, Vec<String>)> {
         ("noop", flag("--tasks", counts.noop)),
         ("spawn", flag("--tasks", counts.spawn)),
         ("latency", flag("--tasks", counts.latency)),
-        ("submit", [flag("--tasks", counts.submit), flag("--clients", 64)].concat()),
         ("watch", [flag("--watchers", counts.watchers), flag("--tasks", counts.watched)].concat()),
         (
             "agents",
@@ -62,6 +63,14 @@ fn scenarios(counts: &Counts) -> Vec<(&'static str, Vec<String>)> {
                 .concat(),
         ),
     ]
+}
+
+/// Single submits to a coordinator without agents, as the peers are without workers meanwhile.
+fn submits(bench: &Bench<'_>) -> anyhow::Result<Sample> {
+    let fleet = Fleet::start(bench, "0")?;
+    bench.settle();
+    let flags = ["--tasks".to_owned(), bench.counts.submit.to_string(), "--clients".into(), "64".into()];
+    fleet.scenario(Row::Submit.name(), &flags)
 }
 
 /// A coordinator without agents, filled.
