@@ -14,7 +14,7 @@ use orch_core::outcome::Outcome;
 use orch_core::query::Query;
 use orch_core::state::State;
 use std::hint::black_box;
-use support::{Env, ONE, reload, report, run_target, submission};
+use support::{Env, ONE, reload, report, run_target, submission, tasks};
 
 /// Tasks of a large submit.
 const SUBMITTED: usize = 10_000;
