@@ -1,6 +1,7 @@
 //! Agents whose coordinator is restarted while each of them works: how long it takes until they are welcomed again, and
 //! whether any lease was lost meanwhile. Whoever measures restarts the coordinator; this program only sees sessions end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -69,13 +70,16 @@ pub(super) async fn measure(
         holding.spawn(hold(number, agent));
     }
     let leases = u32::try_from(count).unwrap_or(u32::MAX);
-    let run = staffed::occupied(bench, tag, leases).await?;
+    // A restart may come before this client knows that all of them work.
+    let mut occupied = pin!(staffed::occupied(bench, tag, leases));
+    let mut run = None;
     let mut came = vec![0; count];
     let mut took = Vec::new();
     let mut dialling = FuturesUnordered::new();
     let end = Instant::now() + bench.args.hold;
-    while came.iter().any(|times_come| *times_come < times) {
+    while run.is_none() || came.iter().any(|times_come| *times_come < times) {
         tokio::select! {
+            found = &mut occupied, if run.is_none() => run = Some(found?),
             Some(left) = holding.join_next() => {
                 let (number, left) = left.map_err(|error| Failure::new(exit::BUG, "an agent ended").cause(error))?;
                 dialling.push(come_back(number, left));
@@ -92,6 +96,9 @@ pub(super) async fn measure(
         }
     }
     drop(dialling);
+    let Some(run) = run else {
+        return Err(Failure::new(exit::FAILED, "not every agent was given its task in time"));
+    };
     let missing = came.iter().filter(|times_come| **times_come < times).count();
     pace.send_replace(AT_ONCE);
     let tasks = staffed::finished(bench, &run).await?;
