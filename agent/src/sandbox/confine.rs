@@ -51,8 +51,8 @@ pub enum ConfineError {
     },
 }
 
-/// Limits of this process and of every child it starts, confined or not. The number of processes is not limited: the kernel counts them per user, so
-/// one attempt would use up what another needs.
+/// Limits of this process and of every child it starts, confined or not. The number of processes is not limited: the
+/// kernel counts them per user, so one attempt would use up what another needs.
 ///
 /// # Errors
 /// When the kernel refuses.
