@@ -96,7 +96,7 @@ pub fn supervisor(bytes: &[u8]) {
         let again: ExitRecord = serde_json::from_slice(&spell(&exit)).expect("what was spelt can be read");
         assert_eq!(again, exit);
     }
-    let _ = orch_agent::supervisor::spec::Secrets::read(bytes);
+    let _ = orch_agent::supervisor::spec::read_orders(bytes);
     if let Some(login) = Login::parse(bytes) {
         let _ = (login.secrets().len(), login.subscription(), login.is_spent(0));
         let spent = login.without_refresh();
