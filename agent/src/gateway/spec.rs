@@ -1,4 +1,4 @@
-//! What a gateway is told at its start: a part of the supervisor's file, and the part of its secrets that is for it.
+//! What a gateway is told at its start: a part of what its supervisor is told, and the part of the secrets that is for it.
 //! Knows where the API is; refuses to know pools and the CLI.
 
 use std::fmt;

@@ -1,4 +1,5 @@
 //! The agent daemon: its memory when idle, that of its supervisors, and how much of its slots' time is work.
+//! Refuses to know what its tasks do.
 
 use std::time::Duration;
 
@@ -52,8 +53,7 @@ pub(super) fn slots(stage: &Stage<'_>) -> anyhow::Result<Sample> {
     let coordinator = Coordinator::start(stage)?;
     let _agent = Agent::start(&coordinator, SLOTS, &["sleep"], &[])?;
     stage.settle();
-    let file = write_run(&coordinator, tasks, &SECONDS.to_string())?;
-    let run = coordinator.ask(&["submit", "-o", "name", "--file", &file])?.trim().to_owned();
+    let run = submit(&coordinator, tasks, &SECONDS.to_string())?;
     let mut used = Vec::new();
     stage.interrupt.wait("the run ends", RUN_LIMIT, || {
         let status = coordinator.value(&["status"])?;

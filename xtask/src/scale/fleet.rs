@@ -1,5 +1,5 @@
 //! Many agents: held idle, and coming back from crashes of the coordinator. They are played by `orchctl bench agents`; this
-//! restarts the coordinator under them.
+//! restarts the coordinator under them. Refuses to know what an agent says.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Every unary call that reads, or changes nothing that stays, one after the other, on a fleet that is at work: agents that
-//! this program plays hold a task each meanwhile.
+//! this program plays hold a task each meanwhile. Refuses to know what the answers say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

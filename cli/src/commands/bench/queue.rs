@@ -1,5 +1,6 @@
 //! Runs of many distinct tasks that nobody may take: how long each is waited for until it is acknowledged, and what another
 //! client notices of it, which submits and looks up runs of one task all the while.
+//! Refuses to know how the coordinator keeps them.
 
 use std::time::Duration;
 

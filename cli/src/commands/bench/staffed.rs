@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use orch_proto::v1::{Run, RunSpec, Task, TaskSpec, TaskState};
+use orch_proto::v1::{Run, Task, TaskSpec, TaskState};
 use tokio::time::Instant;
 
 use super::played::{CAPABILITY, Offer};
@@ -29,7 +29,7 @@ pub(super) fn task(tag: &str) -> TaskSpec {
 
 /// Submits so many tasks and waits until all of them run.
 pub(super) async fn occupied(bench: &Bench<'_>, tag: &str, tasks: u32) -> Outcome<Run> {
-    let run = submit_run(&bench.client, RunSpec { ..spec(tasks, || task(tag)) }).await?;
+    let run = submit_run(&bench.client, spec(tasks, || task(tag))).await?;
     until(bench, &run, |run| in_state(run, TaskState::Running) >= tasks, "to run").await
 }
 
