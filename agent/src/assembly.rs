@@ -139,7 +139,7 @@ pub fn assemble(config: &Config, exe: SelfExe) -> Result<Assembled, AssemblyErro
     pools.sweep(&homes, &found.conversations());
     let probe = HostProbe::new(config.data_dir.clone());
     let offered = checks::find(&config.workspaces, &places(config))?;
-    let sandbox = Sandbox::probe(confinement(config, host_env.path(), &offered))?;
+    let sandbox = Sandbox::probe(confinement(config, (launcher.program(), host_env.path()), &offered))?;
     checks::refuse_uncovering(&offered, &sandbox)?;
     let workspaces = Workspaces::new(offered);
     let supplies = Supplies::open(&config.data_dir, workspaces.clone())
@@ -225,7 +225,11 @@ fn places(config: &Config) -> Vec<PathBuf> {
 }
 
 /// What attempts must not see of this agent.
-fn confinement(config: &Config, search_path: &str, workspaces: &[Workspace]) -> sandbox::Settings {
+fn confinement(
+    config: &Config,
+    (exe, search_path): (PathBuf, &str),
+    workspaces: &[Workspace],
+) -> sandbox::Settings {
     let mut hidden = places(config);
     hidden.extend(config.status_file.iter().chain(&config.file).cloned());
     hidden.extend(config.sandbox.hidden.iter().cloned());
@@ -235,6 +239,7 @@ fn confinement(config: &Config, search_path: &str, workspaces: &[Workspace]) -> 
         readable: config.sandbox.readable.clone(),
         workspaces: workspaces.iter().map(|workspace| workspace.dir.clone()).collect(),
         search_path: search_path.to_owned(),
+        exe: Some(exe),
     }
 }
 

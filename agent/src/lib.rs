@@ -3,7 +3,7 @@
 //! it; it decides nothing about runs, queues or retries.
 //!
 //! Three subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
-//! does anything else, because a supervisor must stay single-threaded.
+//! does anything else, because the process that forks supervisors must have one thread.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,8 +15,9 @@ use crate::config::{Cli, Command, Config};
 use crate::credentials::tool;
 use crate::reexec::SelfExe;
 use crate::sandbox::init::{INIT_COMMAND, init};
+use crate::sandbox::namespaces::{TRY_COMMAND, try_it};
 use crate::supervisor::child::{CHILD_COMMAND, become_program};
-use crate::supervisor::run::{SUPERVISE_COMMAND, supervise};
+use crate::supervisor::fork_server::{self, FORK_SERVER_COMMAND};
 
 pub mod adoption;
 pub mod artifacts;
@@ -34,6 +35,7 @@ pub mod gateway;
 pub mod homes;
 pub mod host;
 pub mod inputs;
+pub mod kernel;
 pub mod limits;
 pub mod procfs;
 pub mod publish;
@@ -61,9 +63,10 @@ const LAST_WORK: std::time::Duration = std::time::Duration::from_secs(2);
 pub fn run_hidden(args: &[OsString]) -> Option<ExitCode> {
     let rest = || args.iter().skip(2).cloned();
     match args.get(1)?.to_str()? {
-        SUPERVISE_COMMAND => Some(supervise(rest())),
+        FORK_SERVER_COMMAND => Some(fork_server::serve()),
         CHILD_COMMAND => Some(become_program(rest())),
         INIT_COMMAND => Some(init(rest())),
+        TRY_COMMAND => Some(try_it(rest())),
         _ => None,
     }
 }

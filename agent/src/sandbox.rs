@@ -2,10 +2,12 @@
 //! Knows paths and layers; refuses to know the CLI, the coordinator and whose credential a file holds.
 //!
 //! ```text
-//! __supervise ─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
+//! supervisor ─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
+//!      ├─ for a child without secrets ─▶ orch-sandbox ─▶ orch-first (PID 1, landlock) ─▶ program
 //!      └─ where bwrap does not work ─▶ __supervise-child: landlock, no capabilities ─exec─▶ program
 //! ```
 //!
+//! The second is the first made of copies of the supervisor ([`namespaces`], [`view`]), with the same namespaces and mounts.
 //! The plan is made by the daemon, carried out by the supervisor or by the copy between it and the program ([`confine`]),
 //! and finished inside by the first process of the new PID namespace ([`init`]).
 
@@ -21,9 +23,11 @@ pub mod confine;
 pub mod fds;
 pub mod init;
 pub mod mounts;
+pub mod namespaces;
 pub mod places;
 pub mod probe;
 pub mod rules;
+pub mod view;
 
 /// What the operator demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
@@ -49,11 +53,13 @@ pub struct Bounds {
 }
 
 /// How the supervisor confines a child; part of its specification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The namespaces, where they can be made.
     pub bwrap: Option<Bwrap>,
+    /// Whether the supervisor makes them itself for a child without secrets, which costs a tenth; see [`namespaces`].
+    pub by_itself: bool,
     /// Whether the kernel has landlock.
     pub landlock: bool,
     /// Directories and files that are not to be seen.
@@ -87,6 +93,8 @@ pub struct Settings {
     pub workspaces: Vec<PathBuf>,
     /// Where bwrap is looked for.
     pub search_path: String,
+    /// This program, to try whether its supervisors can make namespaces themselves; absent: they do not.
+    pub exe: Option<PathBuf>,
 }
 
 /// Why an agent that must confine its attempts cannot start.
@@ -98,6 +106,7 @@ pub struct Refusal(Vec<String>);
 #[derive(Debug, Clone, Default)]
 pub struct Sandbox {
     bwrap: Option<Bwrap>,
+    by_itself: bool,
     landlock: Landlock,
     in_force: bool,
     /// Of the settings.
@@ -127,8 +136,17 @@ impl Sandbox {
         if settings.mode == SandboxMode::Require && !confined {
             return Err(Refusal(missing));
         }
+        let own = settings.exe.as_deref().filter(|_| bwrap.is_ok());
+        let by_itself = own.is_some_and(|exe| match probe::by_itself(exe, &settings.search_path) {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::info!(why, "supervisors make no namespaces themselves; bubblewrap does");
+                false
+            }
+        });
         Ok(Self {
             bwrap: bwrap.ok(),
+            by_itself,
             landlock,
             in_force: true,
             hidden: places::hidden(settings.hidden.clone()),
@@ -143,6 +161,14 @@ impl Sandbox {
     #[must_use]
     pub fn without_namespaces(mut self) -> Self {
         self.bwrap = None;
+        self.by_itself = false;
+        self
+    }
+
+    /// The same as on a host where only bubblewrap may make namespaces.
+    #[must_use]
+    pub fn by_bubblewrap_alone(mut self) -> Self {
+        self.by_itself = false;
         self
     }
 
@@ -209,6 +235,7 @@ impl Sandbox {
         readable.extend(self.readable.iter().cloned());
         Some(Plan {
             bwrap: self.bwrap.clone(),
+            by_itself: self.by_itself,
             landlock: self.landlock != Landlock::Missing,
             hidden,
             writable: bounds.writable,

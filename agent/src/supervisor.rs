@@ -33,6 +33,7 @@ pub mod control;
 pub mod deadlines;
 pub mod ending;
 pub mod exit;
+pub mod fork_server;
 pub mod input;
 pub mod known;
 pub mod ladder;

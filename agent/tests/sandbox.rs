@@ -17,6 +17,7 @@ use orch_agent::runner::Workspace;
 use orch_agent::sandbox::{Bounds, Plan, Sandbox, Settings};
 use orch_agent::supervisor::client::Launcher;
 use orch_agent::supervisor::exit::ExitRecord;
+use orch_agent::supervisor::spec::Secrets;
 use orch_agent::supervisor::stop::{Rung, StopCause};
 use orch_agent::workspaces;
 use support::{Place, see_through, until};
@@ -35,7 +36,10 @@ struct Scene {
 /// Which layers an attempt gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layers {
+    /// Made by the supervisor itself where the host lets it.
     All,
+    /// The same, made by bubblewrap.
+    Bubblewrap,
     Namespaces,
     Landlock,
 }
@@ -44,6 +48,7 @@ impl Layers {
     fn of(self, sandbox: Sandbox) -> Sandbox {
         match self {
             Self::All => sandbox,
+            Self::Bubblewrap => sandbox.by_bubblewrap_alone(),
             Self::Namespaces => sandbox.without_landlock(),
             Self::Landlock => sandbox.without_namespaces(),
         }
@@ -62,6 +67,9 @@ fn offered(test: &str) -> Vec<Layers> {
     let mut layers = Vec::new();
     if has("pid-namespace") {
         layers.extend([Layers::All, Layers::Namespaces]);
+        let by_itself = sandbox.plan(Bounds::default()).is_some_and(|plan| plan.by_itself);
+        let other = if by_itself { Some(Layers::Bubblewrap) } else { None };
+        layers.extend(other);
     }
     // Signals are part of what is tried.
     if has("landlock") && !sandbox.missing().iter().any(|line| line.starts_with("no landlock")) {
@@ -75,7 +83,8 @@ fn offered(test: &str) -> Vec<Layers> {
 }
 
 fn settings(hidden: Vec<PathBuf>) -> Settings {
-    Settings { hidden, search_path: "/usr/bin:/bin".to_owned(), ..Settings::default() }
+    let exe = Some(PathBuf::from(env!("CARGO_BIN_EXE_orch-agent")));
+    Settings { hidden, search_path: "/usr/bin:/bin".to_owned(), exe, ..Settings::default() }
 }
 
 impl Scene {
@@ -355,7 +364,7 @@ async fn the_supervisor_of_another_attempt_takes_no_orders_from_a_task() {
         let said = task.said().await;
         let reached = match layers {
             None => said == "reached",
-            Some(Layers::All | Layers::Namespaces) => said.is_empty(),
+            Some(Layers::All | Layers::Bubblewrap | Layers::Namespaces) => said.is_empty(),
             // Since Linux 7.1 it is not reached either.
             Some(Layers::Landlock) => said == "reached" || said.is_empty(),
         };
@@ -579,13 +588,35 @@ async fn what_cannot_be_started_is_named() {
         offered("what_cannot_be_started_is_named").into_iter().filter(|layers| layers.has_namespaces())
     {
         let mut scene = Scene::new(layers, "echo out");
-        let fake = scene.root.join("bwrap");
-        fs::write(&fake, "").unwrap();
+        scene.plan().by_itself = false;
         scene.plan().bwrap.as_mut().unwrap().program = PathBuf::from("/bin/false");
         let (record, said) = scene.run().await;
         assert_eq!((record.code, said.as_str()), (Some(1), ""));
         assert!(record.spawn_error.unwrap().starts_with("the sandbox could not be made"));
     }
+    if offered("what_cannot_be_started_is_named").contains(&Layers::Bubblewrap) {
+        let mut scene = Scene::new(Layers::All, "echo out");
+        scene.place.spec.cwd = scene.root.join("data/spool");
+        let (record, said) = scene.run().await;
+        assert_eq!((record.code, said.as_str()), (Some(127), ""));
+        let why = record.spawn_error.unwrap();
+        assert!(why.starts_with("the sandbox could not be made: cannot enter "), "{why}");
+    }
+}
+
+/// The first process inside holds in memory what its supervisor did.
+#[tokio::test]
+async fn only_a_child_without_secrets_is_confined_by_a_copy_of_its_supervisor() {
+    if !offered("only_a_child_without_secrets_is_confined").contains(&Layers::Bubblewrap) {
+        return;
+    }
+    let script = "cat /proc/1/comm";
+    assert_eq!(Scene::new(Layers::All, script).said().await, "orch-first\n");
+    let secrets = Secrets { redact: vec![CANARY.to_owned()], ..Secrets::default() };
+    let with_secrets = Scene::new(Layers::All, script);
+    see_through(with_secrets.place.start_with(&secrets).await).await;
+    assert_ne!(with_secrets.place.stdout(), "orch-first\n");
+    assert_ne!(Scene::new(Layers::Bubblewrap, script).said().await, "orch-first\n");
 }
 
 /// Bubblewrap asks to die with the supervisor only after it was started.

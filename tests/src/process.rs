@@ -119,8 +119,8 @@ pub fn supervisors_in(dir: &Path) -> Vec<u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = line.split(|byte| *byte == 0);
-            words.any(|word| word == b"__supervise") && line.windows(dir.len()).any(|part| part == dir)
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim_end() == "orch-supervise" && line.windows(dir.len()).any(|part| part == dir)
         })
         .collect()
 }

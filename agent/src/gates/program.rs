@@ -121,6 +121,7 @@ mod tests {
             let bounds = Bounds { writable: vec![root.join("work")], readable };
             let plan = Plan {
                 bwrap: None,
+                by_itself: false,
                 landlock: true,
                 hidden: vec![root.join("secret")],
                 writable: bounds.writable.clone(),

@@ -80,11 +80,11 @@ pub fn become_confined(
     args: Vec<OsString>,
 ) -> Result<Infallible, ConfineError> {
     let Some(plan) = plan else {
-        set_no_new_privs(true).map_err(|error| failed("give up privileges")(error.into()))?;
+        give_up_privileges().map_err(failed("give up privileges"))?;
         return Err(execute(Command::new(program).args(args), program));
     };
     let also = of_program(plan, Path::new(program), &std::env::var("PATH").unwrap_or_default());
-    set_no_new_privs(true).map_err(|error| failed("give up privileges")(error.into()))?;
+    give_up_privileges().map_err(failed("give up privileges"))?;
     give_up_capabilities().map_err(failed("give up capabilities"))?;
     if plan.landlock {
         Rules::alone(plan, &also).restrict()?;
@@ -92,8 +92,13 @@ pub fn become_confined(
     Err(execute(Command::new(program).args(args), program))
 }
 
+/// No program that is started from now on gets a privilege that this process does not have.
+pub(super) fn give_up_privileges() -> io::Result<()> {
+    Ok(set_no_new_privs(true)?)
+}
+
 /// With privileges gone for good, a program of root does not get them back.
-fn give_up_capabilities() -> io::Result<()> {
+pub(super) fn give_up_capabilities() -> io::Result<()> {
     let none = CapabilitySet::empty();
     Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }

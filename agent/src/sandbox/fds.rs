@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -47,10 +47,20 @@ pub fn close(fd: RawFd) -> io::Result<()> {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn close_inherited() -> io::Result<()> {
+    close_all_but(&[])
+}
+
+/// Closes everything but standard input, output and error and what is to be `kept`. For a copy of a process, in which nobody
+/// uses or closes the rest.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn close_all_but(kept: &[&OwnedFd]) -> io::Result<()> {
+    let kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).collect();
     let names: Vec<_> =
         std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
-    for fd in numbers.filter(|fd| *fd > 2) {
+    for fd in numbers.filter(|fd| *fd > 2 && !kept.contains(fd)) {
         // That of the listing itself is closed already.
         let _ = close(fd);
     }

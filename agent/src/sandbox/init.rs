@@ -45,7 +45,7 @@ pub fn init(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match prepared.and_then(|pipes| start(&rules, pipes, &program, args)) {
         Ok(pid) => {
             reporter.say(&Word::Began { pid });
-            finish(&mut reporter, pid)
+            ExitCode::from(finish(&mut reporter, pid))
         }
         Err(error) => {
             reporter.say(&Word::Failed { why: error.to_string() });
@@ -81,17 +81,18 @@ fn start(
     i32::try_from(child.id()).map_err(io::Error::other)
 }
 
-fn finish(reporter: &mut Reporter, program: i32) -> ExitCode {
+/// Waits for the end of the program, tells it, and gives the exit code of whoever waited.
+pub(super) fn finish(reporter: &mut Reporter, program: i32) -> u8 {
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == program => {
                 let (code, signal) = (status.exit_status(), status.terminating_signal());
                 reporter.say(&Word::Ended { code, signal, left: left_over() });
-                return ExitCode::from(as_code(status));
+                return as_code(status);
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             // The program is a child of this process until it was waited for.
-            Err(_) => return ExitCode::from(NOT_EXECUTED),
+            Err(_) => return NOT_EXECUTED,
         }
     }
 }
@@ -106,7 +107,8 @@ fn left_over() -> u32 {
     u32::try_from(others.count()).unwrap_or(u32::MAX)
 }
 
-fn as_code(status: WaitStatus) -> u8 {
+/// The exit code that tells how a process ended: the shell's habit.
+pub(super) fn as_code(status: WaitStatus) -> u8 {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_EXECUTED)
 }

@@ -1,4 +1,4 @@
-//! From a plan to the mounts of one attempt, as arguments of bubblewrap. The deepest place wins: a hidden directory, a
+//! From a plan to the mounts of one attempt, as a list and as arguments of bubblewrap. The deepest place wins: a hidden directory, a
 //! readable one in it, a hidden file in that. Every path inside is the same as outside, because a resumed
 //! conversation needs the same working directory.
 //! Looks at the disk for what exists; mounts nothing.
@@ -11,7 +11,7 @@ use super::Plan;
 use super::places::PRIVATE;
 
 /// Largest private directory in bytes. It is memory; tasks have disk below their home, where `TMPDIR` points.
-const PRIVATE_BYTES: u64 = 1024 * 1024 * 1024;
+pub(super) const PRIVATE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// What all attempts share: the namespaces, no capability, and a read-only view of the host with its own `/proc` and
 /// a `/dev` that holds no device but the harmless ones.
@@ -25,7 +25,7 @@ pub fn namespaces() -> Vec<&'static str> {
 
 /// What is done with a place. Of two at the same place the later one in this list wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+pub(super) enum What {
     /// An empty directory that nobody can write.
     Hide,
     /// An empty directory of the attempt's own.
@@ -38,18 +38,27 @@ enum What {
     Blank,
 }
 
+/// One place of an attempt's view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    at: PathBuf,
-    from: PathBuf,
-    what: What,
+pub(super) struct Mount {
+    /// Where.
+    pub(super) at: PathBuf,
+    /// What is shown there, unless something empty is.
+    pub(super) from: PathBuf,
+    /// How.
+    pub(super) what: What,
+}
+
+/// What shows the attempt what `plan` allows, and `also`: more places to read. Each comes after what it lies in.
+pub(super) fn wanted(plan: &Plan, also: &[PathBuf]) -> Vec<Mount> {
+    needed(collect(plan, also))
 }
 
 /// Arguments that show the attempt what `plan` allows, and `also`: more places to read.
 #[must_use]
 pub fn arguments(plan: &Plan, also: &[PathBuf]) -> Vec<OsString> {
     let sizes = plan.bwrap.as_ref().is_some_and(|bwrap| bwrap.sizes);
-    let mounts = needed(collect(plan, also));
+    let mounts = wanted(plan, also);
     let mut args: Vec<OsString> = Vec::new();
     for mount in &mounts {
         let Mount { at, from, what } = mount;
@@ -199,6 +208,7 @@ mod tests {
         fs::create_dir_all(&home).unwrap();
         let plan = Plan {
             bwrap: None,
+            by_itself: false,
             landlock: false,
             hidden: vec!["/root".into(), "/usr/share".into()],
             writable: vec![home.clone()],

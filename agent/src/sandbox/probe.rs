@@ -15,6 +15,7 @@ use crate::runner::program;
 
 use super::Bwrap;
 use super::mounts::namespaces;
+use super::namespaces::TRY_COMMAND;
 
 /// A bubblewrap that takes longer than this would hold up every attempt.
 const LONGEST_TRY: Duration = Duration::from_secs(10);
@@ -47,6 +48,16 @@ pub fn bwrap(search_path: &str) -> Result<Bwrap, String> {
         Ok(()) => Ok(Bwrap { sizes: has_sizes(&bwrap), program: bwrap }),
         Err(why) => Err(format!("{} does not work here ({why}); {}", bwrap.display(), remedy(&why))),
     }
+}
+
+/// Whether supervisors of the program `exe` can make every namespace of an attempt themselves.
+///
+/// # Errors
+/// Why not, for people.
+pub fn by_itself(exe: &Path, search_path: &str) -> Result<(), String> {
+    let idle = program::find("true", search_path).or_else(|| program::find("true", "/usr/bin:/bin"));
+    let idle = idle.ok_or_else(|| "there is no program `true` to try it with".to_owned())?;
+    run(Command::new(exe).arg(TRY_COMMAND).arg(idle))
 }
 
 fn remedy(why: &str) -> &'static str {

@@ -17,9 +17,9 @@ use rustix::process::{
 };
 
 use crate::causes::one_line;
-use crate::sandbox::Plan;
 use crate::sandbox::confine::{self, Handed, become_confined, limit_resources};
-use crate::sandbox::fds;
+use crate::sandbox::namespaces::{self, Given};
+use crate::sandbox::{Plan, fds, places};
 
 use super::program::Program;
 use super::report::{Reporter, Word, channel};
@@ -75,16 +75,45 @@ pub fn start(
     limit_resources()?;
     let (reports, report) = channel()?;
     let (ours, theirs) = pipes(&spec.input)?;
+    let plan = spec.sandbox.as_ref();
+    let is_namespaced = plan.is_some_and(|plan| plan.bwrap.is_some());
+    let pid = match plan.filter(|plan| plan.by_itself && *secrets == Secrets::default()) {
+        Some(plan) => forked(spec, plan, report, theirs)?,
+        None => executed(spec, |command| command.envs(&secrets.env).envs(gateway), report, theirs)?,
+    };
+    let Ours { stdin, stdout, stderr } = ours;
+    Ok(Child {
+        pid: pid.as_raw_nonzero().get(),
+        pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+        stdin,
+        stdout,
+        stderr,
+        program: Program::new(pid.as_raw_nonzero().get(), is_namespaced, reports),
+    })
+}
+
+/// The child that this process makes of itself.
+fn forked(spec: &SuperviseSpec, plan: &Plan, report: OwnedFd, theirs: Theirs) -> io::Result<Pid> {
+    let mut command = Command::new(&spec.program);
+    command.args(&spec.args).env_clear().envs(&spec.env).env(MARK_VARIABLE, &spec.id).process_group(0);
+    let search_path = spec.env.get("PATH").map_or("", String::as_str);
+    let also = places::of_program(&spec.program, search_path, None, &plan.hidden);
+    let Theirs { stdin, stdout, stderr } = theirs;
+    namespaces::start(plan, &also, &spec.cwd, command, Given { report, stdin, stdout, stderr })
+}
+
+/// The child that begins as another program, or as this one anew. `with` adds what only it may hold.
+fn executed(
+    spec: &SuperviseSpec,
+    with: impl FnOnce(&mut Command) -> &mut Command,
+    report: OwnedFd,
+    theirs: Theirs,
+) -> io::Result<Pid> {
     let exe = File::open("/proc/self/exe")?;
     let within = namespaced(spec, &report, &exe, &theirs)?;
-    let is_namespaced = within.is_some();
     let mut command = within.map_or_else(|| copy(spec, &report, &theirs), Ok)?;
-    command
-        .args(&spec.args)
-        .env_clear()
-        .envs(&spec.env)
-        .envs(&secrets.env)
-        .envs(gateway)
+    command.args(&spec.args).env_clear().envs(&spec.env);
+    with(&mut command)
         .env(MARK_VARIABLE, &spec.id)
         .current_dir(&spec.cwd)
         .process_group(0)
@@ -96,16 +125,7 @@ pub fn start(
         io::Error::new(error.kind(), format!("cannot execute {program}: {error}"))
     })?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    let exact = Pid::from_raw(pid).ok_or_else(|| io::Error::other("a child without a pid"))?;
-    let Ours { stdin, stdout, stderr } = ours;
-    Ok(Child {
-        pid,
-        pidfd: pidfd_open(exact, PidfdFlags::empty())?,
-        stdin,
-        stdout,
-        stderr,
-        program: Program::new(pid, is_namespaced, reports),
-    })
+    Pid::from_raw(pid).ok_or_else(|| io::Error::other("a child without a pid"))
 }
 
 fn pipes(input: &Input) -> io::Result<(Ours, Theirs)> {

@@ -1,11 +1,11 @@
 //! The agent's side: starting a supervisor, talking to it, and learning how it ended. Knows no task; what to
 //! say to a child and what its output means is for a runner.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command as Program};
 use tokio::time::timeout;
 
 use crate::boottime::boot_id;
@@ -23,16 +23,18 @@ use crate::reexec::SelfExe;
 use super::control::short_path;
 use super::exit::ExitRecord;
 use super::record::{self, RuntimeRecord};
-use super::run::{Announcement, SUPERVISE_COMMAND};
+use super::run::Announcement;
 use super::segments::Channel;
 use super::spec::{MARK_VARIABLE, Secrets, SuperviseSpec, spell_orders};
 use super::stop::{Rung, StopCause};
 use super::tree;
 use super::wire::{Command, Event, WIRE_VERSION, parse, spell};
 
+use self::forks::ForkServer;
 use self::process::Process;
 
 mod adopt;
+mod forks;
 pub mod leftovers;
 mod process;
 
@@ -53,7 +55,7 @@ const HUNT_LIMIT: Duration = Duration::from_secs(10);
 /// Starts supervisors.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    exe: Arc<SelfExe>,
+    forks: Arc<ForkServer>,
     runtime_dir: PathBuf,
     owner: PathBuf,
 }
@@ -105,7 +107,14 @@ impl Launcher {
     pub fn new(exe: SelfExe, runtime_dir: PathBuf, owner: PathBuf) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&runtime_dir)?;
         std::fs::set_permissions(&runtime_dir, std::fs::Permissions::from_mode(0o700))?;
-        Ok(Self { exe: Arc::new(exe), runtime_dir, owner })
+        let forks = Arc::new(ForkServer::new(exe, owner.clone()));
+        Ok(Self { forks, runtime_dir, owner })
+    }
+
+    /// The program that has the hidden subcommands, for this process to start.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.forks.program()
     }
 
     /// Directory of sockets.
@@ -131,20 +140,20 @@ impl Launcher {
         let orders =
             spell_orders(spec, secrets).map_err(|source| io_error("say what is to be supervised", source))?;
         crate::failpoint::failpoint!("runner::before_start");
-        let mut child = self.spawn(&spec.attempt_dir)?;
+        let (stdin, stdout) = self.fork(&spec.attempt_dir).await?;
         crate::failpoint::failpoint!("runner::after_start");
-        let pid = child.id();
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let told = match pipes {
-            Some((stdin, stdout)) => timeout(START_LIMIT, introduce(stdin, stdout, &orders)).await,
-            None => Ok(Err(io::Error::other("no pipes"))),
-        };
-        let child_pid = match told {
-            Ok(Ok(Announcement::Ready { child })) => child,
-            Ok(Ok(Announcement::Failed { error })) => return Err(StartError::Refused(error)),
+        let mut process = Process::Gone;
+        let told = timeout(START_LIMIT, introduce(stdin, stdout, &orders, &mut process)).await;
+        let (pid, child_pid) = match told {
+            Ok(Ok((pid, Announcement::Ready { child }))) => (pid, child),
+            Ok(Ok((_, Announcement::Failed { error }))) => return Err(StartError::Refused(error)),
+            Ok(Ok((_, Announcement::Started { .. }))) => {
+                let twice = io::Error::other("it said twice that it was started");
+                return Err(io_error("hear from the supervisor", twice));
+            }
             Ok(Err(source)) => return Err(io_error("hear from the supervisor", source)),
             Err(_) => {
-                self.give_up(&mut Process::Child(child), &spec.id).await;
+                self.give_up(&process, &spec.id).await;
                 return Err(StartError::Silent);
             }
         };
@@ -153,7 +162,7 @@ impl Launcher {
             // It saw the attempt through and did not wait for us: the record tells the rest.
             Err(_) if matches!(ExitRecord::read(&spec.attempt_dir), Ok(Some(_))) => None,
             Err(source) => {
-                self.give_up(&mut Process::Child(child), &spec.id).await;
+                self.give_up(&process, &spec.id).await;
                 return Err(io_error("connect to the supervisor", source));
             }
         };
@@ -161,9 +170,9 @@ impl Launcher {
             launcher: self.clone(),
             id: spec.id.clone(),
             attempt_dir: spec.attempt_dir.clone(),
-            supervisor_pid: pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default(),
+            supervisor_pid: pid,
             child_pid,
-            process: Process::Child(child),
+            process,
             connection,
         };
         supervised.send(&Command::Hello { version: WIRE_VERSION }).await;
@@ -183,7 +192,8 @@ impl Launcher {
         }
     }
 
-    fn spawn(&self, attempt_dir: &Path) -> Result<Child, StartError> {
+    /// Has a supervisor made that knows nothing yet: it is told where it is told to listen, and answers there.
+    async fn fork(&self, attempt_dir: &Path) -> Result<(Sender, Receiver), StartError> {
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -194,17 +204,14 @@ impl Launcher {
         // the moment before the supervisor has left its note.
         flock(&log, FlockOperation::NonBlockingLockExclusive)
             .map_err(|source| io_error("lock the supervisor's log", source.into()))?;
-        Program::new(self.exe.path())
-            .arg0("orch-supervise")
-            .arg(SUPERVISE_COMMAND)
-            .arg(attempt_dir)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(|source| io_error("start the supervisor", source))
+        self.hand_over(log).await.map_err(|source| io_error("start the supervisor", source))
+    }
+
+    async fn hand_over(&self, log: File) -> io::Result<(Sender, Receiver)> {
+        let ((their_stdin, stdin), (stdout, their_stdout)) = (io::pipe()?, io::pipe()?);
+        let ends = (Sender::from_owned_fd(stdin.into())?, Receiver::from_owned_fd(stdout.into())?);
+        self.forks.fork([their_stdin.as_fd(), their_stdout.as_fd(), log.as_fd()]).await?;
+        Ok(ends)
     }
 
     async fn connect(&self, id: &str) -> io::Result<Connection> {
@@ -214,7 +221,7 @@ impl Launcher {
     }
 
     /// Ends a supervisor that does not answer, and everything below it.
-    async fn give_up(&self, process: &mut Process, id: &str) {
+    async fn give_up(&self, process: &Process, id: &str) {
         let pid = process.pid();
         let mark = format!("{MARK_VARIABLE}={id}");
         let hunt = move || {
@@ -234,16 +241,30 @@ fn io_error(what: &'static str, source: io::Error) -> StartError {
     StartError::Io { what, source }
 }
 
-async fn introduce(mut stdin: ChildStdin, stdout: ChildStdout, orders: &[u8]) -> io::Result<Announcement> {
+/// Hears who the supervisor is, which from then on is `process`, tells it what to do, and hears what came of it.
+async fn introduce(
+    mut stdin: Sender,
+    stdout: Receiver,
+    orders: &[u8],
+    process: &mut Process,
+) -> io::Result<(i32, Announcement)> {
+    let mut words = BufReader::new(stdout).lines();
+    let pid = match hear(&mut words).await? {
+        Announcement::Started { pid, start_ticks } => {
+            *process = Process::hold(pid, start_ticks);
+            pid
+        }
+        said @ (Announcement::Ready { .. } | Announcement::Failed { .. }) => return Ok((0, said)),
+    };
     stdin.write_all(orders).await?;
     drop(stdin);
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).await?;
-    if line.is_empty() {
-        return Err(io::Error::other(
-            "it ended without a word; see supervisor.log in the attempt's directory",
-        ));
-    }
+    Ok((pid, hear(&mut words).await?))
+}
+
+async fn hear(words: &mut Lines<BufReader<Receiver>>) -> io::Result<Announcement> {
+    let line = words.next_line().await?.ok_or_else(|| {
+        io::Error::other("it ended without a word; see supervisor.log in the attempt's directory")
+    })?;
     Ok(serde_json::from_str(&line)?)
 }
 
@@ -331,16 +352,21 @@ impl Supervised {
 
     /// Waits for the supervisor's exit and reads its record. To be called after [`Self::next_event`] has
     /// answered `None`, or a supervisor that has more to say will be ended.
-    pub async fn finish(mut self) -> End {
-        let in_time = timeout(EXIT_LIMIT, self.process.wait()).await;
-        if in_time.is_err() {
-            self.launcher.give_up(&mut self.process, &self.id).await;
+    pub async fn finish(self) -> End {
+        let was_gone = matches!(self.process, Process::Gone);
+        let in_time = timeout(EXIT_LIMIT, self.process.wait()).await.is_ok();
+        if !in_time {
+            self.launcher.give_up(&self.process, &self.id).await;
         }
         match ExitRecord::read(&self.attempt_dir) {
             Ok(Some(record)) => End::Recorded(Box::new(record)),
             Ok(None) => {
-                self.launcher.give_up(&mut self.process, &self.id).await;
-                let how = in_time.unwrap_or_else(|_| "it did not answer".to_owned());
+                self.launcher.give_up(&self.process, &self.id).await;
+                let how = match (was_gone, in_time) {
+                    (true, _) => "it ended while the agent was away",
+                    (false, true) => "it ended without leaving word",
+                    (false, false) => "it did not answer",
+                };
                 End::Lost { detail: format!("the supervisor was lost: {how}") }
             }
             Err(error) => End::Lost { detail: format!("the exit record cannot be read: {error}") },

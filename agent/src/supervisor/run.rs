@@ -2,8 +2,9 @@
 //! poll() into steps until the child is gone. Its first thread forks the child and lives as long as the process, so that
 //! the child's wish to die with its parent is tied to nothing shorter; a gateway has a thread of its own, started after.
 
-use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,18 +24,21 @@ use super::peer::SUPERVISOR_NAME;
 use super::record::RuntimeRecord;
 use super::spec::{SpecError, read_orders};
 
-/// Hidden subcommand: `__supervise ATTEMPT_DIR`, which is for people who list processes; what to do is said on standard
-/// input.
-pub const SUPERVISE_COMMAND: &str = "__supervise";
-
 /// poll() counts time that stands still while the host sleeps; deadlines do not. This is the most they can
 /// be late after a wake-up.
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 
-/// The one line a supervisor writes on its standard output.
+/// What a supervisor says on its standard output, a line each: first who it is, then what came of its orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Announcement {
+    /// It waits for its orders.
+    Started {
+        /// Its pid.
+        pid: i32,
+        /// Its start time in clock ticks since boot.
+        start_ticks: u64,
+    },
     /// The socket listens and the child was started.
     Ready {
         /// Pid of the child.
@@ -47,17 +51,22 @@ pub enum Announcement {
     },
 }
 
-/// Runs the subcommand to its end.
-pub fn supervise(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// A supervisor from its orders, which come on standard input, to the end of its child. For a process that was forked for
+/// it and has one thread.
+pub fn supervise() -> ExitCode {
     // Where it fails there is no `/proc`, and the start below says so.
     let _ = close_inherited();
-    let started = prepare();
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let start_ticks = procfs::read_stat(pid).map_or(0, |stat| stat.start_ticks);
+    // An agent that died meanwhile says nothing either, and nothing is started.
+    let _ = announce(io::stdout(), &Announcement::Started { pid, start_ticks });
+    let started = prepare((pid, start_ticks));
     let announcement = match &started {
         Ok(supervisor) => Announcement::Ready { child: supervisor.pid },
         Err(error) => Announcement::Failed { error: one_line(error) },
     };
     // An agent that died meanwhile reads nothing; the dead-man switch knows what to do.
-    let _ = announce(&announcement);
+    let _ = announce(io::stdout(), &announcement);
     match started {
         Ok(supervisor) => {
             let _record = run(supervisor).finish();
@@ -80,20 +89,27 @@ enum PrepareError {
     Record(#[source] io::Error),
 }
 
-fn prepare() -> Result<Supervisor, PrepareError> {
+/// Says on behalf of a supervisor that it could not be made. Nobody may listen any more.
+pub fn refuse(stdout: &OwnedFd, error: &io::Error) {
+    let refusal = Announcement::Failed { error: format!("cannot make a supervisor: {error}") };
+    if let Ok(stdout) = stdout.as_fd().try_clone_to_owned() {
+        let _ = announce(File::from(stdout), &refusal);
+    }
+}
+
+fn prepare((pid, start_ticks): (i32, u64)) -> Result<Supervisor, PrepareError> {
     let (spec, secrets) = read_orders(io::stdin().lock())?;
     let me = rustix::process::getpid();
-    // Only a leader of a process group is refused, and a child of the agent is none.
+    // Only a leader of a process group is refused, and a child of the fork server is none.
     rustix::process::setsid()?;
     // It holds the secrets: no task may look into it, and no core file may hold them.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(me))?;
     rustix::thread::set_name(SUPERVISOR_NAME)?;
-    let pid = me.as_raw_nonzero().get();
     let record = RuntimeRecord {
         id: spec.id.clone(),
         pid,
-        start_ticks: procfs::read_stat(pid).map_or(0, |stat| stat.start_ticks),
+        start_ticks,
         boot_id: boot_id(),
         owner: spec.owner.clone(),
         reference: spec.reference.clone(),
@@ -109,10 +125,10 @@ fn prepare() -> Result<Supervisor, PrepareError> {
     started.map_err(PrepareError::Start)
 }
 
-fn announce(announcement: &Announcement) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, announcement)?;
-    out.write_all(b"\n")?;
+fn announce(mut out: impl Write, announcement: &Announcement) -> io::Result<()> {
+    let mut line = serde_json::to_vec(announcement)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
     out.flush()
 }
 

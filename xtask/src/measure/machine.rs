@@ -70,13 +70,13 @@ pub(crate) fn resident_mb(pid: u32) -> f64 {
     kib(&format!("/proc/{pid}/status"), "VmRSS:") * 1024.0 / 1e6
 }
 
-/// Processes of whose command line one argument is `word` and another begins with `path`.
-pub(crate) fn running(word: &str, path: &Path) -> Vec<u32> {
+/// Processes of this name of whose command line an argument begins with `path`.
+pub(crate) fn running(name: &str, path: &Path) -> Vec<u32> {
     let path = path.as_os_str().as_encoded_bytes();
     let is_meant = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let has = |wanted: &dyn Fn(&[u8]) -> bool| line.split(|byte| *byte == 0).any(wanted);
-        has(&|argument| argument == word.as_bytes()) && has(&|argument| argument.starts_with(path))
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        comm.trim_end() == name && line.split(|byte| *byte == 0).any(|argument| argument.starts_with(path))
     };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()

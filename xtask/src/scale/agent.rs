@@ -11,8 +11,8 @@ use crate::measure::machine::{resident_mb, running, share_mb};
 use crate::measure::orchctl::recorded_after;
 use crate::measure::results::Sample;
 
-/// By which argument a supervisor is known.
-const SUPERVISE: &str = "__supervise";
+/// The name of a supervisor's process.
+const SUPERVISE: &str = "orch-supervise";
 /// How often it is asked whether a run ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest wait for a run.

@@ -70,7 +70,7 @@ impl Launcher {
     /// or speaks another language, is ended with everything below it.
     pub async fn adopt(&self, survivor: &Survivor) -> (Supervised, Option<Status>) {
         let process =
-            survivor.process.map_or(Process::Gone, |(pid, start_ticks)| Process::adopt(pid, start_ticks));
+            survivor.process.map_or(Process::Gone, |(pid, start_ticks)| Process::hold(pid, start_ticks));
         process.wake();
         let mut supervised = Supervised {
             launcher: self.clone(),
@@ -140,6 +140,6 @@ impl Supervised {
     async fn give_up(&mut self) {
         self.connection = None;
         let (launcher, id) = (self.launcher.clone(), self.id.clone());
-        launcher.give_up(&mut self.process, &id).await;
+        launcher.give_up(&self.process, &id).await;
     }
 }

@@ -1,0 +1,114 @@
+//! The calls to the kernel that no library offers as a safe function, each with what makes it safe here. The only file of
+//! the agent with `unsafe` in it. Knows no attempt and no sandbox.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
+
+use nix::libc;
+use nix::unistd::ForkResult;
+use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Which of the two processes this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forked {
+    /// The one that forked, with the pid of the other.
+    Parent(Pid),
+    /// The new one.
+    Child,
+}
+
+bitflags::bitflags! {
+    /// What a mount does not allow.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct MountAttributes: u64 {
+        /// Writing.
+        const READ_ONLY = libc::MOUNT_ATTR_RDONLY;
+        /// Programs that run as their owner.
+        const NO_SUID = libc::MOUNT_ATTR_NOSUID;
+        /// Opening devices.
+        const NO_DEVICES = libc::MOUNT_ATTR_NODEV;
+    }
+}
+
+/// Makes a copy of this process, which must have one thread.
+///
+/// # Errors
+/// When it has more than one, `/proc` is not mounted, or the host has no room for another process.
+pub fn fork() -> io::Result<Forked> {
+    if threads()? != 1 {
+        return Err(io::Error::other("a process with several threads cannot be copied"));
+    }
+    #[expect(unsafe_code, reason = "no library offers fork as a safe function")]
+    // SAFETY: what makes fork unsafe are locks that another thread holds at this moment, which nobody would give back in the
+    // copy. There is no other thread, and none can come: only this one could start it.
+    let forked = unsafe { nix::unistd::fork() };
+    match forked? {
+        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Parent { child } => {
+            let pid =
+                Pid::from_raw(child.as_raw()).ok_or_else(|| io::Error::other("a child without a pid"))?;
+            Ok(Forked::Parent(pid))
+        }
+    }
+}
+
+/// Gives every mount of a tree these attributes besides those it has. An empty `path` means what `dir` itself holds.
+///
+/// # Errors
+/// When the kernel is older than 5.12, or this process may not.
+pub fn set_mount(
+    dir: impl AsFd,
+    path: &Path,
+    attributes: MountAttributes,
+    whole_tree: bool,
+) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let wanted = libc::mount_attr { attr_set: attributes.bits(), attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if whole_tree { libc::AT_RECURSIVE } else { 0 };
+    #[expect(unsafe_code, reason = "no library offers mount_setattr")]
+    // SAFETY: both pointers lead to what lives until the call returns, and the length is that of the second.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(&wanted),
+            size_of_val(&wanted),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor whose readiness to be read can be waited for.
+///
+/// # Errors
+/// When the kernel knows no readiness of it. To be called within a runtime.
+pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(unsafe_code, reason = "tokio offers it as unsafe for types that may change their descriptor")]
+    // SAFETY: an `OwnedFd` has one descriptor from its making to its end.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+/// How many threads this process has: a directory has a link for each directory in it, for itself and for its own entry.
+fn threads() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/task")?.st_nlink().saturating_sub(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_copied() {
+        // The test harness runs this in a thread of its own.
+        assert!(threads().unwrap() > 1);
+        assert!(fork().is_err());
+    }
+}
