@@ -1,6 +1,7 @@
 //! Time that goes on while a laptop sleeps: `CLOCK_BOOTTIME`, in milliseconds, and the identity of the boot.
 //! Refuses to know wall time: deadlines are durations on one host's clock and are never sent to another.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -53,9 +54,10 @@ pub fn simulate(clock: fn() -> BootMillis) {
 /// certainly dead. Empty when the kernel does not say.
 #[must_use]
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
+    /// No process outlives its boot, nor does a copy of it.
+    static THIS: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    THIS.get_or_init(|| read().trim().to_owned()).clone()
 }
 
 #[cfg(test)]

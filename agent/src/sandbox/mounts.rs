@@ -4,11 +4,10 @@
 //! Looks at the disk for what exists; mounts nothing.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Plan;
-use super::places::PRIVATE;
+use super::places::{self, PRIVATE};
 
 /// Largest private directory in bytes. It is memory; tasks have disk below their home, where `TMPDIR` points.
 pub(super) const PRIVATE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -86,12 +85,12 @@ fn collect(plan: &Plan, also: &[PathBuf]) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for private in PRIVATE.map(PathBuf::from) {
         // A link to another of them is covered by that one.
-        if fs::canonicalize(&private).is_ok_and(|real| real == private && real.is_dir()) {
+        if places::real(&private).is_ok_and(|real| real == private && real.is_dir()) {
             mounts.push(Mount { from: private.clone(), at: private, what: What::Private });
         }
     }
     for place in &plan.hidden {
-        let Ok(real) = fs::canonicalize(place) else { continue };
+        let Ok(real) = places::real(place) else { continue };
         let (from, what) = if real.is_dir() {
             (real.clone(), What::Hide)
         } else {
@@ -111,7 +110,7 @@ fn collect(plan: &Plan, also: &[PathBuf]) -> Vec<Mount> {
 /// A place under its real name and, where a link inside a hidden place leads to it, under that name too: the link
 /// itself is hidden.
 fn shown(place: &Path, hidden: &[PathBuf], what: What) -> Vec<Mount> {
-    let Ok(real) = fs::canonicalize(place) else { return Vec::new() };
+    let Ok(real) = places::real(place) else { return Vec::new() };
     let mut mounts = vec![Mount { at: real.clone(), from: real.clone(), what }];
     let covers = hidden.iter().map(PathBuf::as_path).chain(PRIVATE.map(Path::new));
     let is_covered = covers.into_iter().any(|cover| place.starts_with(cover));
@@ -149,6 +148,8 @@ fn needed(mut mounts: Vec<Mount>) -> Vec<Mount> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn mount(at: &str, what: What) -> Mount {

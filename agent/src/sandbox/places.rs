@@ -2,9 +2,17 @@
 //! Knows paths only; hides nothing itself.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open, readlink};
+
+use super::fds;
 
 /// Hidden on every host: other people's files, the sockets of the host's services (whoever reaches the one of a
 /// container engine or of a service manager has left every sandbox), and the keys of orch.
@@ -42,8 +50,15 @@ pub fn hidden(own: Vec<PathBuf>) -> Vec<PathBuf> {
     wanted.extend(ALWAYS.into_iter().chain(OF_ROOT).map(PathBuf::from));
     wanted.extend(std::env::home_dir());
     wanted.extend(host_keys());
-    let real: BTreeSet<PathBuf> = wanted.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let real: BTreeSet<PathBuf> = wanted.iter().filter_map(|path| real(path).ok()).collect();
     real.into_iter().filter(|path| !holds_system(path)).collect()
+}
+
+/// A place as it really is, without links: the kernel tells it of what was opened, at once and not step by step.
+pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
+    let held = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let told = readlink(fds::path(held.as_raw_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(told.into_bytes())))
 }
 
 /// The directory of a secret file, when it is closed to others: then everything in it is meant for the agent, and a
@@ -73,7 +88,7 @@ fn host_keys() -> Vec<PathBuf> {
 /// Whether showing `dir` would show a hidden place whole: it is one, or holds one.
 #[must_use]
 pub fn uncovers(dir: &Path, hidden: &[PathBuf]) -> bool {
-    let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let real = real(dir).unwrap_or_else(|_| dir.to_owned());
     let private = PRIVATE.into_iter().map(Path::new);
     private.chain(hidden.iter().map(PathBuf::as_path)).any(|place| place.starts_with(&real))
 }
@@ -89,8 +104,7 @@ pub fn of_program(
     hidden: &[PathBuf],
 ) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
-    for file in links(program).into_iter().chain(fs::canonicalize(program)).chain(own_exe.map(Path::to_owned))
-    {
+    for file in links(program).into_iter().chain(real(program)).chain(own_exe.map(Path::to_owned)) {
         match file.parent() {
             Some(dir) if !uncovers(dir, hidden) => found.insert(dir.to_owned()),
             _ => found.insert(file.clone()),

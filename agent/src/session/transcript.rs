@@ -68,6 +68,10 @@ impl Upload {
     /// See [`UploadError`].
     pub async fn run(mut self, mut client: TranscriptServiceClient<Channel>) -> Result<(), UploadError> {
         let Some(dir) = self.dir().await else { return Ok(()) };
+        // Of one that never says a word the coordinator has nothing to keep, and reads it so.
+        if self.live.wait_for(|live| live.transcript_bytes > 0).await.is_err() {
+            return Ok(());
+        }
         let (requests, stream) = mpsc::channel(REQUESTS);
         requests.send(self.request(0, Vec::new(), false)).await.map_err(|_| UploadError::Ended)?;
         let mut answers = client.append_transcript(ReceiverStream::new(stream)).await?.into_inner();
@@ -141,11 +145,16 @@ impl Upload {
 /// then a later process of the agent may have to read the transcript once more. Blocks.
 pub fn let_go(dir: &Path) {
     let released = length(dir, Output::Stdout, SEGMENT_BYTES)
-        .and_then(|bytes| release(dir, Output::Stdout, SEGMENT_BYTES, bytes));
-    if let Err(error) = released {
-        tracing::warn!(%error, "cannot release acknowledged segments");
+        .and_then(|bytes| release(dir, Output::Stdout, SEGMENT_BYTES, bytes).map(|_| bytes));
+    match released {
+        // There is nothing that could be offered again.
+        Ok(0) => {}
+        Ok(_) => mark_sent(dir),
+        Err(error) => {
+            tracing::warn!(%error, "cannot release acknowledged segments");
+            mark_sent(dir);
+        }
     }
-    mark_sent(dir);
 }
 
 /// Whether all of the transcript in an attempt's directory was sent.
