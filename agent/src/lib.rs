@@ -2,7 +2,7 @@
 //! It knows how to start, watch and end processes and how to keep what they say until the coordinator has
 //! it; it decides nothing about runs, queues or retries.
 //!
-//! Three subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
+//! Some subcommands are hidden: every program that runs attempts must hand them to [`run_hidden`] before it
 //! does anything else, because the process that forks supervisors must have one thread.
 
 use std::ffi::OsString;

@@ -4,10 +4,13 @@
 //! not depend on the life of the agent.
 //!
 //! ```text
-//! agent ──what to do, secrets, on stdin──▶ __supervise ──▶ bwrap ──▶ __sandbox-init ──▶ program
-//!   ▲                                        │  ▲    └ without a namespace ──▶ __supervise-child ──exec──▶ program
-//!   └── JSON lines on RUNTIME/ID.sock ◀──────┘  └──────── stdout, stderr ◀───────────────────────────────────┘
-//!                                            ▼
+//! agent ──stdin, stdout──▶ __fork-server
+//!   │                           │ fork
+//!   └─what to do, secrets──▶ supervisor ──▶ bwrap ──▶ __sandbox-init ──▶ program
+//!   ▲                         │  ▲    ├ without secrets ──fork──▶ orch-sandbox ──fork──▶ orch-first ──▶ program
+//!   │                         │  │    └ without a namespace ──▶ __supervise-child ──exec──▶ program
+//!   └─ JSON lines, ID.sock ◀──┘  └──────── stdout, stderr ◀──────────────────────────────────┘
+//!                             ▼
 //!              attempt directory: stdout.000000…, stderr.000000…, exit.json
 //! ```
 //!

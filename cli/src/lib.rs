@@ -51,7 +51,7 @@ mod transcript;
 
 /// Runs `orchctl` with the arguments of a process, program name first, and says how it ended.
 ///
-/// With the feature `dev`, hidden first arguments (`__coordinator`, `__agent`, `__supervise`, `__standin-claude`) hand
+/// With the feature `dev`, hidden first arguments (`__coordinator`, `__agent`, `__fork-server`, `__standin-claude`) hand
 /// the process over to another program of orch before anything else is looked at.
 pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();

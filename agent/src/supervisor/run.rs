@@ -1,4 +1,4 @@
-//! The `__supervise` process: leaves the agent's session, becomes subreaper, starts the child, and turns
+//! A supervisor's process: leaves the agent's session, becomes subreaper, starts the child, and turns
 //! poll() into steps until the child is gone. Its first thread forks the child and lives as long as the process, so that
 //! the child's wish to die with its parent is tied to nothing shorter; a gateway has a thread of its own, started after.
 
