@@ -385,6 +385,31 @@ async fn when_the_supervisor_is_killed_its_child_and_its_tools_die_too() {
 }
 
 #[tokio::test]
+async fn a_lost_fork_server_ends_nothing_and_is_started_again() {
+    let place = Place::new("echo ready; cat \"$GO\"; exit 7");
+    let fifo = place.spec.attempt_dir.join("go");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let mut first = place;
+    first.spec.env.insert("GO".to_owned(), fifo.to_str().unwrap().to_owned());
+    let running = first.start().await;
+    first.until_stdout_has("ready").await;
+    let server = procfs::read_stat(running.supervisor_pid()).unwrap().ppid;
+    let server = procfs::read_stat(server).unwrap();
+    assert_eq!(server.comm, "orch-forks");
+    signal_exactly(server.pid, server.start_ticks, Signal::KILL).unwrap();
+    until("the server is gone", || procfs::read_stat(server.pid).is_none_or(|stat| stat.is_zombie())).await;
+
+    let mut second = Place::new("exit 3");
+    second.launcher = first.launcher.clone();
+    second.spec.runtime_dir.clone_from(&first.spec.runtime_dir);
+    let (_, record) = see_through(second.start().await).await;
+    assert_eq!(record.code, Some(3));
+    fs::write(&fifo, "go").unwrap();
+    let (_, record) = see_through(running).await;
+    assert_eq!(record.code, Some(7), "what the first server made goes on");
+}
+
+#[tokio::test]
 async fn a_restarted_agent_ends_the_supervisors_it_finds_and_no_others() {
     let place = Place::new("setsid sleep 614 & echo ready; sleep 615");
     let frozen = Place::new("setsid sleep 616 & echo ready; sleep 617");

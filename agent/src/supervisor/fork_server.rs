@@ -122,7 +122,7 @@ fn receive(agent: &OwnedFd) -> io::Result<Option<[OwnedFd; HANDED]>> {
     }
     let fds = control.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => fds.collect(),
-        _ => Vec::new(),
+        RecvAncillaryMessage::ScmCredentials(_) | _ => Vec::new(),
     });
     <[OwnedFd; HANDED]>::try_from(fds.collect::<Vec<_>>())
         .map(Some)
