@@ -10,6 +10,7 @@ mod group;
 mod rank;
 mod round;
 mod standing;
+mod stretches;
 
 pub(crate) use class::{Class, ClassKey, Classes};
 pub(crate) use fair::{Entry, Head, Passes, Queue};

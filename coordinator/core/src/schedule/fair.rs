@@ -15,6 +15,7 @@
 
 use crate::config::Config;
 use crate::ids::{RunId, TaskIndex, TaskKey, TenantId};
+use crate::schedule::stretches::{Indexed, Stretches};
 use crate::time::Tick;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,13 +46,13 @@ pub(crate) struct Head {
 /// Waiting tasks.
 #[derive(Debug, Default, Hash)]
 pub(crate) struct Queue {
-    waiting: BTreeSet<Place>,
+    waiting: Stretches<Place>,
     /// Runs that have tasks here, by band and pass. The pass may be too small, never too large.
     runs: BTreeSet<(Band, u64, RunId)>,
     /// The pass under which a run stands in `runs`.
     passes: BTreeMap<(Band, RunId), u64>,
     /// Tasks by level and then age; [`TOP`] for those that rise no further.
-    ages: BTreeMap<u32, BTreeSet<(Tick, RunId, TaskIndex)>>,
+    ages: BTreeMap<u32, Stretches<Age>>,
     /// Nobody rises before this.
     quiet_until: Tick,
     /// Runs that are passed over, by band: they have passes, and do not stand in `runs`.
@@ -64,6 +65,29 @@ struct Place {
     run: RunId,
     since: Tick,
     index: TaskIndex,
+}
+
+/// Since when a task has waited.
+type Age = (Tick, RunId, TaskIndex);
+
+impl Indexed for Place {
+    fn index(self) -> TaskIndex {
+        self.index
+    }
+
+    fn at(self, index: TaskIndex) -> Self {
+        Self { index, ..self }
+    }
+}
+
+impl Indexed for Age {
+    fn index(self) -> TaskIndex {
+        self.2
+    }
+
+    fn at(self, index: TaskIndex) -> Self {
+        (self.0, self.1, index)
+    }
 }
 
 /// The level of tasks that have reached the ceiling.
@@ -98,7 +122,7 @@ impl Queue {
     pub(crate) fn remove(&mut self, entry: Entry, config: &Config) -> bool {
         let band = band(entry.priority, entry.level, config);
         let run = entry.task.run;
-        if !self.waiting.remove(&Place { band, run, since: entry.since, index: entry.task.index }) {
+        if !self.waiting.remove(Place { band, run, since: entry.since, index: entry.task.index }) {
             return false;
         }
         if self.first_of(band, run).is_none()
@@ -109,7 +133,7 @@ impl Queue {
         }
         let level = age_level(&entry, config);
         if let Some(ages) = self.ages.get_mut(&level) {
-            ages.remove(&(entry.since, run, entry.task.index));
+            ages.remove((entry.since, run, entry.task.index));
             if ages.is_empty() {
                 self.ages.remove(&level);
             }
@@ -159,13 +183,13 @@ impl Queue {
 
     /// Since when the one that waits longest has waited.
     pub(crate) fn oldest(&self) -> Option<Tick> {
-        self.ages.values().filter_map(|ages| ages.first()).map(|(since, _, _)| *since).min()
+        self.ages.values().filter_map(Stretches::first).map(|(since, _, _)| since).min()
     }
 
     /// Tasks that have waited since `tick` or longer.
     pub(crate) fn since_up_to(&self, tick: Tick) -> Vec<TaskKey> {
         let old = self.ages.values().flat_map(|ages| ages.iter().take_while(|(since, _, _)| *since <= tick));
-        old.map(|(_, run, index)| TaskKey { run: *run, index: *index }).collect()
+        old.map(|(_, run, index)| TaskKey { run, index }).collect()
     }
 
     /// Tasks that are due to rise, with their new level. The caller removes them and pushes them again.
@@ -176,14 +200,14 @@ impl Queue {
         let mut due = Vec::new();
         let mut quiet_until = Tick(u64::MAX);
         for (level, ages) in self.ages.range(..TOP) {
-            for (since, run, index) in ages {
-                let rises_at = rises_at(*since, *level, config);
+            for (since, run, index) in ages.iter() {
+                let rises_at = rises_at(since, *level, config);
                 if rises_at > now {
                     quiet_until = quiet_until.min(rises_at);
                     break;
                 }
-                let waited = (now - *since).0 / config.ageing.0.max(1);
-                let task = TaskKey { run: *run, index: *index };
+                let waited = (now - since).0 / config.ageing.0.max(1);
+                let task = TaskKey { run, index };
                 due.push((task, u32::try_from(waited).unwrap_or(TOP - 1)));
             }
         }
@@ -204,7 +228,7 @@ impl Queue {
 
     pub(crate) fn contains(&self, entry: Entry, config: &Config) -> bool {
         let band = band(entry.priority, entry.level, config);
-        self.waiting.contains(&Place {
+        self.waiting.contains(Place {
             band,
             run: entry.task.run,
             since: entry.since,
@@ -214,7 +238,7 @@ impl Queue {
 
     /// What is wrong with the indexes, if anything.
     pub(crate) fn inconsistency(&self, passes: &Passes) -> Option<String> {
-        let aged: usize = self.ages.values().map(BTreeSet::len).sum();
+        let aged: usize = self.ages.values().map(Stretches::len).sum();
         if aged != self.waiting.len() {
             return Some(format!("{aged} tasks by age, {} by order", self.waiting.len()));
         }
@@ -236,14 +260,14 @@ impl Queue {
         ahead.map(|(_, _, run)| format!("the pass of run {run} is ahead of its own"))
     }
 
-    fn from(&self, band: Band, run: RunId) -> impl Iterator<Item = &Place> {
+    fn from(&self, band: Band, run: RunId) -> impl Iterator<Item = Place> {
         self.waiting
-            .range(Place { band, run, since: Tick(0), index: TaskIndex(0) }..)
+            .from(Place { band, run, since: Tick(0), index: TaskIndex(0) })
             .take_while(move |place| place.band == band && place.run == run)
     }
 
     fn first_of(&self, band: Band, run: RunId) -> Option<Place> {
-        self.from(band, run).next().copied()
+        self.from(band, run).next()
     }
 }
 
