@@ -43,7 +43,7 @@ pub(crate) enum SpecRecords {
     /// The only page of a run of one task: in the run's record.
     Inside(Arc<[u8]>),
     /// Under keys of their own, in order.
-    Pages(Vec<Arc<[u8]>>),
+    Pages(Vec<Vec<u8>>),
 }
 
 impl Default for SpecRecords {

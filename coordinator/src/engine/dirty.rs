@@ -39,7 +39,7 @@ pub(super) struct Dirty {
     /// Standing budgets that changed; those that are no more by the time the batch is closed are deleted.
     budgets: BTreeSet<BudgetName>,
     /// Spec pages of runs with several tasks that are new in this batch, or that tasks joined.
-    pages: Vec<(RunId, Vec<Arc<[u8]>>)>,
+    pages: Vec<(RunId, Vec<Vec<u8>>)>,
     lone_pages: LonePages,
     deletions: Deletions,
 }
@@ -165,10 +165,11 @@ impl Dirty {
         for (run, pages) in self.pages.drain(..) {
             let Some(view) = state.run_record(run) else { continue };
             let tenant = Tenant::new(view.tenant.0);
-            drafts.extend((0_u32..).zip(pages).map(|(page, bytes)| Draft::Whole {
-                key: Key::spec_page(tenant, run.0, page),
-                value: bytes.to_vec(),
-            }));
+            drafts.extend(
+                (0_u32..)
+                    .zip(pages)
+                    .map(|(page, value)| Draft::Whole { key: Key::spec_page(tenant, run.0, page), value }),
+            );
         }
     }
 

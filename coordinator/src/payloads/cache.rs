@@ -1,4 +1,5 @@
-//! Spec pages that were read or submitted lately.
+//! Spec pages that were read or submitted lately, encoded: a spec in memory takes many times its bytes, and each is looked
+//! at once or twice.
 //! Knows bytes and which page was used last; refuses to know where pages come from.
 
 use std::collections::BTreeMap;
@@ -8,16 +9,11 @@ use orch_core::ids::RunId;
 use orch_proto::store::v1 as record;
 use prost::Message as _;
 
-use crate::persist::StoredPage;
-
 /// Bytes of all pages in the cache: enough for the tasks that a fleet of a thousand slots runs next.
-const MAX_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 8 << 20;
 
-/// What a spec takes in memory beside its own texts: itself, its allocations, its place in the page.
-const SPEC_BYTES: usize = size_of::<record::StoredSpec>() + 128;
-
-/// What a page takes beside its specs: its entries in the cache.
-const PAGE_BYTES: usize = 256;
+/// What a page takes beside its specs: itself, its allocations, its entries in the cache.
+const PAGE_BYTES: usize = 384;
 
 /// What stands for a page: its run and its number.
 pub(super) type PageKey = (RunId, u32);
@@ -25,28 +21,38 @@ pub(super) type PageKey = (RunId, u32);
 /// A page in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachedPage {
-    specs: Vec<Arc<record::StoredSpec>>,
-    bytes: usize,
+    /// The specs, one after the other.
+    bytes: Box<[u8]>,
+    /// Where each of them ends.
+    ends: Box<[usize]>,
 }
 
 impl CachedPage {
-    /// A page as it is.
+    /// A page of these specs.
     #[must_use]
-    pub fn new(page: StoredPage) -> Self {
-        let bytes = page.specs.iter().map(|spec| spec.encoded_len() + SPEC_BYTES).sum::<usize>() + PAGE_BYTES;
-        Self { specs: page.specs.into_iter().map(Arc::new).collect(), bytes }
+    pub fn new<'a>(specs: impl IntoIterator<Item = &'a record::StoredSpec>) -> Self {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for spec in specs {
+            // A vector has room for everything.
+            let _ = spec.encode(&mut bytes);
+            ends.push(bytes.len());
+        }
+        Self { bytes: bytes.into(), ends: ends.into() }
     }
 
     /// The spec in this place of the page.
     #[must_use]
     pub fn spec(&self, place: usize) -> Option<Arc<record::StoredSpec>> {
-        self.specs.get(place).cloned()
+        let end = *self.ends.get(place)?;
+        let start = place.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        // What was encoded above can be decoded.
+        record::StoredSpec::decode(self.bytes.get(start..end)?).ok().map(Arc::new)
     }
 
     /// What it takes in memory, about.
     #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.ends) + PAGE_BYTES
     }
 }
 
@@ -141,7 +147,18 @@ mod tests {
 
     fn page(bytes: usize) -> Arc<CachedPage> {
         let spec = record::StoredSpec { task_id: "x".repeat(bytes), ..Default::default() };
-        Arc::new(CachedPage::new(StoredPage { specs: vec![spec] }))
+        Arc::new(CachedPage::new(&[spec]))
+    }
+
+    #[test]
+    fn the_specs_of_a_page_come_back_each_in_its_place() {
+        let spec = |task_id: &str| record::StoredSpec { task_id: task_id.into(), ..Default::default() };
+        let specs = [spec("first"), spec(""), spec("third")];
+        let page = CachedPage::new(&specs);
+        for (place, spec) in specs.iter().enumerate() {
+            assert_eq!(page.spec(place).as_deref(), Some(spec));
+        }
+        assert_eq!(page.spec(3), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! tasks takes no file at all, one of long prompts takes one, each for one sync however many tasks it has.
 
 mod expansion;
+mod pages;
 
 pub use self::expansion::Joining;
 
@@ -15,24 +16,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use orch_core::event::{NewTask, Planning, Shape, Submit};
 use orch_core::ids::{TenantId, Token};
 use orch_core::time::Span;
-use orch_proto::store::v1::{self as record, StoredSpec};
+use orch_proto::store::v1::StoredSpec;
 use orch_proto::v1;
 use prost::Message as _;
 
-use super::spec::{PAGE_TEXT_BYTES, long_texts, refer, stored_spec, text_bytes};
-use super::{CachedPage, SpecRecords, SubmitPayload, bulk};
+use self::pages::Pages;
+use super::spec::{PAGE_TEXT_BYTES, long_texts, stored_spec, text_bytes};
+use super::{SubmitPayload, bulk};
 use crate::blobs::{BlobError, Blobs};
 use crate::clock::Clock;
 use crate::engine::pool::{BlockingPool, BrokenOff};
 use crate::persist::decode::{self, FieldError, Interner};
 use crate::persist::encode::RunTexts;
-use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS, StoredPage};
+use crate::persist::{MAX_LABELS_BYTES, PAGE_SPECS};
 use crate::prices::{PriceList, PricesInForce};
 use crate::store::{MAX_VALUE_BYTES, Tenant};
 use crate::submission::{CheckedContext, CheckedPlanning, CheckedRun, CheckedRunner, CheckedTask};
-
-/// Bytes of pages that a submit hands over for dispatch; tasks beyond them are read back when their turn comes.
-const WARM_BYTES: usize = 8 << 20;
 
 /// How long a definition or a run's context that was stored counts as stored without another look: far below the age at which an
 /// unreferenced blob may be swept.
@@ -205,16 +204,8 @@ impl Preparer {
         }
         let room = if tasks.len() == 1 { texts.lone_page_bytes() } else { MAX_VALUE_BYTES };
         let tenant = Tenant::new(request.tenant.0);
-        let definitions = if request.validate_only { None } else { Some(files) };
-        let specs = self.specs(tenant, tasks, context.as_ref(), definitions)?;
-        let mut shared = Interner::default();
-        let new_tasks: Vec<NewTask> =
-            specs.iter().map(|spec| decode::new_task(spec, &mut shared)).collect::<Result<_, _>>()?;
-        let payload = if request.validate_only {
-            SubmitPayload::default()
-        } else {
-            self.pages(tenant, specs, room, files)?
-        };
+        let files = if request.validate_only { None } else { Some(files) };
+        let (new_tasks, payload) = self.tasks(tenant, tasks, context.as_ref(), room, files)?;
         let submit = Submit {
             token: Token::default(),
             tenant: request.tenant,
@@ -230,23 +221,48 @@ impl Preparer {
         Ok((submit, payload))
     }
 
-    /// The specs, every text inside. Without `files` definitions and context files are left out.
-    fn specs(
+    /// What the core decides by and what is stored of tasks, each of which goes as soon as both are made of it. Without
+    /// `files` nothing is stored.
+    fn tasks(
         &self,
         tenant: Tenant,
         tasks: Vec<CheckedTask>,
         context: Option<&CheckedContext>,
+        room: usize,
         files: Option<Files>,
-    ) -> Result<Vec<StoredSpec>, Halt> {
+    ) -> Result<(Vec<NewTask>, SubmitPayload), Halt> {
+        let mut shared = Interner::default();
+        let mut new = Vec::with_capacity(tasks.len());
+        let Some(files) = files else {
+            for task in tasks {
+                new.push(decode::new_task(&self.spec(tenant, task, None, None)?, &mut shared)?);
+            }
+            return Ok((new, SubmitPayload::default()));
+        };
+        let context = self.run_context(tenant, &tasks, context, files)?;
+        let mut pages = Pages::new(self.store_texts(tenant, &tasks, files)?);
+        for task in tasks {
+            let spec = self.spec(tenant, task, context.as_ref(), Some(files))?;
+            new.push(decode::new_task(&spec, &mut shared)?);
+            pages.push(spec);
+        }
+        Ok((new, pages.finish(self, tenant, room, files)?))
+    }
+
+    /// Where the context files of a run lie, if one of its tasks is given them.
+    fn run_context(
+        &self,
+        tenant: Tenant,
+        tasks: &[CheckedTask],
+        context: Option<&CheckedContext>,
+        files: Files,
+    ) -> Result<Option<v1::BlobRef>, Halt> {
         let begins = |task: &CheckedTask| match &task.runner {
             CheckedRunner::Worker(worker) => worker.continues.is_none(),
             CheckedRunner::Command(_) | CheckedRunner::Noop | CheckedRunner::Publish(_) => false,
         };
-        let context = match (context.filter(|_| tasks.iter().any(begins)), files) {
-            (Some(context), Some(files)) => Some(self.kept_context(tenant, context, files)?),
-            (Some(_) | None, _) => None,
-        };
-        tasks.into_iter().map(|task| self.spec(tenant, task, context.as_ref(), files)).collect()
+        let context = context.filter(|_| tasks.iter().any(begins));
+        context.map(|context| self.kept_context(tenant, context, files)).transpose()
     }
 
     /// The spec of one task. `context` is where the context files of its run lie; a conversation that goes on keeps those
@@ -305,79 +321,14 @@ impl Preparer {
         Ok(blob)
     }
 
-    fn pages(
-        &self,
-        tenant: Tenant,
-        specs: Vec<StoredSpec>,
-        room: usize,
-        files: Files,
-    ) -> Result<SubmitPayload, Halt> {
-        let mut references = self.store_texts(tenant, &specs, files)?.into_iter();
-        let lone = specs.len() == 1;
-        let mut payload = SubmitPayload::default();
-        let mut records = Vec::new();
-        let mut warm = 0;
-        let mut specs = specs.into_iter().peekable();
-        while specs.peek().is_some() {
-            let whole: Vec<StoredSpec> = specs.by_ref().take(PAGE_SPECS as usize).collect();
-            let mut resting = whole.clone();
-            let mut dispatched = whole;
-            for (resting, dispatched) in resting.iter_mut().zip(&mut dispatched) {
-                let count = long_texts(resting).len();
-                let references: Vec<v1::BlobRef> = references.by_ref().take(count).collect();
-                refer(resting, &references, 0);
-                refer(dispatched, &references, bulk::INLINE_MESSAGE_BYTES);
-            }
-            records.push(StoredPage { specs: resting }.to_record().encode_to_vec());
-            if warm < WARM_BYTES {
-                let page = CachedPage::new(StoredPage { specs: dispatched });
-                warm += page.bytes();
-                payload.pages.push(Arc::new(page));
-            }
-        }
-        let mut pages = self.store_pages(tenant, records, room, files)?;
-        payload.records = match pages.pop() {
-            Some(only) if lone => SpecRecords::Inside(only),
-            last => {
-                pages.extend(last);
-                SpecRecords::Pages(pages)
-            }
-        };
-        Ok(payload)
-    }
-
-    /// Stores the texts that are too long for a page, in the order of tasks and fields.
+    /// Stores the texts of tasks that are too long for a page, in the order of tasks and fields.
     fn store_texts(
         &self,
         tenant: Tenant,
-        specs: &[StoredSpec],
+        tasks: &[CheckedTask],
         files: Files,
     ) -> Result<Vec<v1::BlobRef>, Halt> {
-        let mut texts = specs.iter().flat_map(long_texts).peekable();
-        if texts.peek().is_none() {
-            return Ok(Vec::new());
-        }
-        self.pack(tenant, texts, files)
-    }
-
-    /// Pages as records: those that do not fit `room` are stored and referred to.
-    fn store_pages(
-        &self,
-        tenant: Tenant,
-        records: Vec<Vec<u8>>,
-        room: usize,
-        files: Files,
-    ) -> Result<Vec<Arc<[u8]>>, Halt> {
-        let long = records.iter().filter(|page| page.len() > room).map(|page| page.as_slice().into());
-        let mut references = self.pack(tenant, long, files)?.into_iter();
-        let pages = records.into_iter().map(|page| {
-            if page.len() <= room {
-                return Arc::from(page);
-            }
-            let packed = record::SpecPage { packed: references.next(), ..record::SpecPage::default() };
-            Arc::from(packed.encode_to_vec())
-        });
-        Ok(pages.collect())
+        self.pack(tenant, tasks.iter().flat_map(long_texts), files)
     }
 
     fn pack<'a>(

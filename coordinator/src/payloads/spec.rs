@@ -83,27 +83,29 @@ pub(super) fn text_bytes(task: &CheckedTask) -> usize {
     }
 }
 
-/// The texts of a spec that are too long for a page: prompt, schema, command.
-pub(super) fn long_texts(spec: &StoredSpec) -> Vec<Cow<'_, [u8]>> {
-    let inline = |text: &'_ Option<v1::Text>| match text {
-        Some(v1::Text { body: Some(v1::text::Body::Inline(text)) }) => text.len(),
-        Some(v1::Text { body: Some(v1::text::Body::Blob(_)) | None }) | None => 0,
+/// The texts of a task that are too long for a page: prompt, schema, command.
+pub(super) fn long_texts(task: &CheckedTask) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let (texts, command) = match &task.runner {
+        CheckedRunner::Worker(task) => ([task.prompt.as_str(), task.output_schema.as_str()], None),
+        CheckedRunner::Command(command) => (["", ""], Some(command)),
+        CheckedRunner::Noop | CheckedRunner::Publish(_) => (["", ""], None),
+    };
+    let texts = texts.into_iter().filter(|text| text.len() > PAGE_TEXT_BYTES);
+    let command = command.filter(|command| command.encoded_len() > PAGE_TEXT_BYTES);
+    let command = command.map(|command| Cow::Owned(command.encode_to_vec()));
+    texts.map(|text| Cow::Borrowed(text.as_bytes())).chain(command)
+}
+
+/// How many [`long_texts`] the task of this spec has, every text being inside.
+pub(super) fn count_long_texts(spec: &StoredSpec) -> usize {
+    let is_long = |text: &&Option<v1::Text>| match text {
+        Some(v1::Text { body: Some(v1::text::Body::Inline(text)) }) => text.len() > PAGE_TEXT_BYTES,
+        Some(v1::Text { body: Some(v1::text::Body::Blob(_)) | None }) | None => false,
     };
     match &spec.runner {
-        Some(Runner::Worker(task)) => [&task.prompt, &task.output_schema]
-            .into_iter()
-            .filter(|text| inline(text) > PAGE_TEXT_BYTES)
-            .filter_map(|text| match &text.as_ref()?.body {
-                Some(v1::text::Body::Inline(text)) => Some(Cow::Borrowed(text.as_bytes())),
-                Some(v1::text::Body::Blob(_)) | None => None,
-            })
-            .collect(),
-        Some(Runner::Command(command)) if command.encoded_len() > PAGE_TEXT_BYTES => {
-            vec![Cow::Owned(command.encode_to_vec())]
-        }
-        Some(Runner::Command(_) | Runner::PackedCommand(_) | Runner::Noop(_) | Runner::Publish(_)) | None => {
-            Vec::new()
-        }
+        Some(Runner::Worker(task)) => [&task.prompt, &task.output_schema].into_iter().filter(is_long).count(),
+        Some(Runner::Command(command)) => usize::from(command.encoded_len() > PAGE_TEXT_BYTES),
+        Some(Runner::PackedCommand(_) | Runner::Noop(_) | Runner::Publish(_)) | None => 0,
     }
 }
 

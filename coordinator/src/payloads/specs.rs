@@ -72,7 +72,8 @@ impl SpecReader {
         match self.cache.get((run, number)) {
             Some(page) => Ok(page),
             None => {
-                Ok(Arc::new(CachedPage::new(read_page(&*self.store, &*self.blobs, tenant, run, number)?)))
+                let page = read_page(&*self.store, &*self.blobs, tenant, run, number)?;
+                Ok(Arc::new(CachedPage::new(&page.specs)))
             }
         }
     }
@@ -107,7 +108,7 @@ impl SpecReader {
             None => {
                 let replaced = self.cache.replaced();
                 let page = read_page(&*self.store, &*self.blobs, tenant, task.run, number)?;
-                let page = Arc::new(CachedPage::new(page));
+                let page = Arc::new(CachedPage::new(&page.specs));
                 self.cache.insert_read(key, Arc::clone(&page), replaced);
                 page
             }

@@ -36,9 +36,10 @@ pub const fn pages_of(task_count: u32) -> u32 {
 impl StoredPage {
     /// The page as it rests: each worker once.
     #[must_use]
-    pub fn to_record(&self) -> SpecPage {
+    pub fn into_record(self) -> SpecPage {
+        let Self { mut specs } = self;
         let mut workers: Vec<StoredWorker> = Vec::new();
-        let specs = self.specs.iter().cloned().map(|mut spec| {
+        for spec in &mut specs {
             if let Some(stored_spec::Runner::Worker(task)) = &mut spec.runner {
                 let worker = StoredWorker {
                     name: std::mem::take(&mut task.worker),
@@ -51,9 +52,7 @@ impl StoredPage {
                 });
                 task.row = u32::try_from(at + 1).unwrap_or(u32::MAX);
             }
-            spec
-        });
-        let specs = specs.collect();
+        }
         SpecPage { specs, workers, packed: None }
     }
 
@@ -95,14 +94,14 @@ mod tests {
         let noop =
             StoredSpec { runner: Some(stored_spec::Runner::Noop(v1::NoopTask {})), ..Default::default() };
         let page = StoredPage { specs: vec![worker("anga"), noop, worker("marie"), worker("anga")] };
-        let record = page.to_record();
+        let record = page.clone().into_record();
         assert_eq!(record.workers.len(), 2);
         assert_eq!(StoredPage::from_record(record), Ok(page));
     }
 
     #[test]
     fn a_row_that_is_not_there_is_refused() {
-        let mut record = StoredPage { specs: vec![worker("anga")] }.to_record();
+        let mut record = StoredPage { specs: vec![worker("anga")] }.into_record();
         record.workers.clear();
         assert_eq!(StoredPage::from_record(record), Err(PageRowError { row: 1, rows: 0 }));
     }

@@ -58,9 +58,10 @@ async fn joining(bench: &Bench, count: u32) -> (Expansion, SubmitPayload) {
     let tasks = specs[before as usize..].iter().map(|spec| decode::new_task(spec, &mut shared).unwrap());
     let rewired = vec![(TaskIndex(1), all.into_iter().map(TaskIndex).collect())];
     let expansion = Expansion { tasks: tasks.collect(), rewired };
-    let pages: Vec<StoredPage> = specs.chunks(30).map(|specs| StoredPage { specs: specs.to_vec() }).collect();
-    let records = pages.iter().map(|page| Arc::from(page.to_record().encode_to_vec())).collect();
-    let pages = pages.into_iter().map(|page| Arc::new(CachedPage::new(page))).collect();
+    let page =
+        |specs: &[record::StoredSpec]| StoredPage { specs: specs.to_vec() }.into_record().encode_to_vec();
+    let records = specs.chunks(30).map(page).collect();
+    let pages = specs.chunks(30).map(|specs| Arc::new(CachedPage::new(specs))).collect();
     (expansion, SubmitPayload { records: SpecRecords::Pages(records), pages })
 }
 

@@ -77,7 +77,7 @@ impl ResultBench {
             record::RunRecord { name: "adhoc".into(), number: run, task_count, ..Default::default() };
         self.put(Key::run(T, run), stored.encode_to_vec());
         for (number, specs) in (0_u32..).zip(specs.chunks(PAGE_SPECS as usize)) {
-            let page = StoredPage { specs: specs.to_vec() }.to_record().encode_to_vec();
+            let page = StoredPage { specs: specs.to_vec() }.into_record().encode_to_vec();
             let packed = |page: Vec<u8>| record::SpecPage {
                 packed: Some(bulk::reference(&self.blobs.put(T, &page).unwrap())),
                 ..Default::default()

@@ -6,7 +6,7 @@ use orch_core::ids::{TaskIndex, TenantId};
 use orch_proto::store::v1::{StoredSpec, stored_spec::Runner};
 use orch_proto::v1;
 
-use super::{Files, Halt, PrepareError, Preparer};
+use super::{Files, Halt, Pages, PrepareError, Preparer};
 use crate::engine::pool::BrokenOff;
 use crate::payloads::SubmitPayload;
 use crate::persist::decode::{self, Interner};
@@ -58,21 +58,22 @@ impl Preparer {
 
     fn join(&self, tenant: Tenant, joining: Joining) -> Result<(Expansion, SubmitPayload), Halt> {
         let Joining { existing: mut specs, tasks, rewired } = joining;
-        let before = specs.len();
         let context = specs.iter().find_map(context_of);
         for (index, dependencies) in &rewired {
             if let Some(spec) = specs.get_mut(index.0 as usize) {
                 spec.dependencies = dependencies.iter().map(|dependency| dependency.0).collect();
             }
         }
+        let mut pages = Pages::new(self.store_texts(tenant, &tasks, Files::Allowed)?);
+        specs.into_iter().for_each(|spec| pages.push(spec));
+        let (mut shared, mut new) = (Interner::default(), Vec::with_capacity(tasks.len()));
         for task in tasks {
-            specs.push(self.spec(tenant, task, context.as_ref(), Some(Files::Allowed))?);
+            let spec = self.spec(tenant, task, context.as_ref(), Some(Files::Allowed))?;
+            new.push(decode::new_task(&spec, &mut shared)?);
+            pages.push(spec);
         }
-        let mut shared = Interner::default();
-        let new = specs.iter().skip(before).map(|spec| decode::new_task(spec, &mut shared));
-        let expansion = Expansion { tasks: new.collect::<Result<_, _>>()?, rewired };
-        let payload = self.pages(tenant, specs, MAX_VALUE_BYTES, Files::Allowed)?;
-        Ok((expansion, payload))
+        let payload = pages.finish(self, tenant, MAX_VALUE_BYTES, Files::Allowed)?;
+        Ok((Expansion { tasks: new, rewired }, payload))
     }
 }
 

@@ -3,10 +3,12 @@
 use super::*;
 use crate::blobs::FileBlobs;
 use crate::clock::ManualClock;
+use crate::payloads::SpecRecords;
 use crate::payloads::open_page;
 use crate::submission::{CheckedWorkerTask, PinnedWorker};
 use orch_core::ids::TaskIndex;
 use orch_core::time::Wall;
+use orch_proto::store::v1 as record;
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Bench {
@@ -31,14 +33,14 @@ impl Bench {
 
     /// The specs as a restart reads them.
     fn read_back(&self, payload: &SubmitPayload) -> Vec<StoredSpec> {
-        let pages = match &payload.records {
-            SpecRecords::Inside(page) => std::slice::from_ref(page),
-            SpecRecords::Pages(pages) => pages.as_slice(),
+        let pages: Vec<&[u8]> = match &payload.records {
+            SpecRecords::Inside(page) => vec![page],
+            SpecRecords::Pages(pages) => pages.iter().map(Vec::as_slice).collect(),
         };
         let mut specs = Vec::new();
         for page in pages {
             assert!(page.len() <= MAX_VALUE_BYTES, "{} bytes", page.len());
-            let page = record::SpecPage::decode(&**page).unwrap();
+            let page = record::SpecPage::decode(page).unwrap();
             specs.extend(open_page(&*self.blobs, Tenant::DEFAULT, page).unwrap().specs);
         }
         specs
