@@ -7,6 +7,13 @@ use std::process::ExitCode;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+/// Of the whole program: which one it is to be is not known before it runs.
+#[global_allocator]
+static ALLOCATOR: orch_coordinator::Allocator = orch_coordinator::Allocator;
+
+/// What the environment of a coordinator says to its allocator: memory that is free goes back to the system at once.
+pub(crate) const GIVE_BACK: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+
 /// First argument that runs the coordinator.
 pub(crate) const COORDINATOR: &str = "__coordinator";
 /// First argument that runs an agent.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::embedded::PARENT_VAR;
+use crate::embedded::{COORDINATOR, GIVE_BACK, PARENT_VAR};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 
@@ -102,6 +102,9 @@ impl Daemon {
             }
         }
         command.env(PARENT_VAR, std::process::id().to_string());
+        if program.role == COORDINATOR {
+            command.env(GIVE_BACK.0, GIVE_BACK.1);
+        }
         let child = command.spawn().map_err(|error| failed("start a daemon", error))?;
         let pid = child.id().unwrap_or_default();
         Ok(Self { child, pid })

@@ -146,6 +146,8 @@ impl<'a> Coordinator<'a> {
         command.arg(format!("--probe=127.0.0.1:{}", self.probe));
         command.args(["--max-tasks", MAX_TASKS, "--max-tenant-tasks", MAX_TASKS, "--data-dir"]);
         command.arg(self.data_dir()).arg("--ready-file").arg(&ready).current_dir(self.dir.path());
+        // As `orchctl dev` and the service do.
+        command.env("MIMALLOC_PURGE_DELAY", "0");
         let start = Instant::now();
         let mut daemon = Daemon::start(command, &self.stage.log("coordinator"), Signal::TERM)?;
         self.stage.interrupt.wait("the coordinator is ready", READY_LIMIT, || {
