@@ -84,7 +84,10 @@ where
         Box::pin(
             async move {
                 let mut response = with_a_row(answer.await?);
-                if let Ok(value) = HeaderValue::from_str(&id) {
+                if let Ok(mut value) = HeaderValue::from_str(&id) {
+                    // No answer has it again: HTTP/2 is not to put it into the tables of both ends, out of which it would
+                    // push what every answer has.
+                    value.set_sensitive(true);
                     response.headers_mut().insert(REQUEST_ID, value);
                 }
                 let code = head_code(response.headers());
@@ -142,7 +145,9 @@ mod tests {
             request.headers_mut().insert(REQUEST_ID, HeaderValue::from_str(id).unwrap());
         }
         let response = service.oneshot(request).await.unwrap();
-        let id = response.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+        let id = &response.headers()[REQUEST_ID];
+        assert!(id.is_sensitive(), "it is kept in no table of headers");
+        let id = id.to_str().unwrap().to_owned();
         let seen = seen.lock().unwrap().clone();
         (id, seen)
     }
