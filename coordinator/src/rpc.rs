@@ -7,6 +7,7 @@ pub mod artifacts;
 pub mod assign;
 pub mod auth;
 pub mod blob_service;
+mod connections;
 pub mod convert;
 pub mod cost_service;
 pub mod dead;

@@ -6,6 +6,7 @@ use crate::rpc::accept::{Peer, PeerStream, accept_loop, ready_channel};
 use crate::rpc::admin_service::Admin;
 use crate::rpc::auth::{AuthLayer, METHOD_ROLES};
 use crate::rpc::blob_service::Blobber;
+use crate::rpc::connections::serve_each;
 use crate::rpc::cost_service::Costs;
 use crate::rpc::layers::{Observer, TraceLayer};
 use crate::rpc::limits::{Bounds, LimitLayer};
@@ -30,23 +31,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::ServiceBuilder;
 
 /// Largest message either way.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// HTTP/2 streams of one connection at a time, whatever they carry; the peer's library waits with more.
-const MAX_STREAMS: u32 = 256;
-/// Dead sockets are noticed by HTTP/2 pings; the heartbeats above them are what counts.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// A ping that is not answered within this ends the connection.
-const PING_LIMIT: Duration = Duration::from_secs(10);
-/// Largest header list, in bytes.
-const MAX_HEADERS: u32 = 16 << 10;
-/// Streams that a peer may reset before they were accepted; rapid reset ends there.
-const MAX_PENDING_RESETS: usize = 20;
 
 /// Both message limits on a generated server: tonic bounds only what it receives.
 macro_rules! limit {
@@ -143,15 +135,8 @@ where
     let reflection_alpha = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    let router = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_LIMIT))
-        .http2_max_header_list_size(MAX_HEADERS)
-        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .layer(TraceLayer::new(observer(engine), fresh_id))
-        .layer(AuthLayer::new(domain))
-        .layer(LimitLayer::new(Bounds::default()))
+    let mut routes = Routes::builder();
+    routes
         .add_service(limit!(RunServiceServer::new(services.runs)))
         .add_service(limit!(WorkflowServiceServer::new(services.flows)))
         .add_service(limit!(BlobServiceServer::new(services.blobs)))
@@ -162,7 +147,13 @@ where
         .add_service(services.health)
         .add_service(reflection.build_v1()?)
         .add_service(reflection_alpha.build_v1alpha()?);
-    Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
+    let service = ServiceBuilder::new()
+        .layer(TraceLayer::new(observer(engine), fresh_id))
+        .layer(AuthLayer::new(domain))
+        .layer(LimitLayer::new(Bounds::default()))
+        .service(routes.routes().prepare());
+    serve_each(incoming, service, stop).await;
+    Ok(())
 }
 
 fn fresh_id() -> String {
