@@ -20,6 +20,7 @@ pub mod commit;
 mod consult;
 mod dirty;
 mod handle;
+mod heard;
 pub mod housekeeping;
 pub mod pool;
 mod pulse;
@@ -122,6 +123,7 @@ impl Engine {
                 count = self.inbox.recv_many(&mut commands, ROUND), if take => Woken::Commands(count),
                 () = self.ticker.sleep_until(wake) => Woken::Time,
             };
+            self.listen();
             match woken {
                 Woken::Committed(done) => self.committed(done)?,
                 Woken::Commands(0) => {
@@ -141,6 +143,13 @@ impl Engine {
         self.finish().await
     }
 
+    /// Takes what sessions noted, before anything that depends on who was heard.
+    fn listen(&mut self) {
+        if let Some(heard) = self.shared.heard.take() {
+            self.batcher.apply(self.ticker.now(), heard);
+        }
+    }
+
     fn heartbeat(&self) -> Span {
         self.batcher.state().config().heartbeat
     }
@@ -149,7 +158,8 @@ impl Engine {
     fn next_wake(&self) -> Tick {
         let beat = self.rounds.next(self.ticker.now().tick);
         let ride = self.batcher.ride_until().filter(|_| !self.batcher.is_busy());
-        [self.batcher.next_deadline(), ride].into_iter().flatten().fold(beat, Tick::min)
+        let deadline = self.batcher.next_deadline().map(|deadline| self.rounds.wake_for(deadline));
+        [deadline, ride].into_iter().flatten().fold(beat, Tick::min)
     }
 
     /// Does what is due, also when commands never cease. What became due while nobody looked waits until agents could
@@ -170,6 +180,7 @@ impl Engine {
             }
         }
         if self.batcher.next_deadline().is_some_and(|deadline| deadline <= now.tick) {
+            self.rounds.passed(now.tick);
             self.batcher.apply(now, Event::TimePassed);
         }
     }

@@ -3,7 +3,7 @@
 
 use orch_proto::v1;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Longest text an agent may put on a person's screen.
 const MAX_TEXT: usize = 120;
@@ -41,17 +41,40 @@ pub struct Presence {
     pub host: Option<v1::HostFigures>,
 }
 
+/// The place of an agent, for its session: it says too much to be looked up each time.
+#[derive(Debug, Default)]
+pub struct Seat(Mutex<Presence>);
+
+impl Seat {
+    /// Takes what changed since Hello. All of it replaces what was known.
+    pub fn learnt(&self, facts: &v1::Facts) {
+        let mut presence = self.lock();
+        presence.warnings = warnings(&facts.warnings);
+        presence.pools = pools(&facts.pools);
+        presence.cli_version = printable(&facts.cli_version);
+    }
+
+    /// Takes the figures of a heartbeat.
+    pub fn heard(&self, host: Option<v1::HostFigures>) {
+        self.lock().host = host;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Presence> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// All agents seen since the start.
 #[derive(Debug, Default)]
 pub struct Registry {
-    agents: Mutex<BTreeMap<String, Presence>>,
+    agents: Mutex<BTreeMap<String, Arc<Seat>>>,
     /// The latest agent that had obeyed a later coordinator, and its epoch.
     ahead: Mutex<Option<(String, u64)>>,
 }
 
 impl Registry {
-    /// Takes what a Hello says.
-    pub fn joined(&self, hello: &v1::Hello) {
+    /// Takes what a Hello says. What the session hears from then on goes to the place that is given back.
+    pub fn joined(&self, hello: &v1::Hello) -> Arc<Seat> {
         let presence = Presence {
             version: printable(&hello.version),
             cli_version: printable(&hello.cli_version),
@@ -62,16 +85,9 @@ impl Registry {
             pools: pools(&hello.pools),
             host: None,
         };
-        self.lock().insert(hello.agent.clone(), presence);
-    }
-
-    /// Takes what changed since Hello. All of it replaces what was known.
-    pub fn learnt(&self, agent: &str, facts: &v1::Facts) {
-        if let Some(presence) = self.lock().get_mut(agent) {
-            presence.warnings = warnings(&facts.warnings);
-            presence.pools = pools(&facts.pools);
-            presence.cli_version = printable(&facts.cli_version);
-        }
+        let seat = Arc::new(Seat(Mutex::new(presence)));
+        self.lock().insert(hello.agent.clone(), Arc::clone(&seat));
+        seat
     }
 
     /// Forgets what an agent said.
@@ -87,7 +103,8 @@ impl Registry {
             v1::PoolHealth::Ready | v1::PoolHealth::Unspecified => false,
         };
         let agents = self.lock();
-        let of = |(agent, presence): (&String, &Presence)| {
+        let of = |(agent, seat): (&String, &Arc<Seat>)| {
+            let presence = seat.lock();
             presence.pools.iter().filter(bad).map(|pool| (agent.clone(), pool.clone())).collect::<Vec<_>>()
         };
         agents.iter().flat_map(of).collect()
@@ -104,20 +121,13 @@ impl Registry {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the figures of a heartbeat.
-    pub fn heard(&self, agent: &str, host: Option<v1::HostFigures>) {
-        if let Some(presence) = self.lock().get_mut(agent) {
-            presence.host = host;
-        }
-    }
-
     /// What is known of `agent`.
     #[must_use]
     pub fn of(&self, agent: &str) -> Presence {
-        self.lock().get(agent).cloned().unwrap_or_default()
+        self.lock().get(agent).map(|seat| seat.lock().clone()).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Presence>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Seat>>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,7 +193,7 @@ mod tests {
             pools: vec![pool.clone(); 100],
             ..Default::default()
         };
-        registry.joined(&hello);
+        let seat = registry.joined(&hello);
         let presence = registry.of("box");
         assert_eq!((presence.isolation.len(), presence.isolation[0].as_str()), (16, "mount-namespace "));
         assert_eq!(presence.pools.len(), 32);
@@ -193,7 +203,7 @@ mod tests {
         assert_eq!(registry.bad_pools().len(), 32);
         let ready = v1::Pool { health: v1::PoolHealth::Ready.into(), ..pool };
         let facts = v1::Facts { pools: vec![ready], cli_version: "2.1.197".into(), ..Default::default() };
-        registry.learnt("box", &facts);
+        seat.learnt(&facts);
         assert!(registry.bad_pools().is_empty());
         let presence = registry.of("box");
         assert_eq!((presence.isolation.len(), presence.cli_version.as_str()), (16, "2.1.197"));
@@ -208,14 +218,14 @@ mod tests {
             warnings: vec!["w".repeat(500); 100],
             ..Default::default()
         };
-        registry.joined(&hello);
+        let seat = registry.joined(&hello);
         let presence = registry.of("box");
         assert_eq!(presence.version, " [31m0.1");
         assert_eq!((presence.warnings.len(), presence.warnings[0].len()), (16, 400));
-        registry.heard("box", Some(v1::HostFigures { cores: 4, ..Default::default() }));
+        seat.heard(Some(v1::HostFigures { cores: 4, ..Default::default() }));
         assert_eq!(registry.of("box").host.unwrap().cores, 4);
-        registry.learnt("unknown", &v1::Facts::default());
-        registry.heard("unknown", None);
-        assert_eq!(registry.of("unknown"), Presence::default());
+        registry.forget("box");
+        seat.learnt(&v1::Facts::default());
+        assert_eq!(registry.of("box"), Presence::default(), "an agent that was forgotten stays so");
     }
 }

@@ -214,6 +214,8 @@ pub enum Action {
         seq: u64,
         /// Attempts that are not the agent's.
         unknown: Vec<AttemptKey>,
+        /// It holds nothing, and nothing that it was told to stop: a next one that lists nothing changes nothing.
+        idle: bool,
     },
     /// Answer a report.
     ReportVerdict {

@@ -7,7 +7,7 @@ use crate::ids::{AttemptKey, AttemptNo, Epoch, SessionId, TaskKey, TenantId, Tok
 use crate::limits::{AgentPool, LimitHit, LimitReport, LimitSignal, PoolSettings};
 use crate::outcome::Outcome;
 use crate::query::Query;
-use crate::time::Span;
+use crate::time::{Span, Tick};
 use crate::usage::Usage;
 use std::sync::Arc;
 
@@ -116,6 +116,8 @@ pub enum Event {
         /// One-minute load average in thousandths.
         load_millis: u32,
     },
+    /// Agents that hold nothing were heard, and answered already: nothing but the moment and the load was news.
+    AgentsHeard(Vec<Heard>),
     /// An agent took an assignment over.
     AttemptAccepted {
         /// On which stream.
@@ -335,6 +337,17 @@ pub enum HeldState {
     Running,
     /// Ended; its report is to come.
     Finished,
+}
+
+/// When the agent of a session was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// On which stream.
+    pub session: SessionId,
+    /// When.
+    pub at: Tick,
+    /// One-minute load average in thousandths.
+    pub load_millis: u32,
 }
 
 /// An attempt listed in a heartbeat.

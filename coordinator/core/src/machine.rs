@@ -88,6 +88,7 @@ fn dispatch(state: &mut State, effects: &mut Effects, event: Event) {
         Event::HeartbeatReceived { session, seq, held, load_millis } => {
             leases::heartbeat(state, effects, session, seq, &held, load_millis);
         }
+        Event::AgentsHeard(heard) => leases::heard_before(state, effects, &heard),
         Event::AttemptAccepted { session, attempt } => attempts::accepted(state, effects, session, attempt),
         Event::AttemptRejected { session, attempt, reason } => {
             attempts::rejected(state, effects, session, attempt, &reason);

@@ -60,6 +60,14 @@ impl Add<Span> for Tick {
     }
 }
 
+impl Sub<Span> for Wall {
+    type Output = Self;
+
+    fn sub(self, span: Span) -> Self {
+        Self(self.0.saturating_sub_unsigned(span.0))
+    }
+}
+
 impl Sub for Tick {
     type Output = Span;
 

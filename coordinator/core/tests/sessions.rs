@@ -3,8 +3,8 @@
 mod support;
 
 use orch_core::Config;
-use orch_core::effect::Write;
-use orch_core::event::{Event, HeldState};
+use orch_core::effect::{Action, Write};
+use orch_core::event::{Event, Heard, HeldAttempt, HeldState};
 use orch_core::ids::{Epoch, RunId, TenantId};
 use orch_core::outcome::Outcome;
 use orch_core::query::AgentStateView;
@@ -57,6 +57,51 @@ fn an_agent_that_only_falls_silent_is_unreachable_after_15_seconds_and_comes_bac
     env.heartbeat("box-1", &["1/a#1"]);
     assert_eq!(env.told(), "box-1 ready");
     assert_eq!(env.state_of("1/a"), "running");
+}
+
+#[test]
+fn an_agent_that_was_answered_elsewhere_counts_as_heard_from_then_on() {
+    let mut env = Env::new();
+    let session = env.join("box-1", 1, NOOP);
+    env.told();
+    env.pass_seconds(10);
+    let heard = Heard { session, at: env.now.tick, load_millis: 700 };
+    env.pass_seconds(2);
+    env.apply(Event::AgentsHeard(vec![heard]));
+    assert_eq!(env.sent(), "welcome box-1", "the answer was given before");
+    env.pass_seconds(12);
+    assert_eq!(env.told(), "");
+    env.pass_seconds(1);
+    assert_eq!(env.told(), "box-1 offline", "15 seconds after it was heard, not after that was told");
+    env.apply(Event::AgentsHeard(vec![Heard { at: env.now.tick, ..heard }, heard]));
+    assert_eq!(env.told(), "box-1 ready");
+    env.pass_seconds(14);
+    assert_eq!(env.told(), "", "what was heard earlier does not count instead");
+    env.join("box-2", 1, NOOP);
+    env.apply(Event::AgentsHeard(vec![Heard { at: env.now.tick, ..heard }]));
+    env.submit("a");
+    assert_eq!(&*env.task("1/a").agent, "box-2", "the load counts too");
+}
+
+#[test]
+fn only_an_agent_that_holds_nothing_and_stops_nothing_is_idle() {
+    let mut env = one_running("a");
+    let idle = |env: &mut Env, held: &[&str]| {
+        let held = held.iter().map(|name| env.attempt(name));
+        let held = held.map(|attempt| HeldAttempt { attempt, num_turns: 0, cost_micro_usd: 0 }).collect();
+        let session = env.session("box-1");
+        let beat = Event::HeartbeatReceived { session, seq: 1, held, load_millis: 0 };
+        let effects = orch_core::machine::apply(&mut env.state, env.now, beat);
+        let acks = effects.actions.iter().filter_map(|action| {
+            if let Action::HeartbeatAck { idle, .. } = action { Some(*idle) } else { None }
+        });
+        acks.collect::<Vec<_>>()
+    };
+    assert_eq!(idle(&mut env, &["1/a#1"]), [false]);
+    assert_eq!(idle(&mut env, &[]), [false], "it may have lost what it holds");
+    env.cancel("1/a");
+    assert_eq!(idle(&mut env, &["1/a#1"]), [false], "it has not stopped it yet");
+    assert_eq!(idle(&mut env, &[]), [true]);
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use orch_core::event::{Consultation, Event, Submit, Target};
 use orch_core::ids::{AttemptKey, Epoch, RunId, SessionId, Token};
 use orch_core::query::Answer;
-use orch_core::time::Wall;
+use orch_core::time::{Span, Wall};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::heard::Notes;
 use super::pool::BlockingPool;
 use super::pulse::Pulse;
 use super::release::Outbound;
@@ -131,6 +132,9 @@ pub(super) struct Shared {
     pub(super) log: Arc<EventLog>,
     pub(super) activities: Activities,
     pub(super) pulse: Pulse,
+    /// Within this the engine goes round, if it is not held up.
+    pub(super) round: Span,
+    pub(super) heard: Notes,
     pub(super) ticker: Ticker,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: AtomicBool,

@@ -52,8 +52,13 @@ impl Pulse {
     }
 
     pub(super) fn is_live(&self) -> bool {
+        self.goes_round(LIVE_WITHIN)
+    }
+
+    /// Whether both went on within this time.
+    pub(super) fn goes_round(&self, within: Span) -> bool {
         let now = self.clock.elapsed().0;
-        let recent = |since: u64| now.saturating_sub(since) <= LIVE_WITHIN.0;
+        let recent = |since: u64| now.saturating_sub(since) <= within.0;
         let commit = self.commit_since.load(Ordering::Relaxed);
         !self.stopped.load(Ordering::Relaxed)
             && recent(self.beat.load(Ordering::Relaxed))

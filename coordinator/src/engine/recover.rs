@@ -19,6 +19,7 @@ use super::Engine;
 use super::batcher::Batcher;
 use super::commit::Committer;
 use super::handle::{Handle, INBOX, Shared};
+use super::heard::Notes;
 use super::pool::BlockingPool;
 use super::pulse::Pulse;
 use super::release::Desk;
@@ -183,6 +184,8 @@ impl Engine {
             log: events.log(),
             activities: Activities::default(),
             pulse: Pulse::new(clock),
+            round: Rounds::at_most(loaded.state.config().heartbeat),
+            heard: Notes::default(),
             ticker: ticker.clone(),
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),

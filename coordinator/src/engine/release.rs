@@ -44,6 +44,8 @@ pub enum Outbound {
         seq: u64,
         /// Attempts that are not the agent's.
         unknown: Vec<AttemptKey>,
+        /// A next one that lists nothing changes nothing.
+        idle: bool,
     },
     /// Answers a report.
     ReportVerdict {
@@ -99,8 +101,8 @@ impl Release {
                 (session, Outbound::Grant { attempt, view: Box::new(state.grant_view(attempt)?) })
             }
             Action::Stop { session, attempt, reason } => (session, Outbound::Stop { attempt, reason }),
-            Action::HeartbeatAck { session, seq, unknown } => {
-                (session, Outbound::HeartbeatAck { seq, unknown })
+            Action::HeartbeatAck { session, seq, unknown, idle } => {
+                (session, Outbound::HeartbeatAck { seq, unknown, idle })
             }
             Action::ReportVerdict { session, attempt, result } => {
                 (session, Outbound::ReportVerdict { attempt, result })

@@ -6,18 +6,22 @@ use orch_core::time::{Span, Tick};
 
 use super::pulse::LONGEST_SLEEP;
 
+/// Deadlines of a large fleet lie close together: the engine is woken for several at once, at most this much late.
+const TOGETHER: Span = Span(50);
+
 /// The rounds of the engine.
 #[derive(Debug)]
 pub(super) struct Rounds {
     heartbeat: Span,
     looked: Tick,
+    passed: Tick,
     inspected: Tick,
 }
 
 impl Rounds {
     /// The first round is now. Agents are heard every `heartbeat`.
     pub(super) const fn begin(now: Tick, heartbeat: Span) -> Self {
-        Self { heartbeat, looked: now, inspected: now }
+        Self { heartbeat, looked: now, passed: Tick(0), inspected: now }
     }
 
     /// When the next round is due, whatever else is. No deadline that an agent could have moved lies between this and a
@@ -26,11 +30,21 @@ impl Rounds {
         now + self.longest()
     }
 
+    /// When to wake for a deadline: at once, unless there was one a moment ago.
+    pub(super) fn wake_for(&self, deadline: Tick) -> Tick {
+        deadline.max(self.passed + TOGETHER.min(Span(self.heartbeat.0 / 100)))
+    }
+
+    /// What was due is done.
+    pub(super) const fn passed(&mut self, now: Tick) {
+        self.passed = now;
+    }
+
     /// Goes round. The time since the last round, when this one is more than a heartbeat late.
     pub(super) fn go(&mut self, now: Tick) -> Option<Span> {
         let away = now - self.looked;
         self.looked = now;
-        (away.0 > self.longest().0.saturating_add(self.heartbeat.0)).then_some(away)
+        (away > Self::at_most(self.heartbeat)).then_some(away)
     }
 
     /// Whether it is time to look at every session: once a round, however often deadlines of many agents wake the engine.
@@ -40,6 +54,11 @@ impl Rounds {
             self.inspected = now;
         }
         due
+    }
+
+    /// A round that takes longer than this was a stall.
+    pub(super) fn at_most(heartbeat: Span) -> Span {
+        Span(LONGEST_SLEEP.min(heartbeat).0.saturating_add(heartbeat.0))
     }
 
     fn longest(&self) -> Span {
@@ -59,6 +78,15 @@ mod tests {
         assert_eq!(rounds.go(Tick(1_600)), None, "a busy host");
         assert_eq!(rounds.go(Tick(2_001)), Some(Span(401)));
         assert_eq!(rounds.go(Tick(2_002)), None, "once");
+    }
+
+    #[test]
+    fn deadlines_that_follow_each_other_closely_share_a_round() {
+        let mut rounds = Rounds::begin(Tick(1_000), Span::seconds(5));
+        assert_eq!(rounds.wake_for(Tick(1_010)), Tick(1_010));
+        rounds.passed(Tick(1_010));
+        assert_eq!(rounds.wake_for(Tick(1_011)), Tick(1_060));
+        assert_eq!(rounds.wake_for(Tick(1_070)), Tick(1_070));
     }
 
     #[test]

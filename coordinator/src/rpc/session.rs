@@ -2,6 +2,7 @@
 //! Knows the wire and the engine's handle; decides nothing. Reading never waits for writing, and the other way
 //! round: an agent that stops reading is closed by the engine when its queue is full.
 
+mod beats;
 mod inbound;
 mod intake;
 mod outbound;
@@ -14,6 +15,7 @@ use crate::rpc::assign::Cluster;
 use crate::rpc::auth::Caller;
 use crate::rpc::gone;
 use crate::rpc::hello::{check_epoch, check_hello, first_hello, negotiate};
+use crate::rpc::session::beats::{Beats, Standing};
 use crate::rpc::session::inbound::SessionReader;
 use crate::rpc::session::intake::LimitIntake;
 pub(crate) use crate::rpc::session::intake::{LIMITS, agent_pools};
@@ -106,7 +108,7 @@ pub async fn open(
     })?;
     let (outbound, from_engine) = mpsc::channel::<Outbound>(OUTBOUND_ITEMS);
     let session = parts.engine.open_session(outbound).await.map_err(|_| gone())?;
-    parts.registry.joined(&hello);
+    let seat = parts.registry.joined(&hello);
     let joined = AgentHello { session, ..joined };
     let intake = LimitIntake::new(session, protocol, joined.pools.clone());
     parts.engine.apply(Event::AgentJoined(Box::new(joined))).await.map_err(|_| gone())?;
@@ -114,7 +116,10 @@ pub async fn open(
     tracing::info!(agent, session = session.0, version = printable(&hello.version), "agent joined");
 
     let (frames, stream) = mpsc::channel(FRAMES);
-    let ending = Arc::new(Ending::default());
+    let (ending, standing) = (Arc::new(Ending::default()), Arc::new(Standing::default()));
+    let engine = parts.engine.clone();
+    let beats =
+        Beats::new(engine, session, Arc::clone(&standing), frames.downgrade(), parts.timing.heartbeat);
     let writer = SessionWriter::new(WriterParts {
         session,
         tenant: caller.tenant,
@@ -125,16 +130,18 @@ pub async fn open(
         prices: Arc::clone(&parts.prices),
         draining: parts.draining.clone(),
         ending: Arc::clone(&ending),
+        standing,
     });
     parts.tasks.spawn(async move { writer.run(from_engine, frames).await }.in_current_span());
     let reader = SessionReader {
         engine: parts.engine.clone(),
         session,
         agent,
-        registry: Arc::clone(&parts.registry),
+        seat,
         reports: parts.reports.clone(),
         intake,
         tenant: caller.tenant,
+        beats,
     };
     parts.tasks.spawn(async move { reader.run(rest, inbound, &ending).await }.in_current_span());
     Ok(tokio_stream::wrappers::ReceiverStream::new(stream))

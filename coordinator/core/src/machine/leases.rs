@@ -3,7 +3,7 @@
 
 use crate::agents::{Link, Overdue};
 use crate::effect::{Action, Effects, StopReason};
-use crate::event::HeldAttempt;
+use crate::event::{Heard, HeldAttempt};
 use crate::ids::{AgentKey, AttemptKey, SessionId, TaskKey};
 use crate::machine::agents::{refresh, show};
 use crate::machine::attempts::{give_back, holds, lose, stop, taken_over};
@@ -35,13 +35,30 @@ pub(super) fn heartbeat(
             unknown.push(item.attempt);
         }
     }
-    let stopping = &mut state.agents.get_mut(agent).stopping;
-    if !stopping.is_empty() {
+    let beating = state.agents.get_mut(agent);
+    if !beating.stopping.is_empty() {
         let listed: BTreeSet<AttemptKey> = held.iter().map(|item| item.attempt).collect();
-        stopping.retain(|attempt| listed.contains(attempt));
+        beating.stopping.retain(|attempt| listed.contains(attempt));
     }
+    let idle = held.is_empty() && beating.used() == 0;
     refresh(state, agent);
-    effects.actions.push(Action::HeartbeatAck { session, seq, unknown });
+    effects.actions.push(Action::HeartbeatAck { session, seq, unknown, idle });
+}
+
+/// Agents were heard some moments ago, and answered then. What came from them since counts.
+pub(super) fn heard_before(state: &mut State, effects: &mut Effects, heard: &[Heard]) {
+    for Heard { session, at, load_millis } in heard {
+        let Some(key) = state.agents.on_session(*session) else { continue };
+        let agent = state.agents.get_mut(key);
+        if agent.heard > *at {
+            continue;
+        }
+        let other_load = std::mem::replace(&mut agent.load_millis, *load_millis) != *load_millis;
+        heard_at(state, effects, key, *at);
+        if other_load {
+            refresh(state, key);
+        }
+    }
 }
 
 /// Whether the report of an attempt is recorded: its agent lists it until it knows.
@@ -51,10 +68,14 @@ fn is_recorded(state: &State, attempt: AttemptKey) -> bool {
 
 /// Something came from a connected agent.
 pub(super) fn heard(state: &mut State, effects: &mut Effects, key: AgentKey) {
+    heard_at(state, effects, key, state.now.tick);
+}
+
+fn heard_at(state: &mut State, effects: &mut Effects, key: AgentKey, at: Tick) {
     let now = state.now;
     let agent = state.agents.get_mut(key);
-    agent.heard = now.tick;
-    agent.last_seen = now.wall;
+    agent.heard = at.min(now.tick);
+    agent.last_seen = now.wall - (now.tick - at);
     if let Link::Silent(session) = agent.link {
         agent.link = Link::Heard(session);
         watch_silence(state, key);

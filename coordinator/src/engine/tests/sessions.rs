@@ -48,6 +48,46 @@ async fn a_session_that_does_not_read_is_ended_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_answered_by_its_session_is_not_silent() {
+    let bench = Bench::start().await;
+    let mut agent = bench.agent("box-1", 1, 64).await;
+    agent.welcome().await;
+    for _ in 0..20 {
+        bench.clock.advance(Span(2_000));
+        assert!(bench.handle.heard_idle(agent.session, 0));
+        // The engine goes round, and looks for silence.
+        bench.status().await;
+    }
+    assert_eq!(agent_state(&bench, "box-1").await, AgentStateView::Ready);
+    for _ in 0..8 {
+        bench.clock.advance(Span(2_000));
+        bench.status().await;
+    }
+    assert_ne!(agent_state(&bench, "box-1").await, AgentStateView::Ready);
+    assert!(agent.words.try_recv().is_err(), "the engine had nothing to say");
+}
+
+#[tokio::test]
+async fn a_session_answers_nobody_while_a_commit_hangs() {
+    let bench = Bench::start().await;
+    let mut agent = bench.agent("box-1", 1, 64).await;
+    agent.welcome().await;
+    bench.store.close();
+    let answer = bench.submit_later(noops(1), "").await;
+    bench.store.commit_waits().await;
+    assert!(bench.handle.heard_idle(agent.session, 0), "a commit may take its time");
+    for _ in 0..3 {
+        bench.clock.advance(Span(4_000));
+        let (outbound, _words) = tokio::sync::mpsc::channel(1);
+        bench.handle.open_session(outbound).await.unwrap();
+    }
+    assert!(!bench.handle.heard_idle(agent.session, 0), "the engine would answer nobody");
+    bench.store.open();
+    soon("the answer to the submit", answer).await.unwrap();
+    assert!(bench.handle.heard_idle(agent.session, 0));
+}
+
+#[tokio::test]
 async fn a_task_of_a_silent_agent_goes_to_another_one() {
     let bench = Bench::start().await;
     let mut first = bench.agent("first", 1, 64).await;

@@ -2,9 +2,10 @@
 //! Knows the items of a frame; decides nothing. What cannot be read ends the session with the reason.
 
 use crate::engine::{ApplyError, AttemptActivity, Handle};
-use crate::presence::{Registry, printable};
+use crate::presence::{Seat, printable};
 use crate::rpc::convert::attempt_key;
 use crate::rpc::gone;
+use crate::rpc::session::beats::Beats;
 use crate::rpc::session::intake::LimitIntake;
 use crate::rpc::session::{Ending, ReportIntake};
 use crate::rpc::status::{from_decoder, refuse};
@@ -21,10 +22,11 @@ pub(super) struct SessionReader {
     pub(super) engine: Handle,
     pub(super) session: SessionId,
     pub(super) agent: String,
-    pub(super) registry: Arc<Registry>,
+    pub(super) seat: Arc<Seat>,
     pub(super) reports: ReportIntake,
     pub(super) intake: LimitIntake,
     pub(super) tenant: TenantId,
+    pub(super) beats: Beats,
 }
 
 impl SessionReader {
@@ -88,7 +90,7 @@ impl SessionReader {
         let session = self.session;
         match item {
             Item::Hello(_) => Err(violation("a second Hello on one stream")),
-            Item::Heartbeat(heartbeat) => Ok(Some(self.heartbeat(heartbeat))),
+            Item::Heartbeat(heartbeat) => Ok(self.heartbeat(heartbeat)),
             Item::Accepted(accepted) => {
                 Ok(Some(Event::AttemptAccepted { session, attempt: named(accepted.attempt.as_ref())? }))
             }
@@ -103,7 +105,7 @@ impl SessionReader {
             }
             Item::Draining(v1::Draining {}) => Ok(Some(Event::AgentDraining { session })),
             Item::Facts(facts) => {
-                self.registry.learnt(&self.agent, &facts);
+                self.seat.learnt(&facts);
                 self.intake.facts(&facts)
             }
             Item::Limits(report) => self.intake.report(&report),
@@ -119,9 +121,12 @@ impl SessionReader {
         }
     }
 
-    fn heartbeat(&self, heartbeat: v1::Heartbeat) -> Event {
+    fn heartbeat(&mut self, mut heartbeat: v1::Heartbeat) -> Option<Event> {
         let load_millis = heartbeat.host.as_ref().map_or(0, |host| host.load_millis);
-        self.registry.heard(&self.agent, heartbeat.host);
+        self.seat.heard(heartbeat.host.take());
+        if self.beats.answer(&heartbeat, load_millis) {
+            return None;
+        }
         let held = heartbeat.held.iter().filter_map(|held| {
             let attempt = attempt_key(held.attempt.as_ref())?;
             if !held.now.is_empty() {
@@ -135,12 +140,12 @@ impl SessionReader {
             }
             Some(HeldAttempt { attempt, num_turns: held.num_turns, cost_micro_usd: held.cost_micro_usd })
         });
-        Event::HeartbeatReceived {
+        Some(Event::HeartbeatReceived {
             session: self.session,
             seq: heartbeat.seq,
             held: held.collect(),
             load_millis,
-        }
+        })
     }
 }
 

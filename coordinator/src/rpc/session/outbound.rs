@@ -6,6 +6,7 @@ use crate::payloads::ResultReader;
 use crate::prices::PricesInForce;
 use crate::rpc::assign::{Cluster, Granted, assignment};
 use crate::rpc::convert;
+use crate::rpc::session::beats::Standing;
 use crate::rpc::session::intake::LIMITS;
 use crate::rpc::session::{Ending, Timing};
 use crate::rpc::status::refuse;
@@ -49,6 +50,7 @@ pub(super) struct WriterParts {
     pub(super) prices: Arc<PricesInForce>,
     pub(super) draining: CancellationToken,
     pub(super) ending: Arc<Ending>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// The writing half.
@@ -81,7 +83,8 @@ impl SessionWriter {
     }
 
     async fn pump(&self, from_engine: &mut mpsc::Receiver<Outbound>, frames: &Frames) -> Option<Status> {
-        let mut gathered = Vec::with_capacity(GATHER);
+        // Grows with what there is: most agents are idle most of the time.
+        let mut gathered = Vec::new();
         loop {
             let count = tokio::select! {
                 biased;
@@ -151,6 +154,7 @@ impl SessionWriter {
 
     async fn item(&self, outbound: Outbound) -> Next {
         use v1::coordinator_item::Item;
+        self.parts.standing.said(&outbound);
         let item = match outbound {
             Outbound::Welcome { epoch, verdicts } => Item::Welcome(self.welcome(epoch.0, &verdicts)),
             Outbound::Grant { attempt, view } => match self.assign(attempt, &view).await {
@@ -164,7 +168,7 @@ impl SessionWriter {
                 attempt: Some(convert::attempt_id(attempt)),
                 reason: convert::stop_reason(reason).into(),
             }),
-            Outbound::HeartbeatAck { seq, unknown } => Item::HeartbeatAck(v1::HeartbeatAck {
+            Outbound::HeartbeatAck { seq, unknown, .. } => Item::HeartbeatAck(v1::HeartbeatAck {
                 seq,
                 unknown: unknown.into_iter().map(convert::attempt_id).collect(),
             }),
@@ -294,6 +298,7 @@ mod tests {
                 prices: Arc::new(PricesInForce::default()),
                 draining: CancellationToken::new(),
                 ending: Arc::new(Ending::default()),
+                standing: Arc::default(),
             });
             let next = writer.item(Outbound::Stop { attempt, reason }).await;
             assert_eq!(matches!(next, Next::Send(_)), said, "protocol {protocol}, {reason:?}");
