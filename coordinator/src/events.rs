@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use orch_proto::v1;
 use tokio::sync::watch;
 
@@ -277,6 +278,11 @@ impl PageSlice {
         self.page.events_from(self.from)
     }
 
+    /// Those that are wanted, as a frame to watchers holds them: pieces of the encoding that all readers share.
+    pub fn encoded(&self, wanted: impl FnMut(&v1::WatchEvent, u32) -> bool, pieces: &mut Vec<Bytes>) {
+        self.page.encoded_from(self.from, wanted, pieces);
+    }
+
     /// What to ask for to go on behind it.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
@@ -308,8 +314,22 @@ impl Subscription {
             self.ahead = pages?;
         }
         let Some(page) = self.ahead.pop_front() else { return Err(WatchError::Stopped) };
-        self.next = page.last() + 1;
-        Ok(PageSlice { page, from: next })
+        Ok(self.pass(page))
+    }
+
+    /// The events that follow, if they are durable already and in memory.
+    pub fn more(&mut self) -> Option<PageSlice> {
+        let page = match self.ahead.pop_front() {
+            Some(page) => page,
+            None if *self.newest.borrow() >= self.next => self.log.ring().find(self.next)?,
+            None => return None,
+        };
+        Some(self.pass(page))
+    }
+
+    fn pass(&mut self, page: Arc<Page>) -> PageSlice {
+        let from = std::mem::replace(&mut self.next, page.last() + 1);
+        PageSlice { page, from }
     }
 }
 

@@ -353,6 +353,12 @@ impl Metrics {
         self.watchers.inc();
     }
 
+    /// Open watches.
+    #[must_use]
+    pub fn watches(&self) -> u32 {
+        u32::try_from(self.watchers.get()).unwrap_or(0)
+    }
+
     /// A watch closed.
     pub fn watch_closed(&self) {
         self.watchers.dec();

@@ -1,8 +1,10 @@
 //! Pages of events: what one key of the event log holds.
 //! Knows how many events fit a page and how a page is written; refuses to know who reads it.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
+use std::sync::OnceLock;
 
+use bytes::Bytes;
 use orch_core::effect::Notice;
 use orch_core::time::Tick;
 use orch_proto::store::v1 as record;
@@ -16,6 +18,9 @@ use crate::store::{Key, MAX_VALUE_BYTES};
 /// Most events of one page. A page that holds sequence `n` therefore starts above `n` minus this, which is how the page
 /// of any sequence is found by key without an index.
 pub const MAX_PAGE_EVENTS: usize = 64;
+
+/// Number of `WatchRunsResponse.events`.
+const EVENTS: u32 = 1;
 
 /// Longest detail of an event; the task itself keeps no more either.
 const MAX_DETAIL_BYTES: usize = 400;
@@ -33,6 +38,37 @@ pub struct Page {
     /// Sequence numbers of the first and the last event.
     range: (u64, u64),
     bytes: usize,
+    wire: Wire,
+}
+
+/// The events as a frame to watchers holds them, made when the first one asks.
+#[derive(Debug, Clone, Default)]
+struct Wire(OnceLock<Encoded>);
+
+/// It says nothing that the events do not.
+impl PartialEq for Wire {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Encoded {
+    bytes: Bytes,
+    /// Where each event ends.
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    fn of(events: &[v1::WatchEvent]) -> Self {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::with_capacity(events.len());
+        for event in events {
+            prost::encoding::message::encode(EVENTS, event, &mut bytes);
+            ends.push(bytes.len());
+        }
+        Self { bytes: bytes.into(), ends }
+    }
 }
 
 /// Why a stored page cannot be used.
@@ -61,7 +97,12 @@ impl Page {
         let range = (record.events.first()?.seq, record.events.last()?.seq);
         let rising =
             record.events.windows(2).all(|pair| matches!(pair, [left, right] if left.seq < right.seq));
-        (rising && record.events.len() == record.tenants.len()).then_some(Self { record, range, bytes })
+        (rising && record.events.len() == record.tenants.len()).then(|| Self {
+            record,
+            range,
+            bytes,
+            wire: Wire::default(),
+        })
     }
 
     /// The record to be stored.
@@ -103,6 +144,27 @@ impl Page {
     pub fn events_from(&self, from: u64) -> impl Iterator<Item = (&v1::WatchEvent, u32)> {
         let events = self.record.events.iter().zip(self.record.tenants.iter().copied());
         events.skip_while(move |(event, _)| event.seq < from)
+    }
+
+    /// The same for those that are `wanted`, as a frame to watchers holds them; what follows each other is in one piece.
+    pub(super) fn encoded_from(
+        &self,
+        from: u64,
+        mut wanted: impl FnMut(&v1::WatchEvent, u32) -> bool,
+        pieces: &mut Vec<Bytes>,
+    ) {
+        let Encoded { bytes, ends } = self.wire.0.get_or_init(|| Encoded::of(&self.record.events));
+        let mut open: Option<Range<usize>> = None;
+        let mut begin = 0;
+        for ((event, tenant), end) in self.record.events.iter().zip(&self.record.tenants).zip(ends) {
+            if event.seq >= from && wanted(event, *tenant) {
+                open = Some(open.map_or(begin, |open| open.start)..*end);
+            } else {
+                pieces.extend(open.take().map(|open| bytes.slice(open)));
+            }
+            begin = *end;
+        }
+        pieces.extend(open.map(|open| bytes.slice(open)));
     }
 }
 

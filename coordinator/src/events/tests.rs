@@ -6,6 +6,7 @@ use orch_core::effect::{Change, Notice};
 use orch_core::ids::{EventSeq, RunId, TaskIndex, TaskKey, TenantId};
 use orch_core::state::TaskState;
 use orch_core::time::{Now, Span, Tick, Wall};
+use prost::Message as _;
 
 fn notice(seq: u64, detail: &str) -> Notice {
     let change = Change::Task {
@@ -86,6 +87,40 @@ fn pages_fit_their_value_and_come_back() {
     }
     assert_eq!(expected, 501);
     assert_eq!(page::pack(&[], Tick(0)), []);
+}
+
+#[tokio::test]
+async fn what_followed_meanwhile_is_there_at_once_and_nothing_comes_twice() {
+    let mut bench = Bench::new();
+    let mut subscription = bench.source().subscribe(1).unwrap();
+    assert!(subscription.more().is_none(), "nothing happened yet");
+    for start in (1..200).step_by(20) {
+        bench.write(start..start + 20, 1);
+    }
+    let mut slices = vec![subscription.next().await.unwrap()];
+    slices.extend(std::iter::from_fn(|| subscription.more()));
+    let seqs = slices.iter().flat_map(|slice| slice.events().map(|(event, _)| event.seq));
+    assert_eq!(seqs.collect::<Vec<_>>(), (1..=200).collect::<Vec<_>>());
+    assert_eq!(subscription.next_seq(), 201);
+    bench.write(201..=201, 1);
+    assert_eq!(subscription.more().unwrap().next_seq(), 202);
+}
+
+#[tokio::test]
+async fn an_encoded_page_is_what_was_wanted_of_it() {
+    let mut bench = Bench::new();
+    bench.write(1..=30, 1);
+    let slice = bench.source().subscribe(4).unwrap().next().await.unwrap();
+    for (step, pieces) in [(1, 1), (5, 6), (100, 0)] {
+        let wanted = |event: &v1::WatchEvent, tenant| tenant == 1 && event.seq % step < step.min(4);
+        let wanted = |event: &v1::WatchEvent, tenant| step < 100 && wanted(event, tenant);
+        let mut encoded = Vec::new();
+        slice.encoded(wanted, &mut encoded);
+        assert_eq!(encoded.len(), pieces, "what follows each other is one piece");
+        let frame = v1::WatchRunsResponse::decode(encoded.concat().as_slice()).unwrap();
+        let expected = slice.events().filter(|(event, tenant)| wanted(event, *tenant));
+        assert_eq!(frame.events, expected.map(|(event, _)| event.clone()).collect::<Vec<_>>());
+    }
 }
 
 #[test]

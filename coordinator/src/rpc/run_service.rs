@@ -12,8 +12,9 @@ use crate::rpc::refs::{parse_ref, parse_run_ref};
 use crate::rpc::status::refuse_field;
 use crate::rpc::submit::{Submitter, check_request_id};
 use crate::rpc::uploads::{UploadHeader, Uploads};
-use crate::rpc::watch::Watch;
+use crate::rpc::watch::{Frame, Watch};
 use crate::rpc::{answered, artifacts, blocking, convert, dead, gone, unexpected};
+use futures_core::Stream;
 use orch_core::event::{Event, Target};
 use orch_core::ids::{RunId, TaskIndex, Token};
 use orch_core::query::{Answer, Refusal};
@@ -22,9 +23,11 @@ use orch_proto::v1::run_service_server::RunService;
 use orch_proto::v1::{self, SubmitRunRequest, SubmitRunResponse};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,6 +75,32 @@ impl Runs {
     #[must_use]
     pub fn new(parts: RunParts) -> Self {
         Self { parts: Arc::new(parts), sealing: Arc::new(Semaphore::new(MAX_SEALING)) }
+    }
+
+    /// Begins a watch.
+    ///
+    /// # Errors
+    /// A reference that cannot be one.
+    pub fn watch(
+        &self,
+        request: Request<v1::WatchRunsRequest>,
+    ) -> Result<Response<ReceiverStream<Result<Frame, Status>>>, Status> {
+        let caller = Caller::of(&request)?;
+        let v1::WatchRunsRequest { r#ref, from_seq, until_terminal, with_activity } = request.into_inner();
+        let target = if r#ref.is_empty() { None } else { Some(parse_ref(&r#ref, &caller)?) };
+        let watch = Watch {
+            engine: self.parts.engine.clone(),
+            lookup: self.parts.lookup.clone(),
+            tenant: caller.tenant,
+            target,
+            from_seq,
+            until_terminal,
+            with_activity,
+            draining: self.parts.draining.clone(),
+        };
+        let (frames, stream) = mpsc::channel(WATCH_FRAMES);
+        self.parts.tasks.spawn(watch.run(frames).in_current_span());
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn seal(&self, caller: &Caller, upload_id: &str) -> Result<SubmitRunResponse, Status> {
@@ -216,28 +245,15 @@ impl RunService for Runs {
         Ok(Response::new(v1::ListTasksResponse { tasks: page.tasks, next_page_token }))
     }
 
-    type WatchRunsStream = ReceiverStream<Result<v1::WatchRunsResponse, Status>>;
+    type WatchRunsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunsResponse, Status>> + Send>>;
 
+    /// For whoever calls it without a [`crate::rpc::watch::WatchDoor`], which writes frames as they are.
     async fn watch_runs(
         &self,
         request: Request<v1::WatchRunsRequest>,
     ) -> Result<Response<Self::WatchRunsStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let v1::WatchRunsRequest { r#ref, from_seq, until_terminal, with_activity } = request.into_inner();
-        let target = if r#ref.is_empty() { None } else { Some(parse_ref(&r#ref, &caller)?) };
-        let watch = Watch {
-            engine: self.parts.engine.clone(),
-            lookup: self.parts.lookup.clone(),
-            tenant: caller.tenant,
-            target,
-            from_seq,
-            until_terminal,
-            with_activity,
-            draining: self.parts.draining.clone(),
-        };
-        let (frames, stream) = mpsc::channel(WATCH_FRAMES);
-        self.parts.tasks.spawn(watch.run(frames).in_current_span());
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let frames = self.watch(request)?.into_inner();
+        Ok(Response::new(Box::pin(frames.map(|frame| frame?.into_message()))))
     }
 
     async fn cancel_run(

@@ -13,6 +13,7 @@ use crate::rpc::limits::{Bounds, LimitLayer};
 use crate::rpc::run_service::Runs;
 use crate::rpc::session::{FrameStream, SessionParts, open};
 use crate::rpc::transcript_service::Scribe;
+use crate::rpc::watch::WatchDoor;
 use crate::rpc::workflow_service::Flows;
 use futures_core::Stream;
 use orch_certs::ServerTls;
@@ -137,7 +138,7 @@ where
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let mut routes = Routes::builder();
     routes
-        .add_service(limit!(RunServiceServer::new(services.runs)))
+        .add_service(WatchDoor::new(limit!(RunServiceServer::new(services.runs.clone())), services.runs))
         .add_service(limit!(WorkflowServiceServer::new(services.flows)))
         .add_service(limit!(BlobServiceServer::new(services.blobs)))
         .add_service(limit!(TranscriptServiceServer::new(services.transcripts)))

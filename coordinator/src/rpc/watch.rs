@@ -2,11 +2,14 @@
 //! Knows the event log and the wire. A slow reader reads later from the log, and one that stops reading is sent away; it
 //! holds nobody up.
 
+mod wire;
+
 use crate::engine::Handle;
 use crate::events::{ActivityReader, PageSlice, Subscription, WatchError, WatchSource};
 use crate::metrics::Metrics;
 use crate::rpc::lookup::Lookup;
 use crate::rpc::status::{internal, refuse, refuse_until};
+pub use crate::rpc::watch::wire::{Frame, WatchDoor};
 use crate::rpc::{gone, stopping};
 use orch_core::event::Target;
 use orch_core::ids::{TaskIndex, TenantId};
@@ -26,8 +29,15 @@ const READ_LIMIT: Duration = Duration::from_secs(20);
 /// When one that was ended may ask again.
 const COME_BACK: Duration = Duration::from_secs(1);
 
+/// Pages of events in one frame: some hundred kilobytes at most, well below the longest message.
+const FRAME_PAGES: usize = 64;
+/// Every other watch puts the next frame of one off by this, so that all of them together are sent some 5,000 a second and no
+/// crowd of watchers slows what it looks at. Nothing is left out: what happens meanwhile comes in one frame, and what happens
+/// after a while of silence comes at once.
+const APART: Duration = Duration::from_micros(200);
+
 /// Frames to a watcher.
-pub type Frames = mpsc::Sender<Result<WatchRunsResponse, Status>>;
+pub type Frames = mpsc::Sender<Result<Frame, Status>>;
 
 /// One watch.
 #[derive(Debug)]
@@ -174,18 +184,24 @@ impl Watch {
         while wanted.last.is_none_or(|last| subscription.next_seq() <= last) {
             let frame = tokio::select! {
                 biased;
-                page = subscription.next() => wanted.of_page(&page.map_err(|error| watch_status(&error))?),
+                page = subscription.next() => {
+                    let page = page.map_err(|error| watch_status(&error))?;
+                    wanted.of_pages(page, &mut subscription)
+                }
                 activity = next_activity(&mut activities) => {
                     activity.and_then(|activity| wanted.of_activity(activity, subscription.next_seq()))
                 }
                 () = frames.closed() => return Err(End::Done),
                 () = self.draining.cancelled() => return Err(End::Tell(stopping())),
             };
-            let Some(frame) = frame else { continue };
-            let ended = wanted.until_terminal && frame.events.iter().any(ends_a_run);
+            let Some((frame, ended)) = frame else { continue };
             send(frames, frame).await?;
-            if ended {
+            if wanted.until_terminal && ended {
                 return Ok(());
+            }
+            let rest = rest(self.engine.metrics().watches());
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
             }
         }
         Ok(())
@@ -197,27 +213,37 @@ impl Wanted {
         tenant == self.tenant && self.run_ref.as_ref().is_none_or(|run_ref| event.run_ref == *run_ref)
     }
 
-    fn of_page(&self, page: &PageSlice) -> Option<WatchRunsResponse> {
-        let wanted = page.events().filter(|(event, tenant)| self.takes(event, *tenant));
-        let events: Vec<WatchEvent> = wanted.map(|(event, _)| event.clone()).collect();
-        (!events.is_empty()).then(|| WatchRunsResponse {
-            events,
-            next_seq: page.next_seq(),
-            ..Default::default()
-        })
+    /// What is wanted of a page and of those that follow it by now, and whether it ends the run.
+    fn of_pages(&self, first: PageSlice, subscription: &mut Subscription) -> Option<(Frame, bool)> {
+        let (mut events, mut ended) = (Vec::new(), false);
+        let (mut page, mut pages) = (Some(first), 0);
+        while let Some(slice) = page {
+            let wanted = |event: &WatchEvent, tenant| {
+                let wanted = self.takes(event, tenant);
+                ended |= wanted && ends_a_run(event);
+                wanted
+            };
+            slice.encoded(wanted, &mut events);
+            pages += 1;
+            // What comes after the end is for another watch.
+            let enough = self.until_terminal && ended || pages >= FRAME_PAGES;
+            let last = self.last.is_some_and(|last| subscription.next_seq() > last);
+            page = if enough || last { None } else { subscription.more() };
+        }
+        let next_seq = subscription.next_seq();
+        (!events.is_empty()).then_some((Frame::Events { events, next_seq }, ended))
     }
 
-    fn of_activity(&self, (tenant, event): (u32, WatchEvent), next_seq: u64) -> Option<WatchRunsResponse> {
-        self.takes(&event, tenant).then(|| WatchRunsResponse {
-            events: vec![event],
-            next_seq,
-            ..Default::default()
+    fn of_activity(&self, (tenant, event): (u32, WatchEvent), next_seq: u64) -> Option<(Frame, bool)> {
+        self.takes(&event, tenant).then(|| {
+            let frame = WatchRunsResponse { events: vec![event], next_seq, ..Default::default() };
+            (frame.into(), false)
         })
     }
 }
 
-async fn send(frames: &Frames, frame: WatchRunsResponse) -> Result<(), End> {
-    match tokio::time::timeout(READ_LIMIT, frames.send(Ok(frame))).await {
+async fn send(frames: &Frames, frame: impl Into<Frame>) -> Result<(), End> {
+    match tokio::time::timeout(READ_LIMIT, frames.send(Ok(frame.into()))).await {
         Ok(sent) => sent.map_err(|_| End::Done),
         Err(_) => Err(End::Tell(refuse_until(
             ErrorCode::Overloaded,
@@ -228,6 +254,11 @@ async fn send(frames: &Frames, frame: WatchRunsResponse) -> Result<(), End> {
             COME_BACK,
         ))),
     }
+}
+
+/// How long a watch waits after a frame, of so many that are open.
+fn rest(watches: u32) -> Duration {
+    APART * watches.saturating_sub(1)
 }
 
 /// The next activity; never, without a reader.
@@ -277,5 +308,16 @@ fn watch_status(error: &WatchError) -> Status {
         WatchError::Read(_) | WatchError::Broken(_) | WatchError::Page(_) => {
             internal("cannot read the event log", error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_of_watchers_gets_fewer_frames_and_one_alone_every_one() {
+        assert_eq!([0, 1].map(rest), [Duration::ZERO; 2]);
+        assert_eq!(rest(501), Duration::from_millis(100));
     }
 }
