@@ -92,9 +92,10 @@ impl<'a> Bench<'a> {
         self.logs.join(format!("{name}.log"))
     }
 
-    /// An empty directory, gone with what is returned.
+    /// An empty directory, gone at the end of the session: ext4 passes over inodes that were deleted less than five minutes
+    /// ago, one by one, so what one row leaves must not be deleted before the next.
     pub(super) fn fresh(&self) -> anyhow::Result<TempDir> {
-        let dir = tempfile::tempdir_in(self.data.path())?;
+        let dir = tempfile::Builder::new().disable_cleanup(true).tempdir_in(self.data.path())?;
         open_to_others(dir.path())?;
         Ok(dir)
     }
