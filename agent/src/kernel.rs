@@ -107,8 +107,11 @@ mod tests {
 
     #[test]
     fn a_process_with_threads_is_not_copied() {
-        // The test harness runs this in a thread of its own.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || held.recv());
         assert!(threads().unwrap() > 1);
         assert!(fork().is_err());
+        drop(hold);
+        assert!(other.join().unwrap().is_err());
     }
 }
