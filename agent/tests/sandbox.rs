@@ -218,6 +218,28 @@ async fn only_home_work_and_out_can_be_written() {
     }
 }
 
+/// Root may set the kernel without any capability, so for an agent that runs as root nothing else stands before it.
+#[tokio::test]
+async fn the_kernel_cannot_be_set_and_only_harmless_devices_are_there() {
+    for layers in offered("the_kernel_cannot_be_set_and_only_harmless_devices_are_there") {
+        let script = r#"
+            for file in /proc/sys/vm/swappiness /proc/sys/kernel/hostname /proc/sysrq-trigger; do
+                (: >> "$file") 2>/dev/null && echo "opened $file"
+            done
+            ls /dev"#;
+        let said = Scene::new(layers, script).said().await;
+        assert!(!said.contains("opened"), "{layers:?}: {said}");
+        if layers.has_namespaces() {
+            let there: Vec<&str> = said.lines().collect();
+            let harmless = [
+                "core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+                "tty", "urandom", "zero",
+            ];
+            assert_eq!(there, harmless, "{layers:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_belongs_to_the_agent_and_to_other_tasks_cannot_be_read() {
     for layers in offered("what_belongs_to_the_agent_and_to_other_tasks_cannot_be_read") {

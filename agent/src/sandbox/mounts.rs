@@ -18,7 +18,8 @@ pub(super) const PRIVATE_BYTES: u64 = 1024 * 1024 * 1024;
 pub fn namespaces() -> Vec<&'static str> {
     let namespaces = "--unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try";
     let life = "--die-with-parent --new-session --as-pid-1 --cap-drop ALL";
-    let view = "--ro-bind / / --dev /dev --proc /proc";
+    // bubblewrap leaves /proc/sys as it is, because nobody may write that directory itself; root may write what is in it.
+    let view = "--ro-bind / / --dev /dev --proc /proc --ro-bind-try /proc/sys /proc/sys";
     [namespaces, life, view].into_iter().flat_map(str::split_ascii_whitespace).collect()
 }
 
