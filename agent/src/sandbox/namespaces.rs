@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
@@ -57,13 +57,7 @@ pub struct Given {
 ///
 /// # Errors
 /// When it cannot be copied. Whatever fails later is told by `report`.
-pub fn start(
-    plan: &Plan,
-    also: &[std::path::PathBuf],
-    cwd: &Path,
-    command: Command,
-    given: Given,
-) -> io::Result<Pid> {
+pub fn start(plan: &Plan, also: &[PathBuf], cwd: &Path, command: Command, given: Given) -> io::Result<Pid> {
     let inside = Inside {
         mounts: wanted(plan, also),
         rules: plan.landlock.then(|| Rules::inside(plan)),
@@ -84,7 +78,7 @@ pub fn start(
 struct Inside {
     mounts: Vec<Mount>,
     rules: Option<Rules>,
-    cwd: std::path::PathBuf,
+    cwd: PathBuf,
     command: Command,
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,8 @@ pub(super) fn lay_out(mounts: &[Mount], is_guarded: bool) -> Result<(), ViewErro
         What::Read | What::Write | What::Blank => held(&mount.from).map(Some),
     });
     let shown: Vec<Option<OwnedFd>> = shown.collect::<Result<_, _>>()?;
-    change(CWD, root, MountAttributes::READ_ONLY | MountAttributes::NO_DEVICES | MountAttributes::NO_SUID)?;
+    let closed = MountAttributes::READ_ONLY | MountAttributes::NO_DEVICES | MountAttributes::NO_SUID;
+    set_mount(CWD, root, closed, true).map_err(|source| failure("close", root, source))?;
     lay_out_devices(devices)?;
     lay_out_processes()?;
     for (mount, tree) in mounts.iter().zip(shown) {
@@ -74,7 +75,7 @@ fn carry_out(mount: &Mount, tree: Option<OwnedFd>) -> Result<(), ViewError> {
         What::Write => closed,
     };
     let Some(tree) = tree else { return Ok(()) };
-    change(&tree, Path::new(""), attributes)?;
+    change(&tree, &mount.at, attributes)?;
     // Where it came from may be hidden by now.
     let about = fstat(&tree).map_err(failed("look at", &mount.from))?;
     make_room(&mount.at, FileType::from_raw_mode(about.st_mode).is_dir())?;
@@ -116,7 +117,7 @@ fn lay_out_processes() -> Result<(), ViewError> {
             continue;
         }
         let tree = held(&part)?;
-        change(&tree, Path::new(""), MountAttributes::READ_ONLY)?;
+        change(&tree, &part, MountAttributes::READ_ONLY)?;
         put(&tree, &part)?;
     }
     Ok(())
@@ -133,8 +134,9 @@ fn put(tree: &OwnedFd, at: &Path) -> Result<(), ViewError> {
     move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed("show", at))
 }
 
-fn change(tree: impl AsFd, path: &Path, attributes: MountAttributes) -> Result<(), ViewError> {
-    set_mount(tree, path, attributes, true).map_err(|source| failure("close", path, source))
+/// Before it is shown at a place.
+fn change(tree: &OwnedFd, at: &Path, attributes: MountAttributes) -> Result<(), ViewError> {
+    set_mount(tree, Path::new(""), attributes, true).map_err(|source| failure("close", at, source))
 }
 
 fn empty(at: &Path, options: &str) -> Result<(), ViewError> {

@@ -191,3 +191,31 @@ async fn next(
 ) -> Result<AppendTranscriptResponse, UploadError> {
     answers.message().await?.ok_or(UploadError::Ended)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::transport::Endpoint;
+
+    #[tokio::test]
+    async fn of_an_attempt_that_says_nothing_nothing_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = || {
+            let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+            TranscriptServiceClient::new(nobody)
+        };
+        let run = |transcript_bytes| {
+            let live = Live { attempt_dir: Some(dir.path().to_owned()), transcript_bytes, ..Live::default() };
+            let (_, live) = watch::channel(live);
+            let attempt = AttemptKey { run: 1, task: 2, attempt: 3 };
+            Upload { attempt, live }.run(client())
+        };
+        run(0).await.unwrap();
+        assert!(matches!(run(1).await, Err(UploadError::Call(_))), "a byte is worth a call");
+        let_go(dir.path());
+        assert!(!is_sent(dir.path()), "there is nothing to be noted");
+        std::fs::write(dir.path().join("stdout.000000"), "x").unwrap();
+        let_go(dir.path());
+        assert!(is_sent(dir.path()));
+    }
+}

@@ -77,7 +77,8 @@ pub fn start(
     let (ours, theirs) = pipes(&spec.input)?;
     let plan = spec.sandbox.as_ref();
     let is_namespaced = plan.is_some_and(|plan| plan.bwrap.is_some());
-    let pid = match plan.filter(|plan| plan.by_itself && *secrets == Secrets::default()) {
+    let has_secret = *secrets != Secrets::default() || !gateway.is_empty();
+    let pid = match plan.filter(|plan| plan.by_itself && !has_secret) {
         Some(plan) => forked(spec, plan, report, theirs)?,
         None => executed(spec, |command| command.envs(&secrets.env).envs(gateway), report, theirs)?,
     };

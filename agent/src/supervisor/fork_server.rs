@@ -74,7 +74,10 @@ impl Server {
             match fork() {
                 Ok(Forked::Child) => return Ok(Some(handed)),
                 Ok(Forked::Parent(pid)) => self.supervisors.push(pidfd_open(pid, PidfdFlags::empty())?),
-                Err(error) => refuse(&handed[1], &error),
+                Err(error) => {
+                    let [_, stdout, _] = handed;
+                    refuse(stdout, &error);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -90,11 +90,9 @@ enum PrepareError {
 }
 
 /// Says on behalf of a supervisor that it could not be made. Nobody may listen any more.
-pub fn refuse(stdout: &OwnedFd, error: &io::Error) {
+pub fn refuse(stdout: OwnedFd, error: &io::Error) {
     let refusal = Announcement::Failed { error: format!("cannot make a supervisor: {error}") };
-    if let Ok(stdout) = stdout.as_fd().try_clone_to_owned() {
-        let _ = announce(File::from(stdout), &refusal);
-    }
+    let _ = announce(File::from(stdout), &refusal);
 }
 
 fn prepare((pid, start_ticks): (i32, u64)) -> Result<Supervisor, PrepareError> {
