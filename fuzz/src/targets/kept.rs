@@ -88,7 +88,7 @@ pub fn persist(bytes: &[u8]) {
         3 => {
             let Ok(page) = record::SpecPage::decode(rest) else { return };
             if let Ok(page) = StoredPage::from_record(page) {
-                assert_eq!(StoredPage::from_record(page.to_record()).as_ref(), Ok(&page));
+                assert_eq!(StoredPage::from_record(page.clone().into_record()).as_ref(), Ok(&page));
             }
         }
         4 => {
