@@ -117,7 +117,7 @@ pub struct Batch {
 pub struct CommitStats {
     /// Records of the caller written or removed.
     pub keys: u64,
-    /// Records of the store itself written or removed: one per commit, more for a commit in several steps.
+    /// Records of the store itself written or removed.
     pub own_keys: u64,
     /// Waits for the disk.
     pub syncs: u64,
@@ -173,10 +173,8 @@ pub struct LoadReport {
 /// What opening a store had to mend after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// A commit in several steps that was not sealed was dropped: its writer never got an answer.
-    pub dropped_commit: bool,
-    /// A commit in several steps that was sealed was carried through.
-    pub completed_commit: bool,
+    /// Commits of the journal that the storage engine had not synced when the process ended, and was told again.
+    pub replayed: u64,
     /// Half-written index snapshots of the storage engine that were removed.
     pub torn_snapshots: u32,
     /// Damaged index snapshots were moved aside and the index rebuilt from the log.

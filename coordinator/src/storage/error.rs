@@ -220,6 +220,7 @@ const fn of_open(error: &OpenError) -> ErrorCode {
         OpenError::Fault(Fault::Io { .. }) => ErrorCode::DataUnusable,
         OpenError::Damaged { .. }
         | OpenError::OlderSchema { .. }
+        | OpenError::HalfCommitted { .. }
         | OpenError::UnfinishedImport { .. }
         | OpenError::Fault(
             Fault::Engine { .. }

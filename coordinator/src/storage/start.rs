@@ -182,11 +182,8 @@ fn forget(root: &Path, what: &str) {
 #[must_use]
 pub fn describe(recovered: &Recovery) -> Vec<String> {
     let mut lines = Vec::new();
-    if recovered.dropped_commit {
-        lines.push("a large commit that nobody had an answer to was dropped".to_owned());
-    }
-    if recovered.completed_commit {
-        lines.push("a large commit was carried through".to_owned());
+    if recovered.replayed > 0 {
+        lines.push(format!("{} commits were taken over from the journal", recovered.replayed));
     }
     if recovered.torn_snapshots > 0 {
         lines.push(format!("{} half-written indexes were removed", recovered.torn_snapshots));

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! <data>/store/lock         held by the one process that may write; names its pid
-//! <data>/store/sled/        the storage engine's own files
+//! <data>/store/journal.0    the newest commits, in turns with journal.1
+//! <data>/store/sled/        the storage engine's own files, which has the others
+//! <data>/store/anchor       the number of the last commit
 //! <data>/store/aside/       index snapshots that were found damaged
 //! <data>/blobs/             see crate::blobs; has a lock of its own
 //! <data>/transcripts/       see crate::transcripts

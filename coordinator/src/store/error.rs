@@ -110,6 +110,15 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// A version before the journal was killed in the middle of a large commit, which only such a version can end.
+    #[error(
+        "a large commit was under way when orchd was killed in {}; start the version of orchd that ran there once more \
+         and stop it in order, then start this one; nothing was changed", dir.display()
+    )]
+    HalfCommitted {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Something beneath.
     #[error(transparent)]
     Fault(#[from] Fault),

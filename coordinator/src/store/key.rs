@@ -57,9 +57,9 @@ impl fmt::Display for Tenant {
 pub enum Kind {
     /// The store's own record: schema, cluster, epoch, tick.
     Meta = 0x01,
-    /// Marker of a commit that is written in steps.
+    /// Marker of a commit that a version before the journal wrote in steps. Not written any more.
     Commit = 0x02,
-    /// One page of a commit that is written in steps.
+    /// One page of such a commit. Not written any more.
     Staged = 0x03,
     /// A run.
     Run = 0x10,
@@ -228,14 +228,9 @@ impl Key {
         Self::build(Tenant::CLUSTER, Kind::Meta, &[])
     }
 
-    /// Key of the marker of the one commit that may be under way in steps.
+    /// Key of the marker of the one commit that a version before the journal may have had under way in steps.
     pub(super) fn commit_marker() -> Self {
         Self::build(Tenant::CLUSTER, Kind::Commit, &[])
-    }
-
-    /// Key of page `page` of the commit that is under way in steps.
-    pub(super) fn staged(page: u32) -> Self {
-        Self::build(Tenant::CLUSTER, Kind::Staged, &[&page.to_be_bytes()])
     }
 
     /// The key with these bytes, which may be of a kind this binary does not know.

@@ -1,12 +1,16 @@
 //! The store on sled 0.34.7: a data format that is old and known, used only in the ways that were found safe.
 //!
-//! No sled type leaves this module. The rules, each with a test:
+//! A commit is durable once it stands in a journal of our own, and is read from memory until a thread behind has brought
+//! it to sled, many commits at a time. No sled type leaves this module. The rules, each with a test:
 //!
 //! | Rule | Why | Where |
 //! |---|---|---|
+//! | a commit is written to the journal and synced before anybody is told, sled included | sled's flush takes several times as long; and a commit of any size is whole after a crash | `journal.rs` |
+//! | the journal keeps a commit until sled has it flushed and synced | sled alone would be behind after a crash | `layers.rs` |
+//! | one thread writes to sled | several were seen to hang it | `layers.rs` |
 //! | our own `sync_data` on our own descriptor of `db` after every flush | sled's flush is `sync_file_range`: neither the file's length nor the drive's cache | `disk.rs` |
 //! | `apply_batch` on one tree; no `transaction`, no `flush_async`, no timer | each of them deadlocks or hides errors | `disk.rs` |
-//! | at most [`MAX_BATCH_KEYS`] keys and [`MAX_BATCH_BYTES`] a batch, more in steps under a marker | a large one takes far more memory than it has content, and spans segments that may be reused | `large.rs` |
+//! | at most [`MAX_BATCH_KEYS`] keys and [`MAX_BATCH_BYTES`] a batch, more in several with a sync between | a large one takes far more memory than it has content, and spans segments that may be reused | `disk.rs` |
 //! | values of at most 4 KiB | larger leaves go to files that sled never syncs | `changes.rs` |
 //! | `snap.*.generating` removed before opening | a torn one is taken for the newest index and bricks the store | `guards.rs` |
 //! | on `Corruption` the index snapshots are moved aside, and one more try | the log alone is enough to rebuild them | `guards.rs` |
@@ -17,32 +21,38 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod age;
+mod ahead;
 mod anchor;
 mod disk;
 mod gate;
 mod guards;
-mod large;
+mod journal;
+mod layers;
 mod moment;
+mod recover;
+mod settler;
 mod version;
 
 use std::io::{BufRead, Write};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::anchor::Anchor;
-use self::disk::Disk;
 pub use self::disk::{DataSync, Syncer};
 use self::gate::Gate;
+use self::journal::Journal;
+use self::layers::Layers;
 use self::moment::{Before, Moment};
+use self::recover::{Accept, Files};
+use self::settler::Settler;
 use super::changes::{self, Change};
 use super::dir::{self, DirLock, DiskSpace};
 use super::error::{CommitError, ExportError, Fault, ImportError, LoadError, OpenError, ReadError};
 use super::key::{Key, Prefix};
 use super::meta::{ClusterId, Meta};
-use super::read::{self, RawRange, Records};
-use super::record::{RecordError, SCHEMA};
-use super::tally::{Share, Tally};
+use super::read::{self, Records as _};
+use super::tally::Tally;
 use super::transfer::{self, TransferReport};
 use super::{Batch, CommitStats, EpochStep, Health, LoadReport, Record, Recovery, Store};
 
@@ -60,12 +70,16 @@ const CACHE_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct SledStore {
     dir: PathBuf,
-    disk: Disk,
+    /// Dropped before anything that it uses.
+    _settler: Settler,
+    layers: Arc<Layers>,
     anchor: Anchor,
-    gate: Gate,
+    gate: Arc<Gate>,
     recovered: Recovery,
     /// The current meta; locked by the one commit under way.
     writer: Mutex<Meta>,
+    /// Locked after the writer.
+    journal: Mutex<Journal>,
     /// Held by the one export under way.
     exporting: Mutex<()>,
     /// What that must not see; locked after the writer.
@@ -110,17 +124,23 @@ impl SledStore {
         let mut recovered = Recovery::default();
         let disk = guards::open(dir, syncer, &mut recovered)?;
         let anchor = Anchor::open(dir)?;
-        let meta = recover(dir, &disk, &anchor, (new_cluster, accept), &mut recovered)?;
+        let mut journal = Journal::open(dir)?;
+        let files = Files { dir, disk: &disk, anchor: &anchor };
+        let meta = files.recover(&mut journal, (new_cluster, accept), &mut recovered)?;
         if accept == Accept::Current {
             version::note(dir).map_err(Fault::io("note the version beside the store"))?;
         }
+        let (layers, gate) = (Arc::new(Layers::new(disk)), Arc::new(Gate::default()));
+        let settler = Settler::start(Arc::clone(&layers), Arc::clone(&gate));
         Ok(Self {
             dir: dir.to_owned(),
-            disk,
+            _settler: settler.map_err(Fault::io("start the store's thread"))?,
+            layers,
             anchor,
-            gate: Gate::default(),
+            gate,
             recovered,
             writer: Mutex::new(meta),
+            journal: Mutex::new(journal),
             exporting: Mutex::default(),
             before: Mutex::default(),
             figures: Mutex::new(Figures { tally: meta.tally, ..Figures::default() }),
@@ -139,8 +159,12 @@ impl SledStore {
     /// The writer's place; only one commit is ever under way.
     fn writer(&self) -> Result<MutexGuard<'_, Meta>, Fault> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gate.refuse_if_stopped()?;
+        self.gate.refuse_if_stopped().map_err(|_stopped| self.gate.why())?;
         Ok(writer)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn before(&self) -> MutexGuard<'_, Option<Before>> {
@@ -159,15 +183,20 @@ impl SledStore {
         mut meta: Meta,
     ) -> Result<CommitStats, Fault> {
         let under_way = self.gate.begin();
-        changes::settle(&mut changes, &mut meta, &self.disk)?;
+        changes::settle(&mut changes, &mut meta, &*self.layers)?;
         if let Some(before) = self.before().as_mut() {
-            before.note(&changes, &self.disk)?;
+            before.note(&changes, &self.layers)?;
         }
-        let stats = if large::steps(&changes).nth(1).is_some() {
-            large::commit(&self.disk, &changes)?
-        } else {
-            self.disk.write(&changes)?
-        };
+        let stats = changes::cost(&changes);
+        let mut journal = self.journal();
+        journal.append(meta.commits, &changes, self.layers.disk().syncer())?;
+        crate::failpoint::failpoint!("journal::after_sync");
+        self.layers.note(changes);
+        let full = journal.is_full() || crate::failpoint::failpoint!("journal::full", skip);
+        if full && self.layers.leave(journal.is_overfull()).map_err(|_stopped| self.gate.why())? {
+            journal.turn()?;
+        }
+        drop(journal);
         crate::failpoint::failpoint!("store::before_anchor");
         self.anchor.record(meta.commits)?;
         *current = meta;
@@ -180,85 +209,42 @@ impl SledStore {
         Ok(stats)
     }
 
+    /// Brings everything to sled. Nobody may commit meanwhile.
+    fn settle(&self) -> Result<(), Fault> {
+        let mut journal = self.journal();
+        if self.layers.leave(true)? {
+            self.layers.wait_until_left()?;
+            journal.turn()?;
+        }
+        Ok(())
+    }
+
     fn fill(&self, current: &mut Meta, from: &mut dyn BufRead) -> Result<TransferReport, ImportError> {
+        // The numbers of its commits do not go on from those of the journal, which is to be out of date by then.
+        self.settle()?;
+        let disk = self.layers.disk();
         let mut reader = transfer::Reader::open(from)?;
         let mut meta = reader.meta();
         let unfinished = Meta { importing: true, ..meta };
-        self.disk.write(&[changes::of_meta(&unfinished)])?;
+        disk.write(&[changes::of_meta(&unfinished)])?;
         loop {
             let changes = reader.next_changes(MAX_BATCH_KEYS)?;
             if changes.is_empty() {
                 break;
             }
-            for step in large::steps(&changes) {
-                self.disk.write(step)?;
-            }
+            disk.apply(&changes)?;
+            disk.sync()?;
             crate::failpoint::failpoint!("import::after_step");
         }
         crate::failpoint::failpoint!("import::before_seal");
         meta.tally = reader.tally();
         meta.commits = current.commits + 1;
-        self.disk.write(&[changes::of_meta(&meta)])?;
+        disk.write(&[changes::of_meta(&meta)])?;
         self.anchor.record(meta.commits)?;
         *current = meta;
         self.figures().tally = meta.tally;
         Ok(reader.report())
     }
-}
-
-/// Which schemas may be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accept {
-    /// This version's.
-    Current,
-    /// Also those before it.
-    Older,
-}
-
-/// Brings an opened store to a state in which every commit is whole, and returns its meta.
-fn recover(
-    dir: &Path,
-    disk: &Disk,
-    anchor: &Anchor,
-    (new_cluster, accept): (ClusterId, Accept),
-    recovered: &mut Recovery,
-) -> Result<Meta, OpenError> {
-    let newer = |found| OpenError::NewerSchema { by: version::noted(dir), found };
-    let read = match disk.meta() {
-        // The frame of a newer record is whole, and says no more than that.
-        Err(Fault::Record { source: RecordError::NewerSchema { found }, .. }) => {
-            return Err(newer(found.into()));
-        }
-        read => read?,
-    };
-    let Some(meta) = read else {
-        if !disk.is_empty() {
-            let detail = "it has records but no record of its own".to_owned();
-            return Err(OpenError::Damaged { dir: dir.to_owned(), detail });
-        }
-        let meta = Meta::new(new_cluster);
-        anchor.check(dir, meta.commits)?;
-        disk.write(&[changes::of_meta(&meta)])?;
-        return Ok(meta);
-    };
-    // Before anything is touched: a newer version may have left something this one would misread.
-    let supported = u32::from(SCHEMA);
-    if meta.schema > supported {
-        return Err(newer(meta.schema));
-    }
-    if meta.schema < supported && accept == Accept::Current {
-        return Err(OpenError::OlderSchema { found: meta.schema });
-    }
-    if meta.importing {
-        return Err(OpenError::UnfinishedImport { dir: dir.to_owned() });
-    }
-    anchor.check(dir, meta.commits)?;
-    // What the last process wrote may still be in the page cache only, and is about to be served as durable.
-    crate::failpoint::failpoint!("open::before_sync");
-    disk.sync()?;
-    crate::failpoint::failpoint!("open::before_recover");
-    large::recover(disk, recovered)?;
-    disk.meta()?.ok_or_else(|| Fault::Own { key: Key::meta() }.into())
 }
 
 impl Store for SledStore {
@@ -268,7 +254,7 @@ impl Store for SledStore {
 
     fn load_with(&self, visit: &mut dyn FnMut(Key, &[u8])) -> Result<LoadReport, LoadError> {
         let current = self.writer()?;
-        Ok(read::load(&self.disk, *current, self.recovered, visit)?)
+        Ok(read::load(&*self.layers, *current, self.recovered, visit)?)
     }
 
     fn begin_epoch(&self, step: EpochStep, tick: u64) -> Result<Meta, CommitError> {
@@ -293,18 +279,20 @@ impl Store for SledStore {
         let mut current = self.writer()?;
         let meta = changes::closed(&current, expect_epoch, tick)?;
         self.write(&mut current, Vec::new(), meta)?;
+        // So that the next start has nothing to mend.
+        self.settle()?;
         Ok(())
     }
 
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
         self.gate.read(|| {
-            let framed = self.disk.get(key)?;
+            let framed = self.layers.get(key)?;
             Ok(framed.map(|framed| read::payload(key, &framed).map(<[u8]>::to_vec)).transpose()?)
         })
     }
 
     fn scan(&self, prefix: &Prefix, after: Option<&Key>, limit: usize) -> Result<Vec<Record>, ReadError> {
-        self.gate.read(|| read::scan(&self.disk, prefix, after, limit))
+        self.gate.read(|| read::scan(&*self.layers, prefix, after, limit))
     }
 
     fn export(&self, to: &mut dyn Write) -> Result<TransferReport, ExportError> {
@@ -315,7 +303,7 @@ impl Store for SledStore {
     fn import(&self, from: &mut dyn BufRead) -> Result<TransferReport, ImportError> {
         let mut current = self.writer()?;
         let everything = (Bound::Unbounded, Bound::Unbounded);
-        if self.disk.page(&everything, 2)?.len() > 1 {
+        if self.layers.page(&everything, 2)?.len() > 1 {
             return Err(ImportError::NotEmpty);
         }
         let under_way = self.gate.begin();
@@ -340,16 +328,6 @@ impl Store for SledStore {
             totals: figures.totals,
             last_commit: figures.last_commit,
         })
-    }
-}
-
-impl Records for Disk {
-    fn share(&self, key: &Key) -> Result<Option<Share>, Fault> {
-        Ok(self.get(key)?.map(|framed| Share::of(key, &framed)))
-    }
-
-    fn page(&self, range: &RawRange, limit: usize) -> Result<Vec<Record>, Fault> {
-        self.range(range, limit)
     }
 }
 

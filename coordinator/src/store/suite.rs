@@ -226,7 +226,7 @@ pub fn a_value_at_the_cap_is_kept(backend: &mut dyn Backend) -> Checked {
 /// See the name.
 pub fn the_stores_own_keys_are_refused(backend: &mut dyn Backend) -> Checked {
     let store = backend.store();
-    for key in [Key::meta(), Key::commit_marker(), Key::staged(0)] {
+    for key in [Key::meta(), Key::commit_marker()] {
         let put = Op::Put { key: key.clone(), value: Vec::new() };
         for op in [put, Op::Delete { key: key.clone() }] {
             let refused = commit(store, vec![op]);

@@ -23,6 +23,8 @@ pub fn engine_file(root: &Path) -> PathBuf {
 /// # Errors
 /// As [`super::SledStore::open`].
 pub fn rewrite_as(dir: &Path, schema: u16) -> Result<(), OpenError> {
+    // What is in the journal only goes to sled when the store is opened.
+    drop(super::SledStore::open(dir, crate::store::ClusterId([0; 16]))?);
     let disk = guards::open(dir, Box::new(DataSync), &mut Recovery::default())?;
     let meta = disk.meta()?.ok_or_else(|| Fault::Own { key: Key::meta() })?;
     let everything = (Bound::Unbounded, Bound::Unbounded);

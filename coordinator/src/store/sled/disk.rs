@@ -1,10 +1,10 @@
-//! The one way bytes reach the disk: a batch, sled's flush, our sync. Nothing is reported written before the sync.
+//! sled and the file it writes: batches, its flush, our sync. Knows what a batch may hold; refuses to know commits.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 
-use super::MAX_BATCH_KEYS;
+use super::{MAX_BATCH_BYTES, MAX_BATCH_KEYS};
 use crate::store::changes::{self, Change};
 use crate::store::error::Fault;
 use crate::store::key::Key;
@@ -14,20 +14,28 @@ use crate::store::{CommitStats, KeyError, Record};
 
 /// How the store waits for the disk. A seam: tests count, fail and photograph the disk here.
 pub trait Syncer: fmt::Debug + Send + Sync + 'static {
-    /// Called before a batch of `keys` keys is written. An error is taken for the disk's.
+    /// Called before an entry of the journal is written. An error is taken for the disk's.
     ///
     /// # Errors
     /// In tests only.
-    fn before_write(&self, keys: usize) -> io::Result<()> {
+    fn before_entry(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Called before sled is given a batch of `keys` keys. An error is taken for the disk's.
+    ///
+    /// # Errors
+    /// In tests only.
+    fn before_batch(&self, keys: usize) -> io::Result<()> {
         let _ = keys;
         Ok(())
     }
 
-    /// Returns when everything written to `db` so far survives a loss of power.
+    /// Returns when everything written to `file` so far survives a loss of power.
     ///
     /// # Errors
     /// The disk's. It is never tried again.
-    fn sync(&self, db: &File) -> io::Result<()>;
+    fn sync(&self, file: &File) -> io::Result<()>;
 }
 
 /// `fdatasync`, which also covers the file's length.
@@ -35,12 +43,12 @@ pub trait Syncer: fmt::Debug + Send + Sync + 'static {
 pub struct DataSync;
 
 impl Syncer for DataSync {
-    fn sync(&self, db: &File) -> io::Result<()> {
+    fn sync(&self, file: &File) -> io::Result<()> {
         if crate::failpoint::failpoint!("store::skip_sync", skip) {
             return Ok(());
         }
         crate::failpoint::failpoint!("store::sync", io)?;
-        db.sync_data()
+        file.sync_data()
     }
 }
 
@@ -59,11 +67,35 @@ impl Disk {
         Self { tree: (*db).clone(), db_file, syncer, _db: db }
     }
 
-    /// Writes changes, at most [`MAX_BATCH_KEYS`], as one. Durable when it returns `Ok`.
+    /// How this store waits for the disk.
+    pub(super) fn syncer(&self) -> &dyn Syncer {
+        &*self.syncer
+    }
+
+    /// Shows sled changes of any number, in the fewest batches. After a kill of the process sled has all of the first of
+    /// them and nothing of the others.
+    pub(super) fn apply(&self, changes: &[Change]) -> Result<(), Fault> {
+        let mut batches = batches(changes).peekable();
+        while let Some(batch) = batches.next() {
+            self.apply_batch(batch)?;
+            if batches.peek().is_some() {
+                self.sync()?;
+                crate::failpoint::failpoint!("settle::after_batch");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes changes that one batch can hold. Durable when it returns `Ok`.
     pub(super) fn write(&self, changes: &[Change]) -> Result<CommitStats, Fault> {
+        self.apply_batch(changes)?;
+        self.sync()?;
+        Ok(changes::cost(changes))
+    }
+
+    fn apply_batch(&self, changes: &[Change]) -> Result<(), Fault> {
         debug_assert!(changes.len() <= MAX_BATCH_KEYS, "{} keys in one batch", changes.len());
-        self.syncer.before_write(changes.len()).map_err(Fault::io("write a batch"))?;
-        crate::failpoint::failpoint!("store::write", io).map_err(Fault::io("write a batch"))?;
+        self.syncer.before_batch(changes.len()).map_err(Fault::io("write a batch"))?;
         let mut batch = ::sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -71,16 +103,14 @@ impl Disk {
                 None => batch.remove(key.as_bytes()),
             }
         }
-        self.tree.apply_batch(batch).map_err(engine("write a batch"))?;
-        self.sync()?;
-        Ok(changes::cost(changes))
+        self.tree.apply_batch(batch).map_err(engine("write a batch"))
     }
 
     /// Makes everything written so far durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
-        crate::failpoint::failpoint!("commit::before_flush");
+        crate::failpoint::failpoint!("settle::before_flush");
         self.tree.flush().map_err(engine("flush its log"))?;
-        crate::failpoint::failpoint!("commit::before_sync");
+        crate::failpoint::failpoint!("settle::before_sync");
         self.syncer.sync(&self.db_file).map_err(Fault::io("sync the log to disk"))
     }
 
@@ -106,6 +136,22 @@ impl Disk {
     }
 }
 
+/// Changes in the fewest batches, in order, that keep both bounds. One change always fits.
+pub(super) fn batches(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let mut rest = changes;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(key, value): &&Change| {
+            bytes += key.as_bytes().len() + value.as_ref().map_or(0, Vec::len);
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = rest.iter().take(MAX_BATCH_KEYS).take_while(fits).count();
+        let (batch, after) = rest.split_at_checked(count.max(1))?;
+        rest = after;
+        Some(batch)
+    })
+}
+
 /// Puts an error of sled's into our words; none of its types go further.
 pub(super) fn engine(doing: &'static str) -> impl FnOnce(::sled::Error) -> Fault {
     move |error| match error {
@@ -114,5 +160,32 @@ pub(super) fn engine(doing: &'static str) -> impl FnOnce(::sled::Error) -> Fault
         | ::sled::Error::Unsupported(_)
         | ::sled::Error::ReportableBug(_)
         | ::sled::Error::Corruption { .. }) => Fault::Engine { doing, detail: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Tenant;
+
+    #[test]
+    fn a_batch_keeps_both_bounds_and_no_change_is_left_out() {
+        let small = |run| (Key::run(Tenant::DEFAULT, run), Some(vec![0; 10]));
+        let big = |run| (Key::run(Tenant::DEFAULT, run), Some(vec![0; 4109]));
+        let changes: Vec<Change> = (0..600).map(small).chain((600..900).map(big)).collect();
+        let found: Vec<&[Change]> = batches(&changes).collect();
+        assert_eq!(found.concat(), changes);
+        assert_eq!(found[0].len(), MAX_BATCH_KEYS);
+        for batch in &found {
+            let bytes: usize =
+                batch.iter().map(|(key, value)| key.as_bytes().len() + value.as_ref().unwrap().len()).sum();
+            assert!(
+                batch.len() <= MAX_BATCH_KEYS && bytes <= MAX_BATCH_BYTES,
+                "{} keys, {bytes} bytes",
+                batch.len()
+            );
+        }
+        assert!(found.len() <= 6, "{} batches", found.len());
+        assert_eq!(batches(&[]).count(), 0);
     }
 }

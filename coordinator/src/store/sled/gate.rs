@@ -1,6 +1,6 @@
-//! Between a batch that sled already shows and the moment it is durable: readers wait here, and the committer never.
+//! Between the beginning of a commit and the moment it is durable: readers wait here, and the committer never.
 //!
-//! sled makes a batch visible before it is on disk. A reader could hand out a result that a crash then takes back. So
+//! A reader must not hand out a result that a crash then takes back, nor one of two commits the later alone. So
 //! a read looks first and then waits until every commit that had begun by the time it looked is durable. It waits for
 //! one commit at most, and holds nothing while it reads, so a slow reader delays nobody.
 //!
@@ -21,6 +21,8 @@ struct Progress {
     begun: u64,
     durable: u64,
     stopped: bool,
+    /// What stopped it, if that was not a commit: for whoever writes next.
+    cause: Option<Fault>,
 }
 
 /// A commit between its first write and its last sync. Dropping it unfinished stops the store.
@@ -46,6 +48,20 @@ impl Gate {
             progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
         if progress.stopped { Err(Fault::Stopped.into()) } else { Ok(seen) }
+    }
+
+    /// Stops the store for good, whoever is at it.
+    pub(super) fn stop(&self, cause: Option<Fault>) {
+        let mut progress = self.lock();
+        progress.stopped = true;
+        progress.cause = progress.cause.take().or(cause);
+        drop(progress);
+        self.changed.notify_all();
+    }
+
+    /// What stopped it, told once: to the commit that is refused first, with which the process ends.
+    pub(super) fn why(&self) -> Fault {
+        self.lock().cause.take().unwrap_or(Fault::Stopped)
     }
 
     pub(super) fn refuse_if_stopped(&self) -> Result<(), Fault> {

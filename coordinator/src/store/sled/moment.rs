@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::SledStore;
-use super::disk::Disk;
+use super::layers::Layers;
 use crate::store::Record;
 use crate::store::changes::Change;
 use crate::store::error::Fault;
@@ -29,12 +29,12 @@ pub(super) struct Before {
 
 impl Before {
     /// To be told of changes before they are written.
-    pub(super) fn note(&mut self, changes: &[Change], disk: &Disk) -> Result<(), Fault> {
+    pub(super) fn note(&mut self, changes: &[Change], layers: &Layers) -> Result<(), Fault> {
         for (key, _) in changes {
             let bytes = key.as_bytes();
             let ahead = self.read.as_deref().is_none_or(|read| bytes > read);
             if ahead && !self.was.contains_key(bytes) {
-                let was = disk.get(key)?.map(|framed| framed.to_vec());
+                let was = layers.get(key)?;
                 self.was.insert(bytes.to_vec(), (key.clone(), was));
             }
         }
@@ -79,7 +79,7 @@ impl Drop for Moment<'_> {
 
 impl Records for Moment<'_> {
     fn share(&self, key: &Key) -> Result<Option<Share>, Fault> {
-        self.store.disk.share(key)
+        self.store.layers.share(key)
     }
 
     fn page(&self, range: &RawRange, limit: usize) -> Result<Vec<Record>, Fault> {
@@ -89,7 +89,7 @@ impl Records for Moment<'_> {
         let (mut from, end) = range.clone();
         let mut found: Vec<Record> = Vec::with_capacity(limit);
         loop {
-            let page = self.store.disk.page(&(from.clone(), end.clone()), limit)?;
+            let page = self.store.layers.page(&(from.clone(), end.clone()), limit)?;
             let last = page.last().map(|(key, _)| key.as_bytes().to_vec()).filter(|_| page.len() == limit);
             let until = last.clone().map_or_else(|| end.clone(), Bound::Included);
             found.extend(before.undo(page, (from, until)));

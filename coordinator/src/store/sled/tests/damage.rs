@@ -1,10 +1,11 @@
 //! What was changed, cut off or written by another version behind the store's back: found, named, never returned.
 
 use super::*;
+use crate::store::SCHEMA;
 
 /// Writes under a key as no store would.
 fn write_raw(disk: &OnDisk, key: &Key, framed: Vec<u8>) {
-    disk.get().disk.write(&[(key.clone(), Some(framed))]).unwrap();
+    disk.sled().write(&[(key.clone(), Some(framed))]).unwrap();
 }
 
 #[test]
@@ -12,7 +13,7 @@ fn a_damaged_record_is_named_and_never_returned() {
     let disk = OnDisk::new();
     let key = Key::run(T, 1);
     commit(disk.get(), vec![put(1, b"payload")]).unwrap();
-    let mut framed = disk.get().disk.get(&key).unwrap().unwrap().to_vec();
+    let mut framed = disk.sled().get(&key).unwrap().unwrap().to_vec();
     framed[10] ^= 1;
     write_raw(&disk, &key, framed);
     let store = disk.get();
@@ -93,11 +94,11 @@ fn a_record_that_vanished_or_came_back_older_is_missed() {
     let disk = OnDisk::new();
     let key = Key::run(T, 1);
     commit(disk.get(), vec![put(1, b"old"), put(2, b"other")]).unwrap();
-    let old = disk.get().disk.get(&key).unwrap().unwrap().to_vec();
+    let old = disk.sled().get(&key).unwrap().unwrap().to_vec();
     commit(disk.get(), vec![put(1, b"new")]).unwrap();
     assert_eq!(count(disk.get()), 2);
     for tampered in [Some(old), None] {
-        disk.get().disk.write(&[(key.clone(), tampered)]).unwrap();
+        disk.sled().write(&[(key.clone(), tampered)]).unwrap();
         let error = disk.get().load().unwrap_err();
         assert!(matches!(error, LoadError(Fault::Incomplete { expected: 2, .. })), "{error:?}");
     }
@@ -119,10 +120,16 @@ fn a_log_that_lost_its_end_is_not_taken_for_an_older_store() {
     let mut disk = OnDisk::new();
     for run in 0..5 {
         commit(disk.get(), vec![put(run, format!("the value of {run}").as_bytes())]).unwrap();
+        disk.sled();
     }
+    let written = disk.get().load().unwrap().records;
     disk.store = None;
     let log = fs::read(disk.files().join("db")).unwrap();
     let last = log.windows(14).position(|bytes| bytes == b"the value of 4").unwrap();
+    assert!(load_with_flipped_bit(&disk, &log, last * 8).unwrap() == written, "the journal still has it");
+    // Opening empties the journal: then the log is all there is.
+    disk.reopened();
+    disk.store = None;
     let error = load_with_flipped_bit(&disk, &log, last * 8).unwrap_err();
     assert!(error.contains("commit 5 was acknowledged, its files end at commit 4"), "{error}");
 }
