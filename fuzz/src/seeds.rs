@@ -2,6 +2,8 @@
 //! Is a fuzz target only by its form: what is built with the fuzzer's instrumentation must be linked with the fuzzer.
 #![no_main]
 
+#![allow(unreachable_code, reason = "the macro goes on behind the exit")]
+
 use orch_proto::store::v1 as record;
 use orch_proto::v1::{self, agent_item, coordinator_item};
 use prost::Message;
