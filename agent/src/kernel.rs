@@ -8,6 +8,7 @@ use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
 use nix::libc;
+use nix::sched::CloneFlags;
 use nix::unistd::ForkResult;
 use rustix::process::Pid;
 use tokio::io::Interest;
@@ -21,6 +22,13 @@ pub enum Forked {
     /// The new one.
     Child,
 }
+
+/// What a copy may have of its own: everything else that can be asked for with it would not be a copy.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUSER
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
 
 bitflags::bitflags! {
     /// What a mount does not allow.
@@ -40,9 +48,7 @@ bitflags::bitflags! {
 /// # Errors
 /// When it has more than one, `/proc` is not mounted, or the host has no room for another process.
 pub fn fork() -> io::Result<Forked> {
-    if threads()? != 1 {
-        return Err(io::Error::other("a process with several threads cannot be copied"));
-    }
+    have_one_thread()?;
     #[expect(unsafe_code, reason = "no library offers fork as a safe function")]
     // SAFETY: what makes fork unsafe are locks that another thread holds at this moment, which nobody would give back in the
     // copy. There is no other thread, and none can come: only this one could start it.
@@ -54,6 +60,38 @@ pub fn fork() -> io::Result<Forked> {
                 Pid::from_raw(child.as_raw()).ok_or_else(|| io::Error::other("a child without a pid"))?;
             Ok(Forked::Parent(pid))
         }
+    }
+}
+
+/// The same into namespaces of the copy's own, of which a user namespace is made before the others. The parent stays where
+/// it is, and the copy is the first process of a PID namespace that is made. Flags that name no namespace are not heeded.
+///
+/// # Errors
+/// As [`fork`], or when this process may not make them.
+pub fn fork_into(namespaces: CloneFlags) -> io::Result<Forked> {
+    have_one_thread()?;
+    let namespaces = namespaces.intersection(NAMESPACES);
+    let (flags, none) = (libc::c_long::from(namespaces.bits() | libc::SIGCHLD), libc::c_long::from(0));
+    #[expect(unsafe_code, reason = "no library offers fork into namespaces")]
+    // SAFETY: without a stack and without CLONE_VM this is what fork is, and safe for the same reason. What glibc's own does
+    // beyond that is for processes with threads, but for the thread id it keeps, which nothing asks it for.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) if pid > 0 => {
+            Pid::from_raw(pid).map(Forked::Parent).ok_or_else(|| io::Error::other("a child without a pid"))
+        }
+        Ok(_) | Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends this process now. What a program does at its end is for one that goes back into its beginnings; a copy that has
+/// done its work has nothing to give back that the kernel does not take.
+pub fn leave(code: u8) -> ! {
+    #[expect(unsafe_code, reason = "no library offers _exit as a safe function")]
+    // SAFETY: it does not return, so nothing can miss what was not dropped.
+    unsafe {
+        libc::_exit(i32::from(code))
     }
 }
 
@@ -96,6 +134,13 @@ pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watched.map_err(io::Error::from)
 }
 
+fn have_one_thread() -> io::Result<()> {
+    if threads()? == 1 {
+        return Ok(());
+    }
+    Err(io::Error::other("a process with several threads cannot be copied"))
+}
+
 /// How many threads this process has: a directory has a link for each directory in it, for itself and for its own entry.
 fn threads() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/task")?.st_nlink().saturating_sub(2))
@@ -111,6 +156,7 @@ mod tests {
         let other = std::thread::spawn(move || held.recv());
         assert!(threads().unwrap() > 1);
         assert!(fork().is_err());
+        assert!(fork_into(CloneFlags::CLONE_NEWUTS).is_err());
         drop(hold);
         assert!(other.join().unwrap().is_err());
     }

@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! supervisor ─▶ bwrap ─▶ __sandbox-init (PID 1, landlock) ─▶ program
-//!      ├─ for a child without secrets ─▶ orch-sandbox ─▶ orch-first (PID 1, landlock) ─▶ program
+//!      ├─ for a child without secrets ─▶ orch-first (PID 1, landlock) ─▶ program
 //!      └─ where bwrap does not work ─▶ __supervise-child: landlock, no capabilities ─exec─▶ program
 //! ```
 //!
-//! The second is the first made of copies of the supervisor ([`namespaces`], [`view`]), with the same namespaces and mounts.
+//! The second is the first made of a copy of the supervisor ([`namespaces`], [`view`]), with the same namespaces and mounts.
 //! The plan is made by the daemon, carried out by the supervisor or by the copy between it and the program ([`confine`]),
 //! and finished inside by the first process of the new PID namespace ([`init`]).
 

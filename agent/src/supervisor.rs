@@ -7,7 +7,7 @@
 //! agent ──stdin, stdout──▶ __fork-server
 //!   │                           │ fork
 //!   └─what to do, secrets──▶ supervisor ──▶ bwrap ──▶ __sandbox-init ──▶ program
-//!   ▲                         │  ▲    ├ without secrets ──fork──▶ orch-sandbox ──fork──▶ orch-first ──▶ program
+//!   ▲                         │  ▲    ├ without secrets ──fork──▶ orch-first ──▶ program
 //!   │                         │  │    └ without a namespace ──▶ __supervise-child ──exec──▶ program
 //!   └─ JSON lines, ID.sock ◀──┘  └──────── stdout, stderr ◀──────────────────────────────────┘
 //!                             ▼

@@ -108,7 +108,7 @@ fn left_over() -> u32 {
 }
 
 /// The exit code that tells how a process ended: the shell's habit.
-pub(super) fn as_code(status: WaitStatus) -> u8 {
+fn as_code(status: WaitStatus) -> u8 {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_EXECUTED)
 }

@@ -1,6 +1,6 @@
 //! The program behind the supervisor's child. Without a PID namespace they are one process; with one the child is the
-//! program that made the namespace, below it the namespace's first process, below that the program. Signals go to
-//! exactly the program, the end is told as the program's own, and the end of the first process is the end of all.
+//! namespace's first process, or the program that made the namespace and below it the first process, and below that one is
+//! the program. Signals go to exactly the program, the end is told as the program's own, and the end of the first process is the end of all.
 //! Knows no limit and no ladder.
 
 use std::io;
@@ -55,6 +55,8 @@ impl Program {
     /// When it is there and may not be signalled.
     pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
         let target = if self.is_namespaced { self.inside() } else { Some(self.child) };
+        // A first process heeds nothing else, and has nothing to save before the program began.
+        let signal = if self.is_namespaced && target == self.first { Signal::KILL } else { signal };
         target.map_or(Ok(()), |(pid, start_ticks)| signal_exactly(pid, start_ticks, signal))
     }
 
@@ -123,8 +125,8 @@ impl Program {
 
     fn first_process(&mut self) -> Option<Exact> {
         if self.is_namespaced && self.first.is_none() {
-            let first =
-                procfs::children(self.child.0).into_iter().find(|pid| procfs::innermost_pid(*pid) == Some(1));
+            let mut candidates = std::iter::once(self.child.0).chain(procfs::children(self.child.0));
+            let first = candidates.find(|pid| procfs::innermost_pid(*pid) == Some(1));
             self.first = first.and_then(exact);
         }
         self.first
