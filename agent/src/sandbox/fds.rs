@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use crate::kernel::close_range;
+
 /// Lets a descriptor stay open for whatever program is started while it is.
 ///
 /// # Errors
@@ -54,9 +56,26 @@ pub fn close_inherited() -> io::Result<()> {
 /// uses or closes the rest.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// When the kernel cannot do so at once, and `/proc` cannot be read.
 pub fn close_all_but(kept: &[&OwnedFd]) -> io::Result<()> {
-    let kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).collect();
+    let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd > 2).collect();
+    kept.sort_unstable();
+    close_between(&kept).or_else(|_| close_listed(&kept))
+}
+
+fn close_between(kept: &[RawFd]) -> io::Result<()> {
+    gaps(kept).try_for_each(|(first, last)| close_range(first, last))
+}
+
+/// What lies between standard error and the `kept`, which are in ascending order, between those, and beyond.
+fn gaps(kept: &[RawFd]) -> impl Iterator<Item = (RawFd, RawFd)> {
+    let firsts = std::iter::once(3).chain(kept.iter().map(|fd| fd + 1));
+    let lasts = kept.iter().map(|fd| fd - 1).chain(std::iter::once(RawFd::MAX));
+    firsts.zip(lasts).filter(|(first, last)| first <= last)
+}
+
+/// The same on a kernel that does not know how.
+fn close_listed(kept: &[RawFd]) -> io::Result<()> {
     let names: Vec<_> =
         std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
@@ -73,6 +92,15 @@ mod tests {
     use std::os::fd::IntoRawFd;
 
     use super::*;
+
+    /// The closing itself is for a process of its own; which ranges are closed is not.
+    #[test]
+    fn what_lies_between_the_kept_is_closed() {
+        let ranges = |kept: &[RawFd]| gaps(kept).collect::<Vec<_>>();
+        assert_eq!(ranges(&[]), [(3, RawFd::MAX)]);
+        assert_eq!(ranges(&[3, 4, 7]), [(5, 6), (8, RawFd::MAX)]);
+        assert_eq!(ranges(&[5]), [(3, 4), (6, RawFd::MAX)]);
+    }
 
     #[test]
     fn a_kept_pipe_is_taken_over_and_closed() {

@@ -16,8 +16,8 @@ const MOST_CLIENTS: usize = 8;
 /// An agent that leaves this much unread is cut off: it can connect again and is told where things stand.
 const MOST_UNREAD: usize = 4 * 1024 * 1024;
 
-/// Read at once from a client.
-const READ_BYTES: usize = 64 * 1024;
+/// Read at once from a client: commands are short, but for lines to the child.
+const READ_BYTES: usize = 4 * 1024;
 
 /// The socket file of supervisor `id`.
 #[must_use]
@@ -105,6 +105,9 @@ impl Control {
         }
         let commands = self.clients.iter_mut().flat_map(Client::read).collect();
         self.flush();
+        if self.clients.iter().all(|client| !client.missed) {
+            return commands;
+        }
         // A child may wait for what the last word that was left out asks for: then there is no later one.
         let [_, standing] = greeting();
         for client in self.clients.iter_mut().filter(|client| client.missed && client.outbox.is_empty()) {

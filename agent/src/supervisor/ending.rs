@@ -33,7 +33,7 @@ const TELL_LIMIT: Duration = Duration::from_millis(500);
 impl Supervisor {
     /// Ends it. The child must have been reaped.
     #[must_use]
-    pub fn finish(mut self) -> ExitRecord {
+    pub fn finish(&mut self) -> ExitRecord {
         let left = empty_tree();
         if let Some(gateway) = &mut self.gateway {
             // What was in flight is entered before anybody is told that the attempt has ended.

@@ -19,7 +19,8 @@ use rustix::process::{
     DumpableBehavior, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, set_dumpable_behavior, waitid,
 };
 
-use crate::kernel::{Forked, fork};
+use crate::boottime::{BootMillis, boot_id};
+use crate::kernel::{Forked, fork, leave};
 use crate::sandbox::fds::close_inherited;
 
 use super::run::{refuse, supervise};
@@ -42,7 +43,7 @@ pub fn serve() -> ExitCode {
     match handed {
         Ok(Some(handed)) => match become_standard(handed) {
             Ok(()) => supervise(),
-            Err(_) => ExitCode::FAILURE,
+            Err(_) => leave(1),
         },
         Ok(None) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -62,6 +63,8 @@ impl Server {
         let _ = rustix::process::setsid();
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         rustix::thread::set_name(NAME)?;
+        // What every copy asks first is looked up once: neither the boot nor where the clock is read differs between them.
+        let _ = (boot_id(), BootMillis::now());
         let agent = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Self { agent, supervisors: Vec::new() })
     }

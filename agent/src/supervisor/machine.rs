@@ -221,11 +221,9 @@ impl Supervisor {
 
     /// Takes in agents that wait and returns what all of them say.
     pub fn serve_agents(&mut self) -> Vec<Command> {
-        let greeting = [
-            Event::Hello { version: WIRE_VERSION, id: self.spec.id.clone() },
-            Event::Status(self.situation()),
-        ];
-        self.control.serve(|| greeting.clone())
+        let (id, situation) = (&self.spec.id, self.situation());
+        let hello = || Event::Hello { version: WIRE_VERSION, id: id.clone() };
+        self.control.serve(|| [hello(), Event::Status(situation.clone())])
     }
 
     fn situation(&self) -> Status {

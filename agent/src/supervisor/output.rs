@@ -15,6 +15,9 @@ const TURN_BYTES: usize = 1024 * 1024;
 /// Read at once from the pipe: the kernel's default size of one.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Read at first: most looks find little or nothing, and memory that is touched for them costs more than they do.
+const LOOK_BYTES: usize = 4 * 1024;
+
 /// A pipe, and where its bytes go.
 #[derive(Debug)]
 pub struct Output {
@@ -79,19 +82,8 @@ impl Output {
     /// before it was printed is known by then.
     pub fn turn(&mut self, known: &mut Known) -> Turn {
         let mut turn = Turn::default();
-        let mut chunk = [0; READ_BYTES];
-        while self.raw.len() < TURN_BYTES {
-            let Some(pipe) = &self.pipe else { break };
-            match rustix::io::read(pipe, &mut chunk) {
-                Ok(0) => self.pipe = None,
-                Ok(read) => {
-                    turn.heard = true;
-                    self.raw.extend_from_slice(&chunk[..read]);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(_) => self.pipe = None,
-            }
+        if self.read(&mut [0; LOOK_BYTES], LOOK_BYTES, &mut turn) {
+            self.read_on(&mut turn);
         }
         if turn.heard {
             known.look();
@@ -105,6 +97,29 @@ impl Output {
         }
         turn.results = self.store();
         turn
+    }
+
+    #[inline(never)]
+    fn read_on(&mut self, turn: &mut Turn) {
+        self.read(&mut [0; READ_BYTES], TURN_BYTES, turn);
+    }
+
+    /// Reads until `upto` bytes wait, and says whether there may be more.
+    fn read(&mut self, chunk: &mut [u8], upto: usize, turn: &mut Turn) -> bool {
+        while self.raw.len() < upto {
+            let Some(pipe) = &self.pipe else { return false };
+            match rustix::io::read(pipe, &mut *chunk) {
+                Ok(0) => self.pipe = None,
+                Ok(read) => {
+                    turn.heard = true;
+                    self.raw.extend_from_slice(&chunk[..read]);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return false,
+                Err(_) => self.pipe = None,
+            }
+        }
+        true
     }
 
     fn store(&mut self) -> usize {

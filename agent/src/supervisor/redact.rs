@@ -137,7 +137,9 @@ impl Patterns {
             (Reading::Hexadecimal, Automaton::new(&hexadecimal)),
         ];
         let mut begins = [false; 256];
-        for (byte, begins) in (0..=u8::MAX).zip(&mut begins) {
+        // Of nothing no byte is the beginning.
+        let all = if secrets.is_empty() { &mut [] } else { &mut begins[..] };
+        for (byte, begins) in (0..=u8::MAX).zip(all) {
             *begins = readings.iter().any(|(reading, automaton)| automaton.begins_with(reading.reads(byte)));
         }
         Self { secrets: secrets.len(), readings, begins }

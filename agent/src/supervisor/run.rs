@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +14,7 @@ use thiserror::Error;
 
 use crate::boottime::{BootMillis, boot_id};
 use crate::causes::one_line;
+use crate::kernel::leave;
 use crate::procfs;
 use crate::sandbox::fds::close_inherited;
 
@@ -51,9 +51,9 @@ pub enum Announcement {
     },
 }
 
-/// A supervisor from its orders, which come on standard input, to the end of its child. For a process that was forked for
-/// it and has one thread.
-pub fn supervise() -> ExitCode {
+/// A supervisor from its orders, which come on standard input, to the end of its child and its own. For a process that was
+/// forked for it and has one thread.
+pub fn supervise() -> ! {
     // Where it fails there is no `/proc`, and the start below says so.
     let _ = close_inherited();
     let pid = rustix::process::getpid().as_raw_nonzero().get();
@@ -69,10 +69,12 @@ pub fn supervise() -> ExitCode {
     let _ = announce(io::stdout(), &announcement);
     match started {
         Ok(supervisor) => {
-            let _record = run(supervisor).finish();
-            ExitCode::SUCCESS
+            let mut supervisor = run(supervisor);
+            let _record = supervisor.finish();
+            // What it holds need not be taken apart: it is gone with its process.
+            leave(0)
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => leave(1),
     }
 }
 

@@ -21,6 +21,9 @@ pub const SPEC_VERSION: u32 = 1;
 /// secrets.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What they mostly are at most: they need not be copied as they come.
+const MOSTLY_BYTES: usize = 16 * 1024;
+
 /// Name of the variable that marks every process of an attempt; its value is the supervisor's id.
 pub const MARK_VARIABLE: &str = "ORCH_SUPERVISOR";
 
@@ -178,7 +181,7 @@ pub fn spell_orders(spec: &SuperviseSpec, secrets: &Secrets) -> io::Result<Vec<u
 /// # Errors
 /// See [`SpecError`].
 pub fn read_orders(input: impl Read) -> Result<(SuperviseSpec, Secrets), SpecError> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(MOSTLY_BYTES);
     input.take(MOST_BYTES).read_to_end(&mut bytes).map_err(SpecError::Read)?;
     let (spec, secrets): (SuperviseSpec, Secrets) =
         serde_json::from_slice(&bytes).map_err(SpecError::Malformed)?;
