@@ -86,17 +86,14 @@ fn collect(plan: &Plan, also: &[PathBuf]) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for private in PRIVATE.map(PathBuf::from) {
         // A link to another of them is covered by that one.
-        if places::real(&private).is_ok_and(|real| real == private && real.is_dir()) {
+        if places::found(&private).is_ok_and(|(real, is_dir)| real == private && is_dir) {
             mounts.push(Mount { from: private.clone(), at: private, what: What::Private });
         }
     }
     for place in &plan.hidden {
-        let Ok(real) = places::real(place) else { continue };
-        let (from, what) = if real.is_dir() {
-            (real.clone(), What::Hide)
-        } else {
-            (PathBuf::from("/dev/null"), What::Blank)
-        };
+        let Ok((real, is_dir)) = places::found(place) else { continue };
+        let (from, what) =
+            if is_dir { (real.clone(), What::Hide) } else { (PathBuf::from("/dev/null"), What::Blank) };
         mounts.push(Mount { at: real, from, what });
     }
     for place in plan.readable.iter().chain(also) {
@@ -124,10 +121,7 @@ fn shown(place: &Path, hidden: &[PathBuf], what: What) -> Vec<Mount> {
 
 /// Sorts mounts so that each comes after what it lies in, and leaves out those that change nothing.
 fn needed(mut mounts: Vec<Mount>) -> Vec<Mount> {
-    mounts.sort_by(|one, other| {
-        let key = |mount: &Mount| (mount.at.components().count(), mount.at.clone(), mount.what);
-        key(one).cmp(&key(other))
-    });
+    mounts.sort_by_cached_key(|mount| (mount.at.components().count(), mount.at.clone(), mount.what));
     let mut kept: Vec<Mount> = Vec::new();
     for mount in mounts {
         if kept.last().is_some_and(|last| last.at == mount.at) {

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open, readlink};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2, readlink};
 
 use super::fds;
 
@@ -54,11 +54,29 @@ pub fn hidden(own: Vec<PathBuf>) -> Vec<PathBuf> {
     real.into_iter().filter(|path| !holds_system(path)).collect()
 }
 
-/// A place as it really is, without links: the kernel tells it of what was opened, at once and not step by step.
+/// A place as it really is, without links.
 pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
-    let held = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    hold(path).map(|(real, _)| real)
+}
+
+/// The same, and whether it is a directory.
+pub(super) fn found(path: &Path) -> io::Result<(PathBuf, bool)> {
+    let (real, held) = hold(path)?;
+    let is_dir = FileType::from_raw_mode(fstat(&held)?.st_mode).is_dir();
+    Ok((real, is_dir))
+}
+
+/// The kernel tells the name of what was opened, at once and not step by step. Mostly there is no link on the way, which it
+/// says sooner than where a link leads.
+fn hold(path: &Path) -> io::Result<(PathBuf, OwnedFd)> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let is_plain = path.is_absolute() && path.components().all(|part| part != Component::ParentDir);
+    if is_plain && let Ok(held) = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        return Ok((path.components().collect(), held));
+    }
+    let held = open(path, flags, Mode::empty())?;
     let told = readlink(fds::path(held.as_raw_fd()), Vec::new())?;
-    Ok(PathBuf::from(OsString::from_vec(told.into_bytes())))
+    Ok((PathBuf::from(OsString::from_vec(told.into_bytes())), held))
 }
 
 /// The directory of a secret file, when it is closed to others: then everything in it is meant for the agent, and a
@@ -88,9 +106,13 @@ fn host_keys() -> Vec<PathBuf> {
 /// Whether showing `dir` would show a hidden place whole: it is one, or holds one.
 #[must_use]
 pub fn uncovers(dir: &Path, hidden: &[PathBuf]) -> bool {
-    let real = real(dir).unwrap_or_else(|_| dir.to_owned());
+    holds_one(&real(dir).unwrap_or_else(|_| dir.to_owned()), hidden)
+}
+
+/// The same of a directory without links on its way.
+fn holds_one(real: &Path, hidden: &[PathBuf]) -> bool {
     let private = PRIVATE.into_iter().map(Path::new);
-    private.chain(hidden.iter().map(PathBuf::as_path)).any(|place| place.starts_with(&real))
+    private.chain(hidden.iter().map(PathBuf::as_path)).any(|place| place.starts_with(real))
 }
 
 /// What a program needs to be read so that it can be executed: its directory, those of the links that lead to it,
@@ -111,8 +133,10 @@ pub fn of_program(
         };
         found.extend(packages(&file));
     }
-    let dirs = search_path.split(':').map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir());
-    found.extend(dirs.filter(|dir| !uncovers(dir, hidden)));
+    let dirs = search_path.split(':').map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let is_given =
+        |dir: &PathBuf| self::found(dir).is_ok_and(|(real, is_dir)| is_dir && !holds_one(&real, hidden));
+    found.extend(dirs.filter(is_given));
     // The one file of /run that programs do need.
     found.insert(PathBuf::from("/etc/resolv.conf"));
     found.into_iter().collect()
@@ -155,6 +179,21 @@ mod tests {
             assert!(!found.contains(&PathBuf::from(system)), "{system}");
         }
         assert!(Path::new("/home").is_dir() == found.contains(&PathBuf::from("/home")));
+    }
+
+    #[test]
+    fn a_place_is_told_by_its_real_name_whatever_leads_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(root.join("dir")).unwrap();
+        fs::write(root.join("dir/file"), "x").unwrap();
+        symlink("dir", root.join("link")).unwrap();
+        symlink("../dir/file", root.join("dir/other")).unwrap();
+        for way in ["dir/file", "dir//./file", "link/file", "dir/other", "link/../dir/file"] {
+            assert_eq!(found(&root.join(way)).unwrap(), (root.join("dir/file"), false), "{way}");
+        }
+        assert_eq!(found(&root.join("link")).unwrap(), (root.join("dir"), true));
+        assert_eq!(real(&root.join("gone")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! the harmless devices, a `/proc` of its own, and what its plan hides and shows. Everything that is shown is opened
 //! before anything is hidden. Decides nothing; what is mounted where is for [`super::mounts`].
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{CWD, FileType, Mode, fstat, mkdir, mknodat};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
     open_tree,
@@ -76,6 +77,11 @@ fn carry_out(mount: &Mount, tree: Option<OwnedFd>) -> Result<(), ViewError> {
     };
     let Some(tree) = tree else { return Ok(()) };
     change(&tree, &mount.at, attributes)?;
+    // Mostly there is something to mount over.
+    match move_to(&tree, &mount.at) {
+        Err(Errno::NOENT) => {}
+        done => return done.map_err(failed("show", &mount.at)),
+    }
     // Where it came from may be hidden by now.
     let about = fstat(&tree).map_err(failed("look at", &mount.from))?;
     make_room(&mount.at, FileType::from_raw_mode(about.st_mode).is_dir())?;
@@ -86,7 +92,9 @@ fn lay_out_devices(devices: Vec<(PathBuf, OwnedFd)>) -> Result<(), ViewError> {
     let dev = Path::new("/dev");
     empty(dev, "mode=0755")?;
     for (path, tree) in devices {
-        make_room(&path, false)?;
+        // Nothing is there yet.
+        mknodat(CWD, &path, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+            .map_err(failed("make", &path))?;
         put(&tree, &path)?;
     }
     for (link, target) in [
@@ -101,8 +109,9 @@ fn lay_out_devices(devices: Vec<(PathBuf, OwnedFd)>) -> Result<(), ViewError> {
         symlink(target, &link).map_err(|source| failure("make", &link, source))?;
     }
     let (shm, pts) = (dev.join("shm"), dev.join("pts"));
-    make_room(&shm, true)?;
-    make_room(&pts, true)?;
+    for dir in [&shm, &pts] {
+        mkdir(dir, Mode::from_raw_mode(0o755)).map_err(failed("make", dir))?;
+    }
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", &pts, "devpts", flags, Some(c"newinstance,ptmxmode=0666,mode=620"))
         .map_err(failed("mount a devpts at", &pts))
@@ -131,7 +140,11 @@ fn held(place: &Path) -> Result<OwnedFd, ViewError> {
 }
 
 fn put(tree: &OwnedFd, at: &Path) -> Result<(), ViewError> {
-    move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed("show", at))
+    move_to(tree, at).map_err(failed("show", at))
+}
+
+fn move_to(tree: &OwnedFd, at: &Path) -> rustix::io::Result<()> {
+    move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// Before it is shown at a place.
@@ -140,17 +153,18 @@ fn change(tree: &OwnedFd, at: &Path, attributes: MountAttributes) -> Result<(), 
 }
 
 fn empty(at: &Path, options: &str) -> Result<(), ViewError> {
-    make_room(at, true)?;
     let options = std::ffi::CString::new(options).unwrap_or_default();
-    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
-        .map_err(failed("mount a tmpfs at", at))
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let tmpfs = || mount("tmpfs", at, "tmpfs", flags, Some(options.as_c_str()));
+    let done = match tmpfs() {
+        Err(Errno::NOENT) => make_room(at, true).map(|()| tmpfs())?,
+        done => done,
+    };
+    done.map_err(failed("mount a tmpfs at", at))
 }
 
 /// Makes something to mount over, where an empty directory hides what was there.
 fn make_room(at: &Path, is_dir: bool) -> Result<(), ViewError> {
-    if fs::symlink_metadata(at).is_ok() {
-        return Ok(());
-    }
     let make = |dir: &Path| DirBuilder::new().recursive(true).mode(0o755).create(dir);
     let made = if is_dir {
         make(at)
@@ -162,7 +176,7 @@ fn make_room(at: &Path, is_dir: bool) -> Result<(), ViewError> {
     made.map_err(|source| failure("make", at, source))
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> ViewError {
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> ViewError {
     move |error| failure(what, path, error.into())
 }
 
