@@ -292,7 +292,9 @@ impl Outbox {
             }
             BulkDone::Transcript(Ok((key, Ok(())))) => {
                 let live = self.transcripts.remove(&key);
-                let dir = live.and_then(|live| live.borrow().attempt_dir.clone());
+                // Of an attempt that said nothing there is nothing to let go of.
+                let said = live.filter(|live| live.borrow().transcript_bytes > 0);
+                let dir = said.and_then(|live| live.borrow().attempt_dir.clone());
                 self.sent.extend(dir.map(|dir| (key, dir)));
             }
             BulkDone::Transcript(Ok((key, Err(UploadError::Read(error))))) => {

@@ -284,8 +284,10 @@ impl Runners {
         let spec = AttemptSpec { inputs, workspace, tree, ..convert::spec(&assigned, work, stop_after) };
         let (live, shown) = (link.live.clone(), Shown::of(&spec));
         let report = runner.run(spec, link).await;
-        // There may be very many files.
-        let _ = crate::blocking::run(move || drop(fetched)).await;
+        if let Some(fetched) = fetched {
+            // There may be very many files.
+            let _ = crate::blocking::run(move || drop(fetched)).await;
+        }
         finish(assigned.key, report, self.supplies.as_ref(), shown, &live).await
     }
 

@@ -228,6 +228,9 @@ impl<'a> Follower<'a> {
                 live.transcript_bytes = stdout_len;
             });
         }
+        if stderr_len == 0 {
+            return Ended { end, stderr: String::new(), stdout_len };
+        }
         let tail = spawn_blocking(move || {
             segments::tail(&dir, Channel::Stderr, segment_bytes, stderr_len, STDERR_TAIL)
         });
