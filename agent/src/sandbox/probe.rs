@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landlock::{ABI, Access, AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::runner::program;
@@ -98,9 +99,16 @@ fn run(command: &mut Command) -> Result<(), String> {
 fn wait_for(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let Some(held) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return };
-    let limit = Timespec::try_from(LONGEST_TRY).ok();
-    // A failing poll ends the try early, and with it the layer.
-    let _ = poll(&mut [PollFd::new(&held, PollFlags::IN)], limit.as_ref());
+    let deadline = Instant::now() + LONGEST_TRY;
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut [PollFd::new(&held, PollFlags::IN)], left.as_ref()) {
+            // The end of another child, where somebody heeds that.
+            Err(Errno::INTR) => {}
+            // A poll that fails ends the try early, and with it the layer.
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 fn has_sizes(bwrap: &Path) -> bool {
