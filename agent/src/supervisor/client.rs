@@ -129,7 +129,7 @@ impl Launcher {
         &self.owner
     }
 
-    /// Starts the supervisor of `spec` and connects to it. What it is told passes through a pipe and touches neither a disk
+    /// Starts the supervisor of `spec`, connected to this agent. What it is told passes through a pipe and touches neither a disk
     /// nor a command line.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Launcher {
         let orders =
             spell_orders(spec, secrets).map_err(|source| io_error("say what is to be supervised", source))?;
         crate::failpoint::failpoint!("runner::before_start");
-        let (stdin, stdout) = self.fork(&spec.attempt_dir).await?;
+        let Ends { stdin, stdout, connection } = self.fork(&spec.attempt_dir).await?;
         crate::failpoint::failpoint!("runner::after_start");
         let mut process = Process::Gone;
         let told = timeout(START_LIMIT, introduce(stdin, stdout, &orders, &mut process)).await;
@@ -157,15 +157,6 @@ impl Launcher {
                 return Err(StartError::Silent);
             }
         };
-        let connection = match self.connect(&spec.id).await {
-            Ok(connection) => Some(connection),
-            // It saw the attempt through and did not wait for us: the record tells the rest.
-            Err(_) if matches!(ExitRecord::read(&spec.attempt_dir), Ok(Some(_))) => None,
-            Err(source) => {
-                self.give_up(&process, &spec.id).await;
-                return Err(io_error("connect to the supervisor", source));
-            }
-        };
         let mut supervised = Supervised {
             launcher: self.clone(),
             id: spec.id.clone(),
@@ -173,7 +164,7 @@ impl Launcher {
             supervisor_pid: pid,
             child_pid,
             process,
-            connection,
+            connection: Some(connection),
         };
         supervised.send(&Command::Hello { version: WIRE_VERSION }).await;
         Ok(supervised)
@@ -193,7 +184,7 @@ impl Launcher {
     }
 
     /// Has a supervisor made that knows nothing yet: it is told where it is told to listen, and answers there.
-    async fn fork(&self, attempt_dir: &Path) -> Result<(Sender, Receiver), StartError> {
+    async fn fork(&self, attempt_dir: &Path) -> Result<Ends, StartError> {
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -207,17 +198,24 @@ impl Launcher {
         self.hand_over(log).await.map_err(|source| io_error("start the supervisor", source))
     }
 
-    async fn hand_over(&self, log: File) -> io::Result<(Sender, Receiver)> {
+    async fn hand_over(&self, log: File) -> io::Result<Ends> {
         let ((their_stdin, stdin), (stdout, their_stdout)) = (io::pipe()?, io::pipe()?);
-        let ends = (Sender::from_owned_fd(stdin.into())?, Receiver::from_owned_fd(stdout.into())?);
-        self.forks.fork([their_stdin.as_fd(), their_stdout.as_fd(), log.as_fd()]).await?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let ends = Ends {
+            stdin: Sender::from_owned_fd(stdin.into())?,
+            stdout: Receiver::from_owned_fd(stdout.into())?,
+            connection: Connection::of(UnixStream::from_std(ours)?),
+        };
+        let handed = [their_stdin.as_fd(), their_stdout.as_fd(), log.as_fd(), theirs.as_fd()];
+        self.forks.fork(handed).await?;
         Ok(ends)
     }
 
+    /// To a supervisor that another agent made.
     async fn connect(&self, id: &str) -> io::Result<Connection> {
         let (_dir, path) = short_path(&self.runtime_dir, id)?;
-        let (reader, writer) = UnixStream::connect(path).await?.into_split();
-        Ok(Connection { reader: BufReader::new(reader).lines(), writer })
+        UnixStream::connect(path).await.map(Connection::of)
     }
 
     /// Ends a supervisor that does not answer, and everything below it.
@@ -235,6 +233,13 @@ impl Launcher {
         let _ = tokio::task::spawn_blocking(move || tree::kill_marked(&mark, HUNT_LIMIT)).await;
         record::remove(&self.runtime_dir, id);
     }
+}
+
+/// This side of what a supervisor is handed.
+struct Ends {
+    stdin: Sender,
+    stdout: Receiver,
+    connection: Connection,
 }
 
 fn io_error(what: &'static str, source: io::Error) -> StartError {
@@ -277,7 +282,7 @@ pub struct Supervised {
     supervisor_pid: i32,
     child_pid: i32,
     process: Process,
-    /// Absent when the attempt was over before it could be made.
+    /// Absent when the attempt was over before a later agent could make it.
     connection: Option<Connection>,
 }
 
@@ -285,6 +290,13 @@ pub struct Supervised {
 struct Connection {
     reader: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
+}
+
+impl Connection {
+    fn of(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { reader: BufReader::new(reader).lines(), writer }
+    }
 }
 
 impl Supervised {

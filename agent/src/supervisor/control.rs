@@ -41,6 +41,8 @@ pub fn short_path(runtime_dir: &Path, id: &str) -> io::Result<(File, PathBuf)> {
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
+    /// The agent that made this supervisor, until it is greeted.
+    maker: Option<UnixStream>,
     clients: Vec<Client>,
     ever_served: bool,
 }
@@ -65,7 +67,15 @@ impl Control {
         let (_dir, path) = short_path(runtime_dir, id)?;
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: socket_path(runtime_dir, id), clients: Vec::new(), ever_served: false })
+        let path = socket_path(runtime_dir, id);
+        Ok(Self { listener, path, maker: None, clients: Vec::new(), ever_served: false })
+    }
+
+    /// The same, connected to the agent that made this supervisor: nobody else can have handed its connection over.
+    #[must_use]
+    pub fn with(mut self, maker: UnixStream) -> Self {
+        self.maker = Some(maker);
+        self
     }
 
     /// Whether an agent is connected.
@@ -80,28 +90,24 @@ impl Control {
         self.ever_served
     }
 
-    /// What to poll: descriptors and whether they also wait for room to write. The first is the listener.
+    /// What to poll: descriptors and whether they also wait for room to write.
     #[must_use]
     pub fn descriptors(&self) -> Vec<(BorrowedFd<'_>, bool)> {
+        let listeners = std::iter::once(self.listener.as_fd()).chain(self.maker.as_ref().map(AsFd::as_fd));
         let clients = self.clients.iter().map(|client| (client.stream.as_fd(), !client.outbox.is_empty()));
-        std::iter::once((self.listener.as_fd(), false)).chain(clients).collect()
+        listeners.map(|fd| (fd, false)).chain(clients).collect()
     }
 
     /// Takes in whoever waits, greets them with `greeting`, and returns all commands that arrived. Whoever was left out and
     /// has caught up is told the second part of the greeting.
     pub fn serve(&mut self, greeting: impl Fn() -> [Event; 2]) -> Vec<Command> {
+        if let Some(maker) = self.maker.take() {
+            self.take_in(maker, &greeting);
+        }
         while let Ok((stream, _)) = self.listener.accept() {
-            let is_welcome = self.clients.len() < MOST_CLIENTS && may_command(&stream);
-            if !is_welcome || stream.set_nonblocking(true).is_err() {
-                continue;
+            if self.clients.len() < MOST_CLIENTS && may_command(&stream) {
+                self.take_in(stream, &greeting);
             }
-            let mut client =
-                Client { stream, inbox: Vec::new(), outbox: Vec::new(), gone: false, missed: false };
-            for event in greeting() {
-                client.tell(&spell(&event));
-            }
-            self.clients.push(client);
-            self.ever_served = true;
         }
         let commands = self.clients.iter_mut().flat_map(Client::read).collect();
         self.flush();
@@ -116,6 +122,18 @@ impl Control {
         }
         self.flush();
         commands
+    }
+
+    fn take_in(&mut self, stream: UnixStream, greeting: &impl Fn() -> [Event; 2]) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut client = Client { stream, inbox: Vec::new(), outbox: Vec::new(), gone: false, missed: false };
+        for event in greeting() {
+            client.tell(&spell(&event));
+        }
+        self.clients.push(client);
+        self.ever_served = true;
     }
 
     /// Tells everybody.
@@ -258,6 +276,19 @@ mod tests {
         let lines: Vec<String> = io::BufReader::new(client).lines().take(3).map(Result::unwrap).collect();
         assert_eq!(lines[0], r#"{"event":"hello","version":1,"id":"a1"}"#);
         assert_eq!(lines[2], r#"{"event":"progress","channel":"stdout","len":7}"#);
+    }
+
+    #[test]
+    fn the_agent_that_made_it_need_not_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let (maker, mut agent) = UnixStream::pair().unwrap();
+        let mut control = Control::listen(dir.path(), "a1").unwrap().with(maker);
+        assert_eq!((control.descriptors().len(), control.was_ever_served()), (2, false));
+        agent.write_all(b"{\"cmd\":\"status\"}\n").unwrap();
+        assert_eq!(control.serve(greeting), [Command::Status]);
+        assert!(control.was_ever_served());
+        let line = io::BufReader::new(agent).lines().next().unwrap().unwrap();
+        assert_eq!(line, r#"{"event":"hello","version":1,"id":"a1"}"#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! comes through a pipe that only the supervisor reads. It ends with its agent; its supervisors do not.
 //!
 //! ```text
-//! agent ──one message: [stdin, stdout, stderr]──▶ __fork-server ──fork──▶ orch-supervise ──▶ …
+//! agent ──one message: [stdin, stdout, stderr, connection]──▶ __fork-server ──fork──▶ orch-supervise ──▶ …
 //!   │                                                                        ▲
 //!   └──────────────── what to do, through the pipe that became stdin ────────┘
 //! ```
@@ -31,8 +31,9 @@ pub const FORK_SERVER_COMMAND: &str = "__fork-server";
 /// Its name, as `/proc` shows it.
 const NAME: &std::ffi::CStr = c"orch-forks";
 
-/// What a supervisor is handed: its standard input, output and error.
-pub const HANDED: usize = 3;
+/// What a supervisor is handed: its standard input, output and error, and a connection to its agent, as if that had come
+/// through its socket.
+pub const HANDED: usize = 4;
 
 /// Runs the subcommand: as the server until its agent is gone, and in every copy of it as a supervisor to its end.
 pub fn serve() -> ExitCode {
@@ -42,7 +43,7 @@ pub fn serve() -> ExitCode {
     drop(server);
     match handed {
         Ok(Some(handed)) => match become_standard(handed) {
-            Ok(()) => supervise(),
+            Ok(agent) => supervise(agent),
             Err(_) => leave(1),
         },
         Ok(None) => ExitCode::SUCCESS,
@@ -78,7 +79,7 @@ impl Server {
                 Ok(Forked::Child) => return Ok(Some(handed)),
                 Ok(Forked::Parent(pid)) => self.supervisors.push(pidfd_open(pid, PidfdFlags::empty())?),
                 Err(error) => {
-                    let [_, stdout, _] = handed;
+                    let [_, stdout, _, _] = handed;
                     refuse(stdout, &error);
                 }
             }
@@ -135,9 +136,10 @@ fn receive(agent: &OwnedFd) -> io::Result<Option<[OwnedFd; HANDED]>> {
         .map_err(|_| io::Error::other("the agent handed over something else"))
 }
 
-fn become_standard([stdin, stdout, stderr]: [OwnedFd; HANDED]) -> io::Result<()> {
+/// Gives what is left: the connection.
+fn become_standard([stdin, stdout, stderr, agent]: [OwnedFd; HANDED]) -> io::Result<OwnedFd> {
     rustix::stdio::dup2_stdin(&stdin)?;
     rustix::stdio::dup2_stdout(&stdout)?;
     rustix::stdio::dup2_stderr(&stderr)?;
-    Ok(())
+    Ok(agent)
 }

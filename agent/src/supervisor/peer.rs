@@ -20,19 +20,9 @@ const MOST_GENERATIONS: usize = 1_000;
 pub fn may_command(socket: impl AsFd) -> bool {
     let Ok(peer) = socket_peercred(socket) else { return false };
     let peer = peer.pid.as_raw_nonzero().get();
-    // The agent whose fork server made this process is no task of it, and mostly nobody else connects.
-    if agent() == Some(peer) {
-        return true;
-    }
     let peer = lineage(peer);
     let parent = rustix::process::getppid().map(|parent| lineage(parent.as_raw_nonzero().get()));
     !peer.is_empty() && !is_of_task(&peer, &parent.unwrap_or_default())
-}
-
-/// The parent of this process's parent.
-fn agent() -> Option<i32> {
-    let server = rustix::process::getppid()?;
-    procfs::read_stat(server.as_raw_nonzero().get()).map(|server| server.ppid)
 }
 
 /// A process and those it descends from.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +17,7 @@ use crate::boottime::{BootMillis, boot_id};
 use crate::causes::one_line;
 use crate::kernel::leave;
 use crate::procfs;
-use crate::sandbox::fds::close_inherited;
+use crate::sandbox::fds::close_all_but;
 
 use super::control::Control;
 use super::machine::Supervisor;
@@ -51,16 +52,16 @@ pub enum Announcement {
     },
 }
 
-/// A supervisor from its orders, which come on standard input, to the end of its child and its own. For a process that was
-/// forked for it and has one thread.
-pub fn supervise() -> ! {
+/// A supervisor from its orders, which come on standard input, to the end of its child and its own. `agent`: a connection to
+/// who gives them. For a process that was forked for it and has one thread.
+pub fn supervise(agent: OwnedFd) -> ! {
     // Where it fails there is no `/proc`, and the start below says so.
-    let _ = close_inherited();
+    let _ = close_all_but(&[&agent]);
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let start_ticks = procfs::read_stat(pid).map_or(0, |stat| stat.start_ticks);
     // An agent that died meanwhile says nothing either, and nothing is started.
     let _ = announce(io::stdout(), &Announcement::Started { pid, start_ticks });
-    let started = prepare((pid, start_ticks));
+    let started = prepare((pid, start_ticks), agent.into());
     let announcement = match &started {
         Ok(supervisor) => Announcement::Ready { child: supervisor.pid },
         Err(error) => Announcement::Failed { error: one_line(error) },
@@ -97,7 +98,7 @@ pub fn refuse(stdout: OwnedFd, error: &io::Error) {
     let _ = announce(File::from(stdout), &refusal);
 }
 
-fn prepare((pid, start_ticks): (i32, u64)) -> Result<Supervisor, PrepareError> {
+fn prepare((pid, start_ticks): (i32, u64), agent: UnixStream) -> Result<Supervisor, PrepareError> {
     let (spec, secrets) = read_orders(io::stdin().lock())?;
     let me = rustix::process::getpid();
     // Only a leader of a process group is refused, and a child of the fork server is none.
@@ -117,8 +118,8 @@ fn prepare((pid, start_ticks): (i32, u64)) -> Result<Supervisor, PrepareError> {
     };
     record.write(&spec.runtime_dir).map_err(PrepareError::Record)?;
     let (runtime_dir, id) = (spec.runtime_dir.clone(), spec.id.clone());
-    let started =
-        Control::listen(&runtime_dir, &id).and_then(|control| Supervisor::start(spec, &secrets, control));
+    let started = Control::listen(&runtime_dir, &id)
+        .and_then(|control| Supervisor::start(spec, &secrets, control.with(agent)));
     if started.is_err() {
         super::record::remove(&runtime_dir, &id);
     }

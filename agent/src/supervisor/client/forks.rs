@@ -43,7 +43,8 @@ impl ForkServer {
         self.exe.path()
     }
 
-    /// Has a supervisor made that has these for its standard input, output and error. It says the rest there.
+    /// Has a supervisor made that has these for its standard input, output and error, and for its first connection. It says
+    /// the rest there.
     ///
     /// # Errors
     /// When the server cannot be started.
