@@ -4,16 +4,16 @@
 
 use bytes::Bytes;
 use http::Request;
-use orch_proto::codec::{BoundedCodec, BoundedDecoder};
+use orch_proto::codec::{BoundedCodec, BoundedDecoder, buffers};
 use orch_proto::v1::{WatchRunsRequest, WatchRunsResponse};
 use prost::Message as _;
-use prost::encoding::encode_varint;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService};
 use tower::service_fn;
 use tower_service::Service;
@@ -47,6 +47,16 @@ impl From<WatchRunsResponse> for Frame {
 }
 
 impl Frame {
+    /// How many bytes are written.
+    fn length(&self) -> usize {
+        match self {
+            Self::Message(message) => message.encoded_len(),
+            Self::Events { events, next_seq } => {
+                events.iter().map(Bytes::len).sum::<usize>() + 1 + encoded_len_varint(*next_seq)
+            }
+        }
+    }
+
     fn write(self, buffer: &mut impl bytes::BufMut) -> Result<(), prost::EncodeError> {
         match self {
             Self::Message(message) => message.encode(buffer),
@@ -99,7 +109,12 @@ impl Encoder for FrameCodec {
     type Error = Status;
 
     fn encode(&mut self, frame: Frame, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(frame.length());
         frame.write(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
