@@ -132,8 +132,8 @@ pub async fn open(
         ending: Arc::clone(&ending),
         standing,
     });
-    parts.tasks.spawn(async move { writer.run(from_engine, frames).await }.in_current_span());
-    let reader = SessionReader {
+    parts.tasks.spawn(writer.run(from_engine, frames).in_current_span());
+    let mut reader = SessionReader {
         engine: parts.engine.clone(),
         session,
         agent,
@@ -143,7 +143,7 @@ pub async fn open(
         tenant: caller.tenant,
         beats,
     };
-    parts.tasks.spawn(async move { reader.run(rest, inbound, &ending).await }.in_current_span());
+    parts.tasks.spawn(async move { reader.run(rest, &mut inbound, &ending).await }.in_current_span());
     Ok(tokio_stream::wrappers::ReceiverStream::new(stream))
 }
 
