@@ -74,6 +74,11 @@ impl Client {
         Self { channel, endpoint: endpoint.into() }
     }
 
+    /// The connection, for stubs that are made elsewhere.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// The stub of `RunService`.
     pub(crate) fn runs(&self) -> RunServiceClient<Channel> {
         RunServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)

@@ -13,6 +13,7 @@
 //! | [`calls`] | every harmless call, on a fleet at work |
 //! | [`played`] | sessions of agents that this program plays |
 //! | [`staffed`] | a run of which every task lies with such an agent |
+//! | [`line`] | connections of clients that are to take little of the machine |
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use crate::session::Session;
 mod agents;
 mod calls;
 mod latency;
+mod line;
 mod noop;
 mod played;
 mod process;

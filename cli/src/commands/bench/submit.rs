@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use orch_proto::v1::SubmitRunRequest;
+use orch_proto::v1::run_service_client::RunServiceClient;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::line::{Way, lines};
 use super::{Bench, Percentiles, Place, Progress, noop, print, round, spec};
 use crate::client::{Client, new_request_id};
 use crate::exit;
@@ -55,17 +58,17 @@ pub(super) async fn run(bench: &Bench<'_>) -> Outcome {
     let place = Place::of(&bench.client).await?;
     let (tasks, clients) = (bench.tasks(TASKS), bench.args.clients);
     let connections = if bench.args.one_connection { 1 } else { clients };
-    let channels =
-        if connections == 1 { vec![bench.client.clone()] } else { connected(bench, clients).await? };
     let left = Arc::new(AtomicU32::new(tasks));
     let ready = Arc::new(Barrier::new(clients as usize + 1));
     let mut working = JoinSet::new();
-    for client in channels.iter().cycle().take(clients as usize) {
-        let (client, left, ready) = (client.clone(), Arc::clone(&left), Arc::clone(&ready));
-        working.spawn(async move {
-            ready.wait().await;
-            submits(&client, &left).await
-        });
+    if connections == 1 {
+        for _ in 0..clients {
+            working.spawn(submits(bench.client.channel(), Arc::clone(&ready), Arc::clone(&left)));
+        }
+    } else {
+        for line in lines(bench, clients).await? {
+            working.spawn(submits(line, Arc::clone(&ready), Arc::clone(&left)));
+        }
     }
     ready.wait().await;
     let start = Instant::now();
@@ -92,7 +95,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> Outcome {
     Ok(exit::DONE)
 }
 
-/// So many clients, each with a connection that is open.
+/// So many clients, each with a channel of its own that is open.
 pub(super) async fn connected(bench: &Bench<'_>, count: u32) -> Outcome<Vec<Client>> {
     let context = bench.session.context()?;
     let mut clients = Vec::new();
@@ -104,8 +107,10 @@ pub(super) async fn connected(bench: &Bench<'_>, count: u32) -> Outcome<Vec<Clie
     Ok(clients)
 }
 
-/// Submits until nothing is left, and says how long each took.
-async fn submits(client: &Client, left: &AtomicU32) -> Outcome<Vec<std::time::Duration>> {
+/// Submits until nothing is left, once all are ready, and says how long each took.
+async fn submits(way: impl Way, ready: Arc<Barrier>, left: Arc<AtomicU32>) -> Outcome<Vec<Duration>> {
+    let mut runs = RunServiceClient::new(way);
+    ready.wait().await;
     let mut times = Vec::new();
     let one_less = |count: u32| count.checked_sub(1);
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
@@ -113,7 +118,7 @@ async fn submits(client: &Client, left: &AtomicU32) -> Outcome<Vec<std::time::Du
         let spec = Some(spec(1, noop::task));
         let request = SubmitRunRequest { spec, request_id: new_request_id(), validate_only: false };
         // Not tried again: a refusal is no fast submit.
-        client.runs().submit_run(request).await.map_err(|status| Failure::from_status(&status))?;
+        runs.submit_run(request).await.map_err(|status| Failure::from_status(&status))?;
         times.push(start.elapsed());
     }
     Ok(times)
