@@ -249,7 +249,7 @@ impl Played {
     }
 
     /// Whether it ended because it was told to.
-    async fn serve(&mut self, desk: &mut Desk, pace: Pace, stop: &mut watch::Receiver<bool>) -> bool {
+    async fn serve(&mut self, desk: &mut Desk, mut pace: Pace, stop: &mut watch::Receiver<bool>) -> bool {
         let said: Vec<_> =
             std::mem::take(&mut self.first).into_iter().filter_map(|item| desk.take(item)).collect();
         if !said.is_empty() && self.frames.send(frame(said)).await.is_err() {
@@ -266,6 +266,8 @@ impl Played {
             let working = !desk.held.is_empty() && *pace.borrow() > 0;
             tokio::select! {
                 () = told_to_stop(stop) => return true,
+                // Or it would begin to work with its next heartbeat.
+                Ok(()) = pace.changed() => since = Instant::now(),
                 _ = beat.tick() => {
                     let beat = desk.beat(self.offer.slots);
                     if self.frames.send(frame(vec![beat])).await.is_err() { return false; }
