@@ -138,6 +138,11 @@ impl Batcher {
         self.open.events >= MAX_BATCH_EVENTS && self.is_busy()
     }
 
+    /// Whether the open batch is closed at the next turn, and somebody waits for it.
+    pub(super) const fn is_to_be_closed(&self) -> bool {
+        self.open.awaited && !self.is_busy()
+    }
+
     /// When the core is to be told that time passed.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
         machine::next_deadline(&self.state)

@@ -63,6 +63,22 @@ async fn what_comes_during_a_flush_shares_the_next_one() {
 }
 
 #[tokio::test]
+async fn who_is_ready_to_say_something_shares_the_batch_that_is_about_to_be_closed() {
+    let bench = Bench::start().await;
+    let before = bench.store.commits().len();
+    let (first, its_payload) = bench.prepare(noops(1), "").await;
+    let (second, other_payload) = bench.prepare(noops(1), "").await;
+    let mut first = Box::pin(bench.handle.submit(first, its_payload));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    // The engine is to run now, and this behind it.
+    let handle = bench.handle.clone();
+    let behind = tokio::spawn(async move { handle.submit(second, other_payload).await });
+    submitted(soon("an answer", first).await.unwrap());
+    submitted(soon("the other", behind).await.unwrap().unwrap());
+    assert_eq!(bench.store.commits().len() - before, 1);
+}
+
+#[tokio::test]
 async fn a_read_waits_for_what_it_shows_and_costs_no_commit() {
     let bench = Bench::start().await;
     bench.store.close();
