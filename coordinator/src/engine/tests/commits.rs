@@ -9,6 +9,7 @@ use orch_core::outcome::Outcome;
 use orch_core::query::{Answer, Query};
 use orch_core::state::TaskState;
 use orch_core::time::Span;
+use tokio::task::JoinSet;
 
 use super::support::{Bench, TENANT, noops, soon, submitted, target};
 use crate::engine::commit::CommitFailure;
@@ -72,9 +73,10 @@ async fn who_is_ready_to_say_something_shares_the_batch_that_is_about_to_be_clos
     assert!(futures_util::poll!(&mut first).is_pending());
     // The engine is to run now, and this behind it.
     let handle = bench.handle.clone();
-    let behind = tokio::spawn(async move { handle.submit(second, other_payload).await });
+    let mut behind = JoinSet::new();
+    behind.spawn(async move { handle.submit(second, other_payload).await });
     submitted(soon("an answer", first).await.unwrap());
-    submitted(soon("the other", behind).await.unwrap().unwrap());
+    submitted(soon("the other", behind.join_next()).await.unwrap().unwrap().unwrap());
     assert_eq!(bench.store.commits().len() - before, 1);
 }
 
