@@ -147,7 +147,7 @@ pub(super) const SUBJECTS: &[Subject] = &[
     Subject {
         key: "ours",
         title: "orch",
-        acknowledged: "flushed and synced, submits, leases and results; mTLS",
+        acknowledged: "synced, submits, leases and results; mTLS",
         rows: &Row::ALL,
         without: "",
         system: System::Ours,
