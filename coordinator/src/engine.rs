@@ -5,7 +5,7 @@
 //!                                  │ apply (core, pure)
 //!                                  │ gather what is waiting: one batch
 //!                                  ▼
-//!                                committer: one thread, one flush and one sync in flight
+//!                                committer: one thread, one commit in flight
 //!                                  ▼ only then
 //!                                answers, words to agents, events to watchers
 //! ```

@@ -176,7 +176,7 @@ impl Metrics {
     fn register_store(&self, all: &mut Registry) {
         all.register("commit_events", "Events that shared a commit", self.commit_events.clone());
         all.register("commit_keys", "Keys of a commit", self.commit_keys.clone());
-        let help = "Time of a commit: write, flush and sync";
+        let help = "Time of a commit: write and sync";
         all.register_with_unit("store_flush", help, Unit::Seconds, self.commit_time.clone());
         all.register("store_syncs", "Waits for the disk", self.syncs.clone());
         all.register_with_unit("store", "Size of the store's files", Unit::Bytes, self.store_bytes.clone());

@@ -159,7 +159,7 @@ impl SledStore {
     /// The writer's place; only one commit is ever under way.
     fn writer(&self) -> Result<MutexGuard<'_, Meta>, Fault> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gate.refuse_if_stopped().map_err(|_stopped| self.gate.why())?;
+        self.gate.refuse_if_stopped().map_err(|fault| self.gate.why(fault))?;
         Ok(writer)
     }
 
@@ -193,7 +193,7 @@ impl SledStore {
         crate::failpoint::failpoint!("journal::after_sync");
         self.layers.note(changes);
         let full = journal.is_full() || crate::failpoint::failpoint!("journal::full", skip);
-        if full && self.layers.leave(journal.is_overfull()).map_err(|_stopped| self.gate.why())? {
+        if full && self.layers.leave(journal.is_overfull()).map_err(|fault| self.gate.why(fault))? {
             journal.turn()?;
         }
         drop(journal);
@@ -280,7 +280,7 @@ impl Store for SledStore {
         let meta = changes::closed(&current, expect_epoch, tick)?;
         self.write(&mut current, Vec::new(), meta)?;
         // So that the next start has nothing to mend.
-        self.settle()?;
+        self.settle().map_err(|fault| self.gate.why(fault))?;
         Ok(())
     }
 

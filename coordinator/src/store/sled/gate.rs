@@ -59,9 +59,13 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// What stopped it, told once: to the commit that is refused first, with which the process ends.
-    pub(super) fn why(&self) -> Fault {
-        self.lock().cause.take().unwrap_or(Fault::Stopped)
+    /// The words for a refusal: in place of [`Fault::Stopped`] what stopped it, told once. Who writes next ends the process
+    /// with it.
+    pub(super) fn why(&self, refused: Fault) -> Fault {
+        match refused {
+            Fault::Stopped => self.lock().cause.take().unwrap_or(refused),
+            other => other,
+        }
     }
 
     pub(super) fn refuse_if_stopped(&self) -> Result<(), Fault> {

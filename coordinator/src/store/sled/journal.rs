@@ -31,8 +31,8 @@ const NAMES: [&str; 2] = ["journal.0", "journal.1"];
 /// When it is the other file's turn. As much is in memory until sled has it, and is read again after a crash.
 const FULL_BYTES: u64 = 512 << 10;
 
-/// Sled is too far behind: commits wait for it rather than fill the memory.
-const OVERFULL_BYTES: u64 = 32 * FULL_BYTES;
+/// So many times that, and sled is too far behind: commits wait for it rather than fill the memory.
+const OVERFULL: u64 = 32;
 
 /// What a file has at least, all of it written once: to write over it moves neither its end nor its blocks.
 const KEPT_BYTES: u64 = FULL_BYTES + FULL_BYTES / 4;
@@ -130,7 +130,7 @@ impl Journal {
 
     /// Whether no more may be noted before it is.
     pub(super) fn is_overfull(&self) -> bool {
-        self.files[self.active].end >= OVERFULL_BYTES
+        self.files[self.active].end >= OVERFULL * self.full_bytes
     }
 
     /// Goes on with the other file from its start. What that has noted must be in sled, durably.

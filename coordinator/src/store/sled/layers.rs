@@ -41,7 +41,8 @@ impl Layers {
         Self { disk, ahead: Mutex::default(), moved: Condvar::new() }
     }
 
-    /// For what is to go to sled at once. Nobody may commit meanwhile, and nothing may be ahead.
+    /// For what is to go to sled at once: nobody may commit meanwhile, and nothing may be ahead. How it waits for the disk may
+    /// be asked at any time.
     pub(super) fn disk(&self) -> &Disk {
         &self.disk
     }

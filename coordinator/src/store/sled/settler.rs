@@ -1,4 +1,5 @@
-//! The thread that brings one round after the other to sled. It alone writes to sled while the store is open.
+//! The thread that brings one round after the other to sled. It alone writes to sled while the store is open, but for an
+//! import, which waits until there is nothing to bring.
 //! Knows when it is to go on, to end and to stop the store; refuses to know what a round is.
 
 use std::error::Error as _;

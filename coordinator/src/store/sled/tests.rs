@@ -350,6 +350,63 @@ fn an_error_behind_a_commit_stops_the_store() {
 }
 
 #[test]
+fn an_end_in_order_leaves_nothing_to_the_journal() {
+    let mut disk = OnDisk::new();
+    commit(disk.get(), vec![put(1, b"x")]).unwrap();
+    assert_eq!(disk.reopened().load().unwrap().report.recovered.replayed, 1);
+    commit(disk.get(), vec![put(2, b"x")]).unwrap();
+    disk.get().mark_clean(disk.get().meta().epoch, 0).unwrap();
+    assert_eq!(disk.reopened().load().unwrap().report.recovered, Recovery::default());
+}
+
+/// Lets sled have nothing until it is told to.
+#[derive(Debug, Default)]
+struct Slow {
+    batches: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+}
+
+impl Syncer for Arc<Slow> {
+    fn before_batch(&self, _keys: usize) -> io::Result<()> {
+        if let Some(go) = self.batches.lock().unwrap().take() {
+            // Nobody tells it any more: then it goes on as well.
+            let _ = go.recv();
+        }
+        Ok(())
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        DataSync.sync(file)
+    }
+}
+
+#[test]
+fn commits_wait_for_sled_when_it_is_too_far_behind_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = Arc::<Slow>::default();
+    let store = SledStore::open_with(dir.path(), CLUSTER, Box::new(slow.clone())).unwrap();
+    store.journal().full_at(1_000);
+    let (go, waits) = std::sync::mpsc::sync_channel(1);
+    *slow.batches.lock().unwrap() = Some(waits);
+    let (done, is_done) = std::sync::mpsc::sync_channel(100);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for run in 0..60 {
+                commit(&store, vec![put(run, &[7; 1_000])]).unwrap();
+                done.send(run).unwrap();
+            }
+        });
+        let first = is_done.iter().take(20).count();
+        // The others can come late; what may not come at all would be there soon.
+        let soon = std::time::Duration::from_millis(200);
+        let passed = first + std::iter::from_fn(|| is_done.recv_timeout(soon).ok()).count();
+        assert!(passed < 40, "{passed} commits of 60 while sled had nothing");
+        go.send(()).unwrap();
+        assert_eq!(is_done.iter().take(60 - passed).last(), Some(59));
+    });
+    assert_eq!(count(&store), 60);
+}
+
+#[test]
 fn a_journal_that_sled_is_too_old_for_is_refused() {
     let mut disk = OnDisk::new();
     let older = tempfile::tempdir().unwrap();
