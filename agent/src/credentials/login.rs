@@ -74,7 +74,15 @@ pub struct LoginPlace {
 
 /// The right to the login until it is dropped, on this host.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// To close the file is not enough: a process that another thread starts has a copy of it until its program begins.
+    fn drop(&mut self) {
+        // One that cannot be given back ends with the last copy.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 /// A login as it lies in its file.
 #[derive(Debug, Clone)]
@@ -360,8 +368,11 @@ mod tests {
         let scene = Scene::new();
         let lock = scene.place.try_lock().unwrap().unwrap();
         assert!(scene.place.try_lock().unwrap().is_none());
+        // As a process has it that is about to begin.
+        let copy = lock.0.try_clone().unwrap();
         drop(lock);
         assert!(scene.place.try_lock().unwrap().is_some());
+        drop(copy);
         let file = scene.place.dir.join(LOGIN_FILE);
         fs::write(&file, "{}").unwrap();
         let error = scene.place.read().unwrap_err().to_string();

@@ -109,7 +109,15 @@ impl DiskSpace {
 /// The right to write to a directory, held until dropped. The kernel gives it back when the process dies.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// To close the file is not enough: a process that another thread starts has a copy of it until its program begins.
+    fn drop(&mut self) {
+        // One that cannot be given back ends with the last copy.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why a directory could not be locked.
@@ -161,7 +169,7 @@ impl DirLock {
             }
             Err(TryLockError::Error(error)) => return Err(refused(error)),
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -272,8 +280,11 @@ mod tests {
         let error = DirLock::take(temp.path()).unwrap_err();
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         assert_eq!(mode(&temp.path().join("lock")), 0o600);
+        // As a process has it that is about to begin.
+        let copy = held.file.try_clone().unwrap();
         drop(held);
         DirLock::take(temp.path()).unwrap();
+        drop(copy);
     }
 
     #[test]
