@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +61,7 @@ pub(super) struct Load {
     log: Arc<Mutex<Log>>,
     path: PathBuf,
     stop: CancellationToken,
+    held: watch::Sender<bool>,
     submitters: JoinSet<()>,
 }
 
@@ -73,6 +74,7 @@ impl Load {
         let file = File::options().create(true).append(true).open(&path).expect("a log");
         let log = Arc::new(Mutex::new(Log { file, all: BTreeMap::new() }));
         let (stop, mut submitters) = (CancellationToken::new(), JoinSet::new());
+        let held = watch::Sender::new(false);
         let kinds = waiting.iter().map(|kind| (kind, true)).chain(hasty.iter().map(|kind| (kind, false)));
         for (place, (kind, wait)) in kinds.enumerate() {
             let client = fleet.client().await;
@@ -84,10 +86,16 @@ impl Load {
                 client,
                 log: Arc::clone(&log),
                 stop: stop.clone(),
+                held: held.subscribe(),
             };
             submitters.spawn(submitter.run());
         }
-        Self { log, path, stop, submitters }
+        Self { log, path, stop, held, submitters }
+    }
+
+    /// Nothing new is submitted while `held`: what is looked at for long does not grow meanwhile.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// Submits acknowledged so far.
@@ -128,13 +136,20 @@ struct Submitter {
     client: Client,
     log: Arc<Mutex<Log>>,
     stop: CancellationToken,
+    held: watch::Receiver<bool>,
 }
 
 impl Submitter {
     async fn run(mut self) {
         for number in 0.. {
-            if self.stop.is_cancelled() {
-                return;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                free = self.held.wait_for(|held| !held) => {
+                    if free.is_err() {
+                        return;
+                    }
+                }
             }
             let id = format!("l{}-p{}-{number}", self.tag, self.place);
             let run_ref = self.submit(&id).await;

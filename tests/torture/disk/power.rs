@@ -52,11 +52,13 @@ async fn survives(row: &str, kind: Kind, options: &'static str, rounds: u64) {
         let at = Instant::now();
         block_in_place(|| fleet.start_coordinator());
         (opened, slowest) = (opened + 1, slowest.max(at.elapsed()));
+        load.hold(true);
         let acknowledged = load.so_far().await;
         let missing = lost(&mut fleet.client().await, &acknowledged).await;
         assert!(missing.is_empty(), "round {round}: acknowledged and lost: {missing:?}");
         let damaged = damaged_files(&mut fleet.client().await, &acknowledged).await;
         assert!(damaged.is_empty(), "round {round}: handed over and lost: {damaged:?}");
+        load.hold(false);
     }
     let acknowledged = load.stop().await;
     let mut client = fleet.client().await;
