@@ -62,10 +62,7 @@ impl Gate {
     /// The words for a refusal: in place of [`Fault::Stopped`] what stopped it, told once. Who writes next ends the process
     /// with it.
     pub(super) fn why(&self, refused: Fault) -> Fault {
-        match refused {
-            Fault::Stopped => self.lock().cause.take().unwrap_or(refused),
-            other => other,
-        }
+        if matches!(refused, Fault::Stopped) { self.lock().cause.take().unwrap_or(refused) } else { refused }
     }
 
     pub(super) fn refuse_if_stopped(&self) -> Result<(), Fault> {
