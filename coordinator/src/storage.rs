@@ -56,10 +56,13 @@ mod tests;
 /// The row of the code table for an error that kept a coordinator from starting or going on with its data.
 #[must_use]
 pub fn code_of(error: &anyhow::Error) -> Option<ErrorCode> {
+    // What the disk refuses is no damage, and a backup would not help.
+    let refused = error.chain().any(|cause| cause.is::<std::io::Error>());
+    let unrecovered = if refused { ErrorCode::DataUnusable } else { ErrorCode::StoreDamaged };
     error.chain().find_map(|cause| {
         let start = cause.downcast_ref::<StartError>().map(StartError::code);
         let copy = || cause.downcast_ref::<CopyError>().map(CopyError::code);
-        let recover = || cause.is::<RecoverError>().then_some(ErrorCode::StoreDamaged);
+        let recover = || cause.is::<RecoverError>().then_some(unrecovered);
         start.or_else(copy).or_else(recover)
     })
 }

@@ -100,7 +100,7 @@ fn armed((name, action, when): Place, random: &mut StdRng) -> String {
 }
 
 /// Every commit makes the journal full.
-const RESTLESS: &str = "journal::full=return(skip)";
+pub(super) const RESTLESS: &str = "journal::full=return(skip)";
 
 /// Dead as the place wants it: killed, or ended by itself with a failure.
 fn is_right(status: ExitStatus, action: &str) -> bool {

@@ -22,6 +22,9 @@ const REACHED_WITHIN: Duration = Duration::from_secs(8);
 const FULL_FOR: Duration = Duration::from_secs(4);
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Said by a start that found no room and made some.
+const RESERVE_GIVEN_UP: &str = "the reserve was given up for this start";
+
 /// Whether a load balancer would send something there.
 fn is_ready(probe: &str) -> bool {
     let ask = || -> std::io::Result<String> {
@@ -132,6 +135,8 @@ async fn a_call_of_the_coordinator_that_fails_costs_nothing_acknowledged() {
 /// Starts a coordinator to which the fault happens, and sees what it does about it.
 fn suffer(fleet: &mut Fleet, shim: &Shim, fault: &Fault, tally: &mut Tally) {
     fleet.kill_coordinator();
+    let begun_anew = |fleet: &Fleet| fleet.coordinator_log().matches(RESERVE_GIVEN_UP).count();
+    let before = begun_anew(fleet);
     let environment = shim.environment(&fleet.data_dir(), fault);
     let early = fleet.launch_coordinator(&borrowed(&environment));
     if early.is_none() {
@@ -149,6 +154,7 @@ fn suffer(fleet: &mut Fleet, shim: &Shim, fault: &Fault, tally: &mut Tally) {
     if let Some(status) = early {
         assert_eq!(status.code(), Some(1), "{fault:?} on {first}: {}", last_words(fleet));
         assert!(!last_words(fleet).is_empty(), "{fault:?} on {first}: it says why");
+        assert!(!last_words(fleet).contains("backup"), "{fault:?} on {first}: {}", last_words(fleet));
         tally.refused += 1;
         return;
     }
@@ -167,10 +173,56 @@ fn suffer(fleet: &mut Fleet, shim: &Shim, fault: &Fault, tally: &mut Tally) {
             // What must not be passed over is a write of the log and our sync of it. The storage engine has an fsync of its
             // own, behind cutting unused room off the log, and passes over its failure; nothing rests on that one.
             let counts = first.ends_with("/db") && matches!(fault.call, "write" | "range" | "fdatasync");
-            assert!(!counts, "{fault:?} on {first}: it goes on as if nothing were");
+            // While it starts, no room is mended, and the log opened once more.
+            let opened_anew = begun_anew(fleet) > before;
+            assert!(!counts || opened_anew, "{fault:?} on {first}: it goes on as if nothing were");
             tally.went_on += 1;
         }
     }
+}
+
+/// The storage engine writes on threads of its own, and a flush that waits when one of them fails is not woken by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_of_the_storage_engine_that_fails_late_ends_the_coordinator() {
+    const ROW: &str = "a_write_of_the_storage_engine_that_fails_late_ends_the_coordinator";
+    let shim = match Shim::build() {
+        Ok(shim) => shim,
+        Err(why) => return orch_tests::skipped(ROW, &why),
+    };
+    let mut fleet = Fleet::start(orch_tests::binaries!());
+    let load = Load::start(&fleet, &[], &[Kind::Quick]).await;
+    let (mut ended, mut refused) = (0, 0);
+    for nth in 1..=8 {
+        let errno = Errno::IO.raw_os_error();
+        // By then the flush waits for it.
+        let fault = Fault { call: "write", nth, errno, lasting: false, sleep_ms: 300 };
+        let mut environment = shim.environment(&fleet.data_dir().join("store/sled"), &fault);
+        // Every commit goes to the storage engine at once.
+        environment.push(("FAILPOINTS".to_owned(), super::failpoints::RESTLESS.to_owned()));
+        block_in_place(|| {
+            fleet.kill_coordinator();
+            let early = fleet.launch_coordinator(&borrowed(&environment));
+            let status = early.or_else(|| ended_within(&mut fleet, REACHED_WITHIN + ENDS_WITHIN));
+            let fired = shim.fired();
+            let words = last_words(&fleet);
+            assert!(!fired.is_empty(), "write {nth} was reached");
+            assert_eq!(status.and_then(|status| status.code()), Some(1), "write {nth} on {fired:?}: {words}");
+            assert!(words.contains("Input/output error"), "write {nth} on {fired:?}: {words}");
+            if early.is_some() {
+                refused += 1
+            } else {
+                ended += 1
+            }
+            fleet.start_coordinator();
+        });
+    }
+    let acknowledged = load.stop().await;
+    let missing = lost(&mut fleet.client().await, &acknowledged).await;
+    assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+    figures(
+        ROW,
+        &format!("8 writes failed late: {ended} ended by themselves, {refused} refused to start, 0 lost"),
+    );
 }
 
 /// Fills a file system but for so many bytes, in a file that is to be removed.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use super::{MAX_BATCH_BYTES, MAX_BATCH_KEYS};
 use crate::store::changes::{self, Change};
@@ -11,6 +14,9 @@ use crate::store::key::Key;
 use crate::store::meta::Meta;
 use crate::store::read::RawRange;
 use crate::store::{CommitStats, KeyError, Record};
+
+/// How long a flush of sled's lasts before another is begun beside it; each pause is twice the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the store waits for the disk. A seam: tests count, fail and photograph the disk here.
 pub trait Syncer: fmt::Debug + Send + Sync + 'static {
@@ -109,9 +115,30 @@ impl Disk {
     /// Makes everything written so far durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         crate::failpoint::failpoint!("settle::before_flush");
-        self.tree.flush().map_err(engine("flush its log"))?;
+        self.flush().map_err(engine("flush its log"))?;
         crate::failpoint::failpoint!("settle::before_sync");
         self.syncer.sync(&self.db_file).map_err(Fault::io("sync the log to disk"))
+    }
+
+    /// Sled's flush, which alone can wait for ever: when one of its threads cannot write, that is noted where a flush looks
+    /// before it waits, but those that wait already are not woken (0.34.7, `Log::exit_reservation`). The next flush finds
+    /// the note and wakes them, so others are begun while one lasts.
+    fn flush(&self) -> ::sled::Result<usize> {
+        let (flushing, ended) = sync_channel::<()>(0);
+        thread::scope(|scope| {
+            // Without a thread for it the flush is as sled's is. Not on a thread of sled's, which has few.
+            let again = move || {
+                let mut pause = FIRST_PAUSE;
+                while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    drop(flush_thread().spawn_scoped(scope, || drop(self.tree.flush())));
+                    pause *= 2;
+                }
+            };
+            let watcher = flush_thread().spawn_scoped(scope, again);
+            let flushed = self.tree.flush();
+            drop((flushing, watcher));
+            flushed
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -134,6 +161,10 @@ impl Disk {
         });
         copied.collect()
     }
+}
+
+fn flush_thread() -> thread::Builder {
+    thread::Builder::new().name("orch-flush".to_owned())
 }
 
 /// Changes in the fewest batches, in order, that keep both bounds. One change always fits.
