@@ -239,7 +239,9 @@ pub(super) fn ballast(at: &std::path::Path, spare: u64) -> std::path::PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_costs_nothing_acknowledged_wherever_it_becomes_full() {
     const ROW: &str = "a_full_disk_costs_nothing_acknowledged_wherever_it_becomes_full";
-    let disk = match SmallFs::make(64 << 10, 10_000) {
+    let rounds = budget("ORCH_TORTURE_DISK_FAULTS", 1) * 6;
+    // What was submitted stays there, and is not to be what fills it.
+    let disk = match SmallFs::make((64 + 2 * rounds) << 10, 10_000) {
         Ok(disk) => disk,
         Err(why) => return orch_tests::skipped(ROW, &why),
     };
@@ -250,7 +252,6 @@ async fn a_full_disk_costs_nothing_acknowledged_wherever_it_becomes_full() {
     fleet.agent("box-1", &AGENT);
     let load = Load::start(&fleet, &[Kind::Quick, Kind::Files, Kind::Large], &[Kind::Quick]).await;
     let (mut ended, mut refused, mut went_on, mut full) = (0, 0, 0, 0);
-    let rounds = budget("ORCH_TORTURE_DISK_FAULTS", 1) * 6;
     for round in 0..rounds {
         let spare = random.random_range(0..256) << 10;
         let seen = fleet.coordinator_log().matches("No space left on device").count();
