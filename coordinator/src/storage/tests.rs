@@ -19,10 +19,12 @@ use super::counters::Counters;
 use super::restore::{Order, Present, Taken, take};
 use super::{CopyError, Opened, StartError, check, figures, open, start, swap};
 use crate::blobs::{BlobLocation, Blobs as _};
+use crate::engine::RecoverError;
 use crate::store::age;
 use crate::store::dir::LockError;
 use crate::store::{
-    Batch, ClusterId, EpochStep, Key, Kind, MAX_SCAN, Op, OpenError, Prefix, SCHEMA, SledStore, Store, Tenant,
+    Batch, ClusterId, CommitError, EpochStep, Fault, Key, Kind, MAX_SCAN, Op, OpenError, Prefix, SCHEMA,
+    SledStore, Store, Tenant,
 };
 use crate::transcripts::TranscriptId;
 
@@ -382,4 +384,14 @@ fn a_restore_that_was_cut_off_before_the_marker_leaves_everything_as_it_was() {
     fs::remove_file(root.join("staged.json")).unwrap();
     assert_eq!(swap::carry_out(root).unwrap(), None);
     assert_eq!(opened(root).store.meta().epoch, 1);
+}
+
+#[test]
+fn a_start_that_the_disk_refuses_is_no_damage() {
+    let epoch = |fault: Fault| {
+        super::code_of(&anyhow::Error::new(RecoverError::from(CommitError::from(fault))).context("a start"))
+    };
+    let refused = Fault::Io { doing: "write a record", source: std::io::ErrorKind::StorageFull.into() };
+    assert_eq!(epoch(refused), Some(ErrorCode::DataUnusable));
+    assert_eq!(epoch(Fault::Stopped), Some(ErrorCode::StoreDamaged));
 }

@@ -170,9 +170,12 @@ fn suffer(fleet: &mut Fleet, shim: &Shim, fault: &Fault, tally: &mut Tally) {
             tally.ended += 1;
         }
         None => {
-            // What must not be passed over is a write of the log and our sync of it. The storage engine has an fsync of its
-            // own, behind cutting unused room off the log, and passes over its failure; nothing rests on that one.
-            let counts = first.ends_with("/db") && matches!(fault.call, "write" | "range" | "fdatasync");
+            // What must not be passed over is a write of the journal, the log or the commit's number, and our sync of it.
+            // The storage engine has an fsync of its own, behind cutting unused room off the log, and passes over its
+            // failure; nothing rests on that one.
+            let durable = ["/store/journal.0", "/store/journal.1", "/store/anchor", "/db"];
+            let counts = durable.iter().any(|file| first.ends_with(file))
+                && matches!(fault.call, "write" | "range" | "fdatasync");
             // While it starts, no room is mended, and the log opened once more.
             let opened_anew = begun_anew(fleet) > before;
             assert!(!counts || opened_anew, "{fault:?} on {first}: it goes on as if nothing were");

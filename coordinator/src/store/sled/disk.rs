@@ -134,9 +134,9 @@ impl Disk {
                     pause *= 2;
                 }
             };
-            let watcher = flush_thread().spawn_scoped(scope, again);
+            drop(flush_thread().spawn_scoped(scope, again));
             let flushed = self.tree.flush();
-            drop((flushing, watcher));
+            drop(flushing);
             flushed
         })
     }
