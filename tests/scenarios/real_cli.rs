@@ -77,13 +77,18 @@ impl Real {
 
     /// The same without an agent and with further arguments of the coordinator.
     async fn with_coordinator(test: &str, args: &[&str]) -> Option<Self> {
+        Self::with_heartbeat(test, "200ms", args).await
+    }
+
+    /// The same with another heartbeat interval: an agent may be away for ten of them.
+    async fn with_heartbeat(test: &str, heartbeat: &'static str, args: &[&str]) -> Option<Self> {
         let Some(cli) = real_cli() else {
             orch_tests::skipped(test, "the real claude CLI is not installed under target/claude-cli");
             return None;
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let api = ApiStandin::start(listener).expect("the stand-in API");
-        let fleet = Fleet::start_in(&std::env::temp_dir(), orch_tests::binaries!(), "200ms", "info", args);
+        let fleet = Fleet::start_in(&std::env::temp_dir(), orch_tests::binaries!(), heartbeat, "info", args);
         private_file(&fleet.dir().join("api.key"), "sk-stand-in-not-a-key\n");
         Some(Self { fleet, api, cli: cli.display().to_string() })
     }

@@ -278,7 +278,9 @@ pub(super) async fn lost(client: &mut Client, acknowledged: &[Acknowledged]) -> 
 pub(super) async fn all_end_well(client: &mut Client, acknowledged: &[Acknowledged]) {
     for one in acknowledged {
         let ended = client.finished(&one.run_ref).await;
-        assert_eq!(ended.state(), RunState::Succeeded, "{one:?}: {}", ended.detail);
+        if ended.state() != RunState::Succeeded {
+            panic!("{one:?}: {:?} {}: {:?}", ended.state(), ended.detail, client.tasks(&one.run_ref).await);
+        }
         assert_eq!(ended.labels.get("key"), Some(&one.id), "the number of {one:?} is another run's");
     }
     let runs = stored(client).await;

@@ -44,16 +44,25 @@ pub(super) fn memory(stage: &Stage<'_>) -> anyhow::Result<Sample> {
     Ok(Sample::of(figures, format!("cargo xtask scale --only agent, of {program}")))
 }
 
-/// Four slots and many times as many short tasks: what of the slots' time the tasks themselves take, and how many slots the
-/// coordinator says are in use while work waits.
+/// What of the slots' time the tasks themselves take, and how many slots the coordinator says are in use while work waits: with
+/// tasks as long as the shortest run of the real CLI, and with short ones, which show what starting and reaping costs.
 pub(super) fn slots(stage: &Stage<'_>) -> anyhow::Result<Sample> {
+    let (long, leased) = sleeps(stage, stage.count(100, 8), 0.7)?;
+    let (short, _) = sleeps(stage, stage.count(400, 20), 0.1)?;
+    let figures = [("busy_share", long), ("short_busy_share", short)];
+    // With few tasks none waits when it is looked.
+    let figures = figures.into_iter().chain(leased.map(|leased| ("leased_share", leased)));
+    Ok(Sample::of(figures, "cargo xtask scale --only slots"))
+}
+
+/// Four slots and many times as many tasks: the tasks' share of the slots' time, and the share of the slots that is leased
+/// while work waits, if some waited.
+fn sleeps(stage: &Stage<'_>, tasks: u32, seconds: f64) -> anyhow::Result<(f64, Option<f64>)> {
     const SLOTS: u32 = 4;
-    const SECONDS: f64 = 0.1;
-    let tasks = stage.count(400, 20);
     let coordinator = Coordinator::start(stage)?;
     let _agent = Agent::start(&coordinator, SLOTS, &["sleep"], &[])?;
     stage.settle();
-    let run = submit(&coordinator, tasks, &SECONDS.to_string())?;
+    let run = submit(&coordinator, tasks, &seconds.to_string())?;
     let mut used = Vec::new();
     stage.interrupt.wait("the run ends", RUN_LIMIT, || {
         let status = coordinator.value(&["status"])?;
@@ -67,11 +76,8 @@ pub(super) fn slots(stage: &Stage<'_>) -> anyhow::Result<Sample> {
     let succeeded = shown["tasks_by_state"]["succeeded"].as_u64();
     ensure!(succeeded == Some(u64::from(tasks)), "not every task of {run} succeeded");
     let wall = recorded_after(&shown).context("the run tells no times")?;
-    let figures = [("busy_share", f64::from(tasks) * SECONDS / (f64::from(SLOTS) * wall)), ("seconds", wall)];
-    // With few tasks none waits when it is looked.
-    let leased = (!used.is_empty()).then(|| ("leased_share", used.iter().sum::<f64>() / used.len() as f64));
-    let figures = figures.into_iter().chain(leased);
-    Ok(Sample::of(figures, "cargo xtask scale --only slots"))
+    let leased = (!used.is_empty()).then(|| used.iter().sum::<f64>() / used.len() as f64);
+    Ok((f64::from(tasks) * seconds / (f64::from(SLOTS) * wall), leased))
 }
 
 /// Submits a run of so many sleeps and gives its name.
