@@ -197,7 +197,8 @@ pub const LIMITS: &[Row] = &[
         "the budget is spent by a sub-agent",
         r#"[[subagent {"type":"test-runner","prompt":"[[loop {\"name\":\"Bash\",\"input\":{\"command\":\"true\",\"description\":\"x\"}}]]"}]][[text]]"#,
         Outcome::Budget,
-        "Reached maximum budget",
+        // In the words of who sees it first, the CLI or orch.
+        "budget",
     )
     .budget(900)
     .costs(300, 60, 1_000),
