@@ -91,6 +91,8 @@ pub struct Row {
     pub parked: bool,
     /// What the task's detail must contain; empty for endings that need no word.
     pub detail: &'static str,
+    /// What it may contain in place of that, where two see the same and either may be first.
+    pub or_detail: Option<&'static str>,
     /// Attempts it may take.
     pub attempts: u32,
     /// Tokens of all models, input and output without cache; `None` where the ending leaves them to an estimate.
@@ -115,6 +117,7 @@ impl Row {
             outcome,
             parked: false,
             detail,
+            or_detail: None,
             attempts: 1,
             tokens: None,
             cost_micro_usd: None,
@@ -125,6 +128,12 @@ impl Row {
     #[must_use]
     pub const fn parked(self) -> Self {
         Self { parked: true, ..self }
+    }
+
+    /// The same, but the detail may contain this in place of the other.
+    #[must_use]
+    pub const fn or_says(self, detail: &'static str) -> Self {
+        Self { or_detail: Some(detail), ..self }
     }
 
     /// The same with so many attempts.
@@ -220,7 +229,8 @@ impl Row {
                 self.outcome.as_str_name()
             ));
         }
-        if !task.detail.contains(self.detail) {
+        let says = |detail: &str| task.detail.contains(detail);
+        if !says(self.detail) && !self.or_detail.is_some_and(says) {
             wrong.push(format!("the detail lacks {:?}", self.detail));
         }
         if task.attempt != self.attempts {

@@ -79,8 +79,11 @@ fn outcome_cells(row: &OutcomeRow) -> [String; 7] {
 fn row_cells(row: &Row) -> [String; 8] {
     let known = row.outcome.row();
     let of = |part: fn(&OutcomeRow) -> String| known.map(part).unwrap_or_default();
-    let detail =
-        if row.detail.is_empty() { of(|known| known.sentence.to_owned()) } else { row.detail.to_owned() };
+    let detail = match (row.detail, row.or_detail) {
+        ("", _) => of(|known| known.sentence.to_owned()),
+        (detail, None) => detail.to_owned(),
+        (detail, Some(other)) => format!("{detail}, or {other}"),
+    };
     let (ending, exit, remedy) = if row.parked {
         (PARKED.to_owned(), String::new(), PARKED_REMEDY.to_owned())
     } else {

@@ -197,9 +197,10 @@ pub const LIMITS: &[Row] = &[
         "the budget is spent by a sub-agent",
         r#"[[subagent {"type":"test-runner","prompt":"[[loop {\"name\":\"Bash\",\"input\":{\"command\":\"true\",\"description\":\"x\"}}]]"}]][[text]]"#,
         Outcome::Budget,
-        // In the words of who sees it first, the CLI or orch.
-        "budget",
+        "Reached maximum budget",
     )
+    // The CLI says the one, and orch the other where it sees it first.
+    .or_says("the budget is spent: budget of the task")
     .budget(900)
     .costs(300, 60, 1_000),
     Row::new("the time limit passes while the API is silent", "[[hang]]", Outcome::Timeout, "its time limit")

@@ -77,7 +77,7 @@ struct Tally {
     ended: u64,
     refused: u64,
     went_on: u64,
-    unreached: Vec<String>,
+    unreached: Vec<Fault>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,7 @@ fn suffer(fleet: &mut Fleet, shim: &Shim, fault: &Fault, tally: &mut Tally) {
     let fired = shim.fired();
     let Some(first) = fired.first() else {
         assert!(early.is_none(), "it ended without a fault: {}", last_words(fleet));
-        tally.unreached.push(format!("{fault:?}"));
+        tally.unreached.push(*fault);
         return;
     };
     *tally.fired.entry(fault.call.to_owned()).or_default() += 1;

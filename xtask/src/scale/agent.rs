@@ -45,7 +45,7 @@ pub(super) fn memory(stage: &Stage<'_>) -> anyhow::Result<Sample> {
 }
 
 /// What of the slots' time the tasks themselves take, and how many slots the coordinator says are in use while work waits: with
-/// tasks as long as the shortest run of the real CLI, and with short ones, which show what starting and reaping costs.
+/// tasks about as long as a run of the real CLI, and with short ones, which show what starting and reaping costs.
 pub(super) fn slots(stage: &Stage<'_>) -> anyhow::Result<Sample> {
     let (long, leased) = sleeps(stage, stage.count(100, 8), 0.7)?;
     let (short, _) = sleeps(stage, stage.count(400, 20), 0.1)?;
